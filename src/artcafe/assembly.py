@@ -98,7 +98,7 @@ def service_name(secret: bytes, environment: str) -> str:
 
 
 class TableServices:
-    """The services that work on tables, the audit and the administration of message logs."""
+    """The services that need tables and an audit only: for operator commands, the cost probe and tests."""
 
     def __init__(
         self,
@@ -141,8 +141,8 @@ class TableServices:
 class Services(TableServices):
     """All services of one server.
 
-    Making it connects them to the fabric: limits of logs and group commits, and announcements of changes in both directions. The
-    tasks of the hub run in `group`; the background loops run in `run`.
+    The constructor connects the services to the fabric: size limits of logs, limits of group commits, and announcements of
+    changes in both directions. The tasks of the hub run in `group`, the background loops in `run`.
     """
 
     def __init__(

@@ -1,10 +1,11 @@
-"""The composition root: settings → adapters → services → edges, one task group over all of it, and the order in which it ends."""
+"""The composition root: opens resources, runs services, gateway and REST in one task group, and stops them in order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -29,7 +30,6 @@ from artcafe.resources import Addresses, check_settings, listening, open_nats, o
 from artcafe.rest import app as rest
 from artcafe.rest.server import RestServer
 from artcafe.rules.secrets import derive
-from artcafe.services.readiness import Checks
 from artcafe.services.tenants import PerPerson
 from artcafe.services.terms import Current
 from artcafe.supervision import keep_all
@@ -43,11 +43,11 @@ SWEEP_S: Final = 60
 
 
 async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addresses], None], *, embedded: bool) -> None:
-    """Runs one server until the event is set, then ends it in order.
+    """Run one server until the event is set, then stop it in order.
 
-    `embedded`: makes the secret and runs nats-server as a child where no `nats_urls` are given; else both must be there.
-    Raises `StartRefused` with what to do when it cannot start (from a task, so within an ExceptionGroup, where it got that far);
-    then nothing is left running.
+    `embedded` creates a missing secret, and runs nats-server as a child process if no `nats_urls` are set; else both must exist.
+    Raises `StartRefused` with a remedy if the server cannot start, in an ExceptionGroup if a task raised it; nothing is left
+    running then.
     """
     front = check_settings(settings, embedded=embedded)
     folder = DataDir.acquire(settings.data_dir)
@@ -58,11 +58,12 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
         identity, current_terms = await _identity(settings, secret), _terms(settings)
         with listening(settings.listen, "--listen") as listener:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
-            # The tables first: a wrong endpoint is told before a nats-server is started.
+            # Open the tables first, so that a wrong endpoint is reported before a nats-server is started.
             async with open_tables(settings, make_missing=embedded) as tables, open_nats(settings, front, accounts) as nats:
                 fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
                 source = OwnListeners(settings, front, listener, folder)
-                await _serve(settings, front, secret, identity, current_terms, tables, fabric, source, until, ready)
+                opened = _Opened(settings, front, secret, identity, current_terms, tables, fabric, source)
+                await _serve(opened, until, ready)
     finally:
         folder.release()
 
@@ -70,7 +71,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
 async def serve_handed(
     settings: Settings, until: asyncio.Event, ready: Callable[[Addresses], None], handed: HandedConnections
 ) -> None:
-    """Run one of several server processes until the event is set: what they share, their supervisor has opened (`process_group`).
+    """Run one of several server processes until the event is set. Their supervisor has opened what they share (`process_group`).
 
     Raises `StartRefused` as `serve` does.
     """
@@ -80,23 +81,23 @@ async def serve_handed(
     tls = client_context(accounts) if handed.is_embedded else handed.front.nats_tls
     fabric = Fabric(handed.nats_urls, accounts, tls=tls, is_embedded=handed.is_embedded)
     async with open_tables(settings, make_missing=False) as tables:
-        await _serve(settings, handed.front, secret, identity, current_terms, tables, fabric, handed, until, ready)
+        await _serve(_Opened(settings, handed.front, secret, identity, current_terms, tables, fabric, handed), until, ready)
 
 
 async def _identity(settings: Settings, secret: bytes) -> Identity:
-    """Who vouches for people. Raises `StartRefused` for a setting that cannot be right."""
+    """Return the identity provider of people. Raises `StartRefused` for inconsistent settings."""
     if settings.issuer is not None:
         return await OidcIdentity.open(settings.issuer, settings.client_ids, settings.jwks_url)
     for name, given in (("JWKS_URL", settings.jwks_url), ("CLIENT_IDS", settings.client_ids)):
         if given:
             raise StartRefused(
-                f"{name} is set, but ISSUER is not: whose tokens it is about is open", "set ARTCAFE_ISSUER too, or neither"
+                f"{name} is set, but ISSUER is not, so the issuer of the tokens is unknown", "set ARTCAFE_ISSUER too, or neither"
             )
     return LocalIdentity(derive(secret, "local-identity"))
 
 
 def _terms(settings: Settings) -> Current | None:
-    """What people must accept. Raises `StartRefused` for settings that cannot be right, or a text that cannot be read."""
+    """Return the terms that people must accept. Raises `StartRefused` for inconsistent settings, or an unreadable text."""
     version, file = settings.terms_version, settings.terms_file
     if version is None:
         if file or settings.terms_grace_until:
@@ -112,45 +113,67 @@ def _terms(settings: Settings) -> Current | None:
     return Current(version=version, text=text, grace_until=settings.terms_grace_until)
 
 
-async def _serve(
-    settings: Settings,
-    front: ListenerSettings,
-    secret: bytes,
-    identity: Identity,
-    terms: Current | None,
-    tables: Engine,
-    fabric: Fabric,
-    source: ConnectionSource,
-    until: asyncio.Event,
-    ready: Callable[[Addresses], None],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """Everything that a server stands on, open for as long as it runs."""
+
+    settings: Settings
+    front: ListenerSettings
+    secret: bytes = field(repr=False)
+    identity: Identity
+    terms: Current | None
+    tables: Engine
+    fabric: Fabric
+    source: ConnectionSource
+
+    def service_settings(self) -> ServiceSettings:
+        """Return the settings of the services."""
+        settings = self.settings
+        return ServiceSettings(
+            service_name=service_name(self.secret, settings.environment),
+            challenges_per_min=settings.challenges_per_min,
+            make_challenge_buckets=self.front.limits.challenges,
+            cursor_s=settings.cursor_seconds,
+            per_person=PerPerson(settings.tenants_per_person, settings.tenants_per_day),
+            terms=self.terms,
+            checks=self.source.checks,
+        )
+
+    def admission(self) -> Admission:
+        """Return the admission of the gateway's connections."""
+        settings = self.settings
+        return Admission(
+            self.front.proxies,
+            settings.allowed_origins,
+            settings.connects_per_s,
+            settings.own_hosts,
+            make_buckets=self.front.limits.connects,
+        )
+
+    def rest_settings(self, addresses: Addresses) -> rest.RestSettings:
+        """Return the settings of the HTTP API."""
+        return rest.RestSettings(
+            version=version("artcafe"),
+            gateway_url=addresses.gateway_url,
+            page_key=derive(self.secret, "page-cursors"),
+            issuer=self.settings.issuer,
+            proxies=self.front.proxies,
+            requests_per_s=self.settings.requests_per_s,
+            make_buckets=self.front.limits.requests,
+        )
+
+
+async def _serve(opened: _Opened, until: asyncio.Event, ready: Callable[[Addresses], None]) -> None:
     """Serve until the event is set; then drain the gateway, end REST and the background loops, and leave NATS."""
+    front, tables, fabric, source = opened.front, opened.tables, opened.fabric, opened.source
     async with asyncio.TaskGroup() as group:
         running = group.create_task(fabric.run())
         await _reach_nats(fabric)
-        services = Services(
-            Store(tables),
-            fabric,
-            identity,
-            ServiceKeys.derived_from(secret),
-            now,
-            _service_settings(settings, front, secret, terms, source.checks),
-            group,
-        )
-        gateway = Gateway(
-            services,
-            group,
-            admission=Admission(
-                front.proxies,
-                settings.allowed_origins,
-                settings.connects_per_s,
-                settings.own_hosts,
-                make_buckets=front.limits.connects,
-            ),
-            connections=front.connections,
-        )
+        keys = ServiceKeys.derived_from(opened.secret)
+        services = Services(Store(tables), fabric, opened.identity, keys, now, opened.service_settings(), group)
+        gateway = Gateway(services, group, admission=opened.admission(), connections=front.connections)
         addresses = await source.open(gateway)
-        api = RestServer(services, _rest_settings(settings, front, secret, addresses), front.connections, front.tls)
+        api = RestServer(services, opened.rest_settings(addresses), front.connections, front.tls)
         background = {"gateway": gateway.run, "gateway_changes": gateway.access_updates.run}
         if isinstance(tables, Sqlite):
             background["tables"] = partial(_sweep, tables)
@@ -170,43 +193,17 @@ async def _serve(
         await running
 
 
-def _service_settings(
-    settings: Settings, front: ListenerSettings, secret: bytes, terms: Current | None, checks: Checks
-) -> ServiceSettings:
-    return ServiceSettings(
-        service_name=service_name(secret, settings.environment),
-        challenges_per_min=settings.challenges_per_min,
-        make_challenge_buckets=front.limits.challenges,
-        cursor_s=settings.cursor_seconds,
-        per_person=PerPerson(settings.tenants_per_person, settings.tenants_per_day),
-        terms=terms,
-        checks=checks,
-    )
-
-
-def _rest_settings(settings: Settings, front: ListenerSettings, secret: bytes, addresses: Addresses) -> rest.RestSettings:
-    return rest.RestSettings(
-        version=version("artcafe"),
-        gateway_url=addresses.gateway_url,
-        page_key=derive(secret, "page-cursors"),
-        issuer=settings.issuer,
-        proxies=front.proxies,
-        requests_per_s=settings.requests_per_s,
-        make_buckets=front.limits.requests,
-    )
-
-
 async def _close(fabric: Fabric, services: Services) -> None:
     """Write the audit entries that are only counted so far, announce the end to the other servers, and leave NATS."""
     await services.counters.flush()
-    with contextlib.suppress(OurFault, TimeoutError):  # the others notice by themselves, and then read the tables for a while
+    with contextlib.suppress(OurFault, TimeoutError):  # else the others detect it, and read the tables until then
         async with asyncio.timeout(LEAVE_S):
             await fabric.announcements.announce_end()
     fabric.close()
 
 
 async def _reach_nats(fabric: Fabric) -> None:
-    """Raises `StartRefused` where NATS cannot be used."""
+    """Wait until NATS can be used, and update the replicas of its streams. Raises `StartRefused`."""
     try:
         await fabric.update_replicas(NATS_START_S)
     except Unavailable as exc:
@@ -217,7 +214,7 @@ async def _reach_nats(fabric: Fabric) -> None:
 
 
 async def _sweep(tables: Sqlite) -> None:
-    """Removes expired challenges, as DynamoDB does by itself."""
+    """Delete expired rows every minute, until cancelled. DynamoDB deletes them itself."""
     while True:
         await asyncio.sleep(SWEEP_S)
         try:
