@@ -8,10 +8,10 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Characters that the terminal's encoding lacks are printed as escapes.
+    """Run the command line. Characters missing in the terminal's encoding are printed as escapes.
 
-    SIGTERM ends a command as Ctrl-C does: it cleans up behind itself, and exits with 130. It is passed on as SIGINT, for which
-    asyncio cancels the command's task: an exception out of the handler could hit any task, such as the one that sends acks.
+    SIGTERM ends a command as Ctrl-C does: the command cleans up and exits with 130. It is passed on as SIGINT, for which asyncio
+    cancels the command's task; an exception raised in the handler could interrupt any task, such as the one that sends acks.
     """
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:

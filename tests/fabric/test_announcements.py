@@ -61,7 +61,7 @@ async def test_every_other_server_receives_an_announcement_and_its_sender_does_n
         one.announce_change(BETA)
         await until(lambda: BETA in two.heard and BETA in three.heard)
         assert [each for each in two.heard if each in (ACME, BETA)] == [ACME, BETA]
-        await one.hears(two)  # so whatever one might have heard of itself has come
+        await one.hears(two)  # An announcement received by its own sender would have arrived by now.
         assert ACME not in one.heard
 
 
@@ -134,9 +134,9 @@ async def test_listener_is_complete_until_a_number_is_missing(nats: Nats) -> Non
         one.announce_change(ACME)
         await until(lambda: ACME in two.heard)
         assert two.announcements.losses == losses
-        one.announcements._number += 1  # as after an announcement that got lost
+        one.announcements._number += 1  # as after a lost announcement
         await until(lambda: two.announcements.losses == losses + 1)
-        assert two.announcements.is_complete, "what was lost can be read, and from here on everything arrives"
+        assert two.announcements.is_complete, "lost changes are in the tables, and later announcements arrive"
 
 
 async def test_silent_server_counts_as_a_possible_loss(nats: Nats) -> None:
@@ -147,7 +147,7 @@ async def test_silent_server_counts_as_a_possible_loss(nats: Nats) -> None:
         proxy.cut()
         await until(lambda: not two.announcements.is_complete)
         assert two.announcements.losses == losses + 1
-        assert not one.announcements.is_complete, "nor does it hear the other"
+        assert not one.announcements.is_complete, "it does not receive the other's announcements either"
         proxy.is_open = True
         await until(lambda: two.announcements.is_complete and one.announcements.is_complete)
 
@@ -157,7 +157,7 @@ async def test_server_that_has_ended_is_not_waited_for(nats: Nats) -> None:
         async with serving(nats, "a") as one:
             await two.hears(one)
             losses = two.announcements.losses
-        # Its heartbeats have ended with its loop, and what it says last comes behind all of them.
+        # Its heartbeats have ended with its loop, and its last message comes after all of them.
         async with connected(nats.url, nats.accounts.platform_user()) as last:
             await last.publish(CHANGES, _encode(Announcement("a", one.announcements._number, [], is_last=True)))
         await until(lambda: not two.announcements._peers)

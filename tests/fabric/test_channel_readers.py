@@ -156,7 +156,7 @@ async def test_reader_begins_again_after_missed_messages_were_removed(nats: Nats
             await writer.log.purge(A)
             proxy.is_open = True
             await connection.wait_up()
-            kept = await stored(writer, 5)  # Some of it before the log was looked at, perhaps.
+            kept = await stored(writer, 5)  # Some of them possibly before the first check.
             await until(partial(has_come_to, sink, kept[-1]))
 
             again = sink.begins[-1]

@@ -137,7 +137,7 @@ async def test_log_with_one_replica_gets_three_and_never_fewer_again(servers: Na
 async def test_audit_log_with_one_replica_gets_three(servers: NatsServers, accounts: Accounts) -> None:
     urls, chain = [servers.nodes[0].url], subjects.audit(a_tenant())
     async with fabric_on(urls, accounts):
-        pass  # the servers have found each other now
+        pass  # the servers have found each other by now
     async with fabric_on(urls, accounts, is_settled=False) as before:
         await within(before.audit_log.append(chain, lambda _: b"1"))
         assert await audit_copies(before) == 1
@@ -212,7 +212,7 @@ class Far:
     async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         while data := await reader.read(65536):
-            loop.call_later(FAR_S, writer.write, data)  # in order: the loop keeps that of equal delays
+            loop.call_later(FAR_S, writer.write, data)  # in order, since the loop preserves the order of equal delays
         raise ConnectionAbortedError
 
 
@@ -342,7 +342,7 @@ async def test_node_that_returns_empty_is_restored_from_the_others(tmp_path: Pat
                 await asyncio.sleep(0.1)
         assert bytes_of(copied) >= 50 * MESSAGE_BYTES
         assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
-        servers.kill(others[0].name)  # so that no majority is without the node that came back
+        servers.kill(others[0].name)  # so that every majority includes the returned node
         async with fabric_on([lost.url], accounts) as fabric:
             tenant_fabric = fabric.tenant(tenant)
             await tenant_fabric.connection.wait_up(START_S)

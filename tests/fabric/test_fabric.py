@@ -175,7 +175,7 @@ async def test_storage_check_stores_a_message_and_fails_without_an_answer(nats: 
                 await fabric.check_storage(BOUND_S)
             async with connected(nats.url, nats.accounts.platform_user()) as platform:
                 state = (await platform.jetstream().stream_info(storage_probe.STREAM)).state
-            assert (state.messages, state.last_seq) == (1, 2), "it keeps the newest alone"
+            assert (state.messages, state.last_seq) == (1, 2), "it keeps only the newest"
             proxy.stick()
             with pytest.raises(TimeoutError):
                 await fabric.check_storage(1)
@@ -185,7 +185,7 @@ async def test_storage_check_stores_a_message_and_fails_without_an_answer(nats: 
 async def test_unforeseen_failure_of_a_group_gets_an_outcome_and_the_writer_continues(nats: Nats) -> None:
     one, other = a_tenant(), a_tenant()
     async with running(nats) as fabric:
-        # An envelope that nothing of ours wrote: its repeat is to be compared with it, and cannot be.
+        # An envelope of another program: a repeat cannot be compared with it, and raises.
         for _ in range(2):
             told = fabric.tenant(one).writer.submit(subjects.stored(A), b"garbage", "msg_1", "key")
         await until(told.done)
@@ -202,7 +202,7 @@ async def test_tenant_whose_writer_fails_is_replaced_and_its_failure_is_notified
     async with running(nats) as fabric:
         failed: list[TenantId] = []
         fabric.on_tenant_failure(failed.append)
-        unhashable = cast("str", ["key"])  # what no caller gives, to end the loop itself
+        unhashable = cast("str", ["key"])  # an impossible argument, to end the loop itself
         fabric.tenant(one).writer.submit(subjects.stored(A), b"{}", "msg_1", unhashable).cancel()
         await until(lambda: failed == [one])
 

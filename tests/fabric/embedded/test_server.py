@@ -203,7 +203,7 @@ async def test_folder_contains_no_secret(folder: Path, accounts: Accounts) -> No
 
 async def test_files_are_readable_by_their_owner_only_under_any_umask(folder: Path, accounts: Accounts) -> None:
     folder.mkdir(parents=True)
-    for name in ("nats.conf", "nats.log", "nats.err"):  # as an earlier version left them
+    for name in ("nats.conf", "nats.log", "nats.err"):  # as written by an earlier version
         (folder / name).touch(0o644)
     before = os.umask(0)
     try:
@@ -444,7 +444,7 @@ def no_descriptors() -> Iterator[None]:
 async def test_stream_stores_again_after_a_full_disk_has_space(
     folder: Path, accounts: Accounts, heard: Heard, tmp_path: Path
 ) -> None:
-    # The full disk is a limit on the size of a file, for the first child alone.
+    # The first child only has a file size limit in place of a full disk.
     tenant_fabric = tmp_path / "room"
     fill = f'[ "$1" = --version ] || [ -e {tenant_fabric} ] || {{ touch {tenant_fabric}; ulimit -f 200; }}'
     full = script(tmp_path / "nats-server", f'{fill}; exec {find_binary()} "$@"')

@@ -202,7 +202,7 @@ async def test_unsent_bytes_of_a_lost_connection_are_not_delivered_later(nats: N
         dialled = wire.connections
         wire.hold()
         await connection.send(OutgoingMessage(ASKED, "", b"held"))
-        await until(lambda: wire.connections > dialled)  # The connection dials again once it has broken the connection.
+        await until(lambda: wire.connections > dialled)  # The connection dials again after closing the old one.
         wire.release()
         await connection.wait_up(BOUND_S)
         await connection.send(OutgoingMessage(ASKED, "", b"later"))

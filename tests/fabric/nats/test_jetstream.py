@@ -19,10 +19,10 @@ def info(leader: str | None, **active: int) -> dict[str, Any]:
     ("given", "is_leaders"),
     [
         (info("nats-1", nats_2=MOMENT, nats_3=MOMENT), True),
-        (info("nats-1", nats_1=MOMENT, nats_3=MOMENT), False),  # given by nats-2, which names another
-        (info(None, nats_1=MOMENT, nats_2=MOMENT, nats_3=MOMENT), False),  # there is none
-        ({"cluster": {"leader": "nats-1"}}, True),  # the only copy in a cluster
-        ({}, True),  # a server alone
+        (info("nats-1", nats_1=MOMENT, nats_3=MOMENT), False),  # given by nats-2, while nats-1 leads
+        (info(None, nats_1=MOMENT, nats_2=MOMENT, nats_3=MOMENT), False),  # no leader
+        ({"cluster": {"leader": "nats-1"}}, True),  # the only replica in a cluster
+        ({}, True),  # a single server
     ],
 )
 def test_only_the_leaders_stream_info_is_accepted(given: dict[str, Any], is_leaders: bool) -> None:
@@ -35,7 +35,7 @@ def test_only_the_leaders_stream_info_is_accepted(given: dict[str, Any], is_lead
         (info("nats-1", nats_2=MOMENT, nats_3=MOMENT), True),
         (info("nats-1", nats_2=MOMENT, nats_3=LONG), True),
         (info("nats-1", nats_2=LONG, nats_3=LONG), False),
-        (info("nats-1", nats_2=0, nats_3=0), False),  # it never heard from them
+        (info("nats-1", nats_2=0, nats_3=0), False),  # no contact with them
         ({"cluster": {"leader": "nats-1"}}, True),
         ({}, True),
     ],
