@@ -236,7 +236,7 @@ class Acceptance(Record, frozen=True, kw_only=True):
     ip_address: str
 
 
-class Challenge(Record, frozen=True, kw_only=True):
+class LoginChallenge(Record, frozen=True, kw_only=True):
     """A login begun over REST. `text` is exactly the text that the agent signs."""
 
     id: ChallengeId

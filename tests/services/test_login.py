@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import AgentNotFound, BadCredentials, CredentialsExpired, Revoked, TenantSuspended, Unauthenticated
-from artcafe.model import Agent, AgentStatus, Challenge, KeyStatus, TenantStatus, UserPrincipal
+from artcafe.model import Agent, AgentStatus, KeyStatus, LoginChallenge, TenantStatus, UserPrincipal
 from artcafe.rules.keys import key_id
 from artcafe.rules.tokens import Tokens
 from artcafe.services.login import Login
@@ -48,7 +48,7 @@ async def agent(server: Server, owner: UserPrincipal, keys: Path) -> Agent:
     return await server.agent(owner, public_key=ssh_keygen.public_line(keys / "ed25519"))
 
 
-def signed(challenge: Challenge, key: Path) -> str:
+def signed(challenge: LoginChallenge, key: Path) -> str:
     return ssh_keygen.sign(key, challenge.text.encode())
 
 

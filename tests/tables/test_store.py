@@ -13,7 +13,6 @@ from artcafe.model import (
     Agent,
     AgentId,
     AgentStatus,
-    Challenge,
     ChallengeId,
     Channel,
     ChannelId,
@@ -21,6 +20,7 @@ from artcafe.model import (
     Epoch,
     Invitation,
     InvitationId,
+    LoginChallenge,
     Member,
     Permission,
     Role,
@@ -116,9 +116,9 @@ def invitation() -> Invitation:
     )
 
 
-def challenge() -> Challenge:
+def challenge() -> LoginChallenge:
     expires_at = NOW.replace(microsecond=0) + timedelta(seconds=300)
-    return Challenge(id=ChallengeId("chl_a"), text="sign me", tenant_id=ACME, agent_id=AGENT, expires_at=expires_at)
+    return LoginChallenge(id=ChallengeId("chl_a"), text="sign me", tenant_id=ACME, agent_id=AGENT, expires_at=expires_at)
 
 
 async def put(tables: Tables, item: Item) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from artcafe.errors import BadCommand, BadCredentials
-from artcafe.model import Challenge, Principal
+from artcafe.model import LoginChallenge, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import times
 from artcafe.services.authentication import Authentication
@@ -24,7 +24,7 @@ class LoginHandshake:
 
     def __init__(self, login: Login, authentication: Authentication, clock: Clock) -> None:
         self._login, self._authentication, self._clock = login, authentication, clock
-        self._challenges: dict[str, Challenge] = {}
+        self._challenges: dict[str, LoginChallenge] = {}
 
     def issue_challenge(self, claim: frames.Challenge) -> replies.ChallengeReply:
         """Return a challenge for the claimed agent. Raises `BadCommand` for more than `MAX_CHALLENGES`."""

@@ -20,8 +20,8 @@ from artcafe.model import (
     AgentId,
     AgentPrincipal,
     AgentStatus,
-    Challenge,
     ChallengeId,
+    LoginChallenge,
     Outcome,
     TenantChange,
     TenantId,
@@ -75,7 +75,7 @@ class Login:
 
     # --- over REST ---
 
-    async def begin(self, tenant_id: str, agent_id: str) -> Challenge:
+    async def begin(self, tenant_id: str, agent_id: str) -> LoginChallenge:
         """Store a challenge for 5 minutes, for every server, and return it. Unknown agents get one too. Raises RateLimited."""
         challenge = self.pose(tenant_id, agent_id)
         await self._store.put_challenge(challenge)
@@ -95,17 +95,17 @@ class Login:
 
     # --- on the socket ---
 
-    def pose(self, tenant_id: str, agent_id: str) -> Challenge:
+    def pose(self, tenant_id: str, agent_id: str) -> LoginChallenge:
         """Return a challenge without storing it. The caller keeps it, and passes it to `prove` once. Raises RateLimited."""
         self._throttle.begin(TenantId(_claimed(tenant_id)), AgentId(_claimed(agent_id)))
         return self._posed(tenant_id, agent_id)
 
-    def _posed(self, tenant_id: str, agent_id: str) -> Challenge:
+    def _posed(self, tenant_id: str, agent_id: str) -> LoginChallenge:
         now = self._clock()
         challenge_id = ids.new_id("chl")
         # Whole seconds, like the table's TTL.
         expires_at = now.replace(microsecond=0) + timedelta(seconds=CHALLENGE_S)
-        return Challenge(
+        return LoginChallenge(
             id=ChallengeId(challenge_id),
             text=self._text(tenant_id, agent_id, challenge_id, expires_at),
             tenant_id=TenantId(_claimed(tenant_id)),
@@ -113,7 +113,7 @@ class Login:
             expires_at=expires_at,
         )
 
-    async def prove(self, challenge: Challenge, signature: str) -> AgentPrincipal:
+    async def prove(self, challenge: LoginChallenge, signature: str) -> AgentPrincipal:
         """Return the agent that signed the challenge with one of its active keys. Fails closed.
 
         Raises BadCredentials and TenantSuspended.
@@ -143,7 +143,7 @@ class Login:
             agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
         )
 
-    def _note_refused(self, challenge: Challenge, agent: Agent | None, by: PublicKey | None, now: datetime) -> None:
+    def _note_refused(self, challenge: LoginChallenge, agent: Agent | None, by: PublicKey | None, now: datetime) -> None:
         """Count the refusal with its reason in the tenant's audit. The caller does not get the reason."""
         counters, key = self._audit.counters, {} if by is None else {"key": by.fingerprint}
         if agent is None:
@@ -211,7 +211,7 @@ def _may_log_in(agent: Agent) -> bool:
     return agent.status is AgentStatus.ACTIVE and not agent.id.startswith(USER_PREFIX)
 
 
-def _why(challenge: Challenge, agent: Agent, by: PublicKey | None, now: datetime) -> LoginRefusal:
+def _why(challenge: LoginChallenge, agent: Agent, by: PublicKey | None, now: datetime) -> LoginRefusal:
     """Return the reason for which a login of an existing agent is refused."""
     if by is None:
         return LoginRefusal.BAD_SIGNATURE

@@ -12,13 +12,13 @@ from typing import Final
 from artcafe.model import (
     Access,
     AgentId,
-    Challenge,
     ChallengeId,
     Channel,
     ChannelId,
     ChannelType,
     Cursor,
     Epoch,
+    LoginChallenge,
     Permission,
     Subscription,
     SubscriptionStatus,
@@ -128,9 +128,9 @@ def subscription_of(item: Item) -> Subscription:
     )
 
 
-def challenge_of(item: Item) -> Challenge:
+def challenge_of(item: Item) -> LoginChallenge:
     """Return the challenge in an item. Without a readable expiry it is expired."""
-    return Challenge(
+    return LoginChallenge(
         id=ChallengeId(text(item, "challenge_id")),
         text=text(item, "challenge"),
         tenant_id=TenantId(text(item, "tenant_id")),
@@ -217,7 +217,7 @@ def removed_to_value(removed_to: Cursor, before: datetime | None) -> Value:
     return place if before is None else {**place, "before": times.to_text(before)}
 
 
-def challenge_item(challenge: Challenge) -> Item:
+def challenge_item(challenge: LoginChallenge) -> Item:
     """Return the item of a new challenge; its times are whole seconds, as DynamoDB's TTL requires."""
     return {
         "challenge_id": challenge.id,

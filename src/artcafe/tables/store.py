@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from artcafe.model import (
-    Challenge,
+    LoginChallenge,
     Member,
     Tenant,
     TenantId,
@@ -103,11 +103,11 @@ class Store:
 
     # --- challenges ---
 
-    async def put_challenge(self, challenge: Challenge) -> None:
+    async def put_challenge(self, challenge: LoginChallenge) -> None:
         """Store a challenge until it is taken or expires."""
         await self._tables.put(Put(CHALLENGES, rows.challenge_item(challenge)))
 
-    async def take_challenge(self, challenge_id: str, attempt: str, now: datetime) -> Challenge | None:
+    async def take_challenge(self, challenge_id: str, attempt: str, now: datetime) -> LoginChallenge | None:
         """Redeem a challenge for this attempt, on any server; return None if it is missing, expired or already redeemed.
 
         An engine retrying after a lost answer passes the same `attempt` and gets the challenge again.
