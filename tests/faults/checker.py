@@ -163,12 +163,12 @@ class Broken(StrEnum):
     CHANGED = "not what was sent or acknowledged"
     FOREIGN = "in the log, but nobody sent it"
     NOT_REFUSED = "answered as not stored, but in the log"
-    DISORDER = "not in its order in the log"
+    DISORDER = "out of order in the log"
     PREV = "names a wrong predecessor"
     NOT_IN_LOG = "delivered, but not in the log"
     REPEATED = "delivered again on one connection, or at or below a written acknowledgement"
-    SKIPPED = "not delivered in its turn"
-    GAP = "told as a gap, where nothing was removed"
+    SKIPPED = "skipped in its delivery"
+    GAP = "reported as a gap, though nothing was removed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def _figures(verdict: Verdict) -> list[int]:
 
 TableReport = Callable[[str, int, int, int, Counter[str], int, int], None]
 
-TABLE_HEADINGS = ("fault", "writes and reads", "calls", "struck", "answered", "refused", "unknown", "lost", "doubled", "s")
+TABLE_HEADINGS = ("fault", "writes and reads", "calls", "failed", "answered", "refused", "unknown", "lost", "doubled", "s")
 TABLE_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
 
 

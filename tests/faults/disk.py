@@ -46,7 +46,7 @@ class Disk:
         """Unmount the file system. Can be repeated."""
         if self._device:
             if os.path.ismount(self._at):
-                wait_for(self._is_unmounted, f"nobody uses {self._at}")
+                wait_for(self._is_unmounted, f"no process uses {self._at}")
             _run("losetup", "--detach", self._device)
             self._device = ""
 

@@ -106,7 +106,8 @@ class Load:
         everybody = {self.cast.agents[number] for number in (*SDK_PUBLISHERS, *BARE_PUBLISHERS)}
         self._answered_now.clear()
         await self.until(
-            lambda: everybody == self._answered_now == {sent.sender for sent in self._open.values()}, "publishes of everybody"
+            lambda: everybody == self._answered_now == {sent.sender for sent in self._open.values()},
+            "publishes of every publisher",
         )
 
     async def note_cursors(self) -> None:
@@ -318,7 +319,7 @@ class Load:
             if wanted <= set(self.events):
                 return
             await asyncio.sleep(RETRY_S)
-        raise AssertionError("what an agent acknowledged was not written when it left")
+        raise AssertionError("an agent's acks were not written when it left")
 
     async def _read_log(self) -> list[Entry]:
         """Return the contents of the log, as delivered to an agent that never connected before."""

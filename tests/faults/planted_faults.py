@@ -68,7 +68,7 @@ def lose_the_end_of_the_log(run: History, chance: random.Random) -> History:
     return replace(run, log=[entry for entry in run.log if entry.seq < last])
 
 
-def put_another_in_its_place(run: History, chance: random.Random) -> History:
+def reuse_a_lost_sequence(run: History, chance: random.Random) -> History:
     """A log that lost its end assigns the same sequences again."""
     stored = run.events[some(run, chance, Stored)]
     assert isinstance(stored, Stored)
@@ -81,7 +81,7 @@ def put_another_in_its_place(run: History, chance: random.Random) -> History:
     return replace(run, events=[replace(other, channel=channel), *run.events], log=log)
 
 
-def acknowledge_what_was_not_stored(run: History, chance: random.Random) -> History:
+def acknowledge_an_unstored_message(run: History, chance: random.Random) -> History:
     unstored = [
         (at, event)
         for at, event in enumerate(run.events)
@@ -102,7 +102,7 @@ def store_a_message_twice(run: History, chance: random.Random) -> History:
     return replace(run, log=relinked([*run.log, again]))
 
 
-def store_what_was_refused(run: History, chance: random.Random) -> History:
+def store_a_refused_message(run: History, chance: random.Random) -> History:
     refused = run.events[some(run, chance, Refused)]
     assert isinstance(refused, Refused)
     sent = next(sent for sent in run.of(Sent) if sent.number == refused.number)
@@ -117,7 +117,7 @@ def forget_a_key(run: History, chance: random.Random) -> History:
     return replace(run, events=[*run.events, replace(stored, duplicate=False)])
 
 
-def tell_another_sequence(run: History, chance: random.Random) -> History:
+def answer_with_a_wrong_sequence(run: History, chance: random.Random) -> History:
     at = some(run, chance, Stored)
     stored = run.events[at]
     assert isinstance(stored, Stored)
@@ -126,7 +126,7 @@ def tell_another_sequence(run: History, chance: random.Random) -> History:
     return with_event(run, at, replace(stored, seq=other.seq))
 
 
-def tell_another_id(run: History, chance: random.Random) -> History:
+def answer_with_a_wrong_id(run: History, chance: random.Random) -> History:
     at = some(run, chance, Stored)
     stored = run.events[at]
     assert isinstance(stored, Stored)
@@ -204,7 +204,7 @@ def deliver_other_data(run: History, chance: random.Random) -> History:
     return with_event(run, at, replace(got, entry=replace(got.entry, data="null")))
 
 
-def deliver_what_is_not_in_the_log(run: History, chance: random.Random) -> History:
+def deliver_a_message_missing_in_the_log(run: History, chance: random.Random) -> History:
     got = run.events[some(run, chance, Got)]
     assert isinstance(got, Got)
     ghost = replace(got, entry=replace(got.entry, seq=run.log[-1].seq + 1))
@@ -252,7 +252,7 @@ def repeat_on_the_same_connection(run: History, chance: random.Random) -> Histor
     return with_event(run, at, run.events[at], run.events[at])
 
 
-def repeat_what_was_acknowledged_and_written(run: History, chance: random.Random) -> History:
+def repeat_an_acknowledged_message(run: History, chance: random.Random) -> History:
     got = run.events[some(run, chance, Got)]
     assert isinstance(got, Got)
     agent, channel, seq = got.agent, got.entry.channel, got.entry.seq
@@ -268,31 +268,31 @@ def repeat_what_was_acknowledged_and_written(run: History, chance: random.Random
     )
 
 
-def begin_beyond_what_was_acknowledged(run: History, chance: random.Random) -> History:
+def begin_after_an_unacknowledged_message(run: History, chance: random.Random) -> History:
     got = run.events[some(run, chance, Got)]
     assert isinstance(got, Got)
     return replace(run, events=[*run.events, Began(got.agent, 99, got.entry.channel, run.log[-1].seq + 1)])
 
 
-def begin_below_what_is_written(run: History, chance: random.Random) -> History:
+def begin_below_the_written_cursor(run: History, chance: random.Random) -> History:
     written = pick(chance, [event for event in run.of(Written) if event.seq])
     return replace(run, events=[*run.events, Began(written.agent, 99, written.channel, written.seq - 1)])
 
 
-def tell_of_a_gap(run: History, chance: random.Random) -> History:
+def report_a_gap(run: History, chance: random.Random) -> History:
     return with_event(run, some(run, chance, Got), Missed("agt_a", 0, "chn_x", "epoch"))
 
 
 PLANTED_FAULTS: Final[Mapping[PlantFault, Broken]] = {
     lose_an_acknowledged_message: Broken.LOST,
     lose_the_end_of_the_log: Broken.LOST,
-    put_another_in_its_place: Broken.LOST,
-    acknowledge_what_was_not_stored: Broken.LOST,
+    reuse_a_lost_sequence: Broken.LOST,
+    acknowledge_an_unstored_message: Broken.LOST,
     store_a_message_twice: Broken.DOUBLED,
-    store_what_was_refused: Broken.NOT_REFUSED,
+    store_a_refused_message: Broken.NOT_REFUSED,
     forget_a_key: Broken.NOT_KNOWN,
-    tell_another_sequence: Broken.CHANGED,
-    tell_another_id: Broken.CHANGED,
+    answer_with_a_wrong_sequence: Broken.CHANGED,
+    answer_with_a_wrong_id: Broken.CHANGED,
     change_a_messages_data: Broken.FOREIGN,
     change_a_messages_sender: Broken.FOREIGN,
     swap_two_messages_of_a_line: Broken.DISORDER,
@@ -300,13 +300,13 @@ PLANTED_FAULTS: Final[Mapping[PlantFault, Broken]] = {
     break_the_logs_chain: Broken.PREV,
     name_a_wrong_predecessor: Broken.PREV,
     deliver_other_data: Broken.CHANGED,
-    deliver_what_is_not_in_the_log: Broken.NOT_IN_LOG,
+    deliver_a_message_missing_in_the_log: Broken.NOT_IN_LOG,
     leave_out_a_message: Broken.SKIPPED,
     leave_out_a_message_of_one_connection: Broken.SKIPPED,
     swap_two_deliveries: Broken.REPEATED,
     repeat_on_the_same_connection: Broken.REPEATED,
-    repeat_what_was_acknowledged_and_written: Broken.REPEATED,
-    begin_beyond_what_was_acknowledged: Broken.SKIPPED,
-    begin_below_what_is_written: Broken.REPEATED,
-    tell_of_a_gap: Broken.GAP,
+    repeat_an_acknowledged_message: Broken.REPEATED,
+    begin_after_an_unacknowledged_message: Broken.SKIPPED,
+    begin_below_the_written_cursor: Broken.REPEATED,
+    report_a_gap: Broken.GAP,
 }

@@ -38,8 +38,8 @@ def test_start_on_a_full_disk_asks_for_space(require: Require, tmp_path: Path) -
             pass
         disk.fill()
         for data in (tmp_path / "disk" / "data", tmp_path / "disk" / "new"):
-            code, told = start(data)
-            assert (code, "free space on the disk" in told, "Traceback" in told) == (REFUSED, True, False), told
+            code, output = start(data)
+            assert (code, "free space on the disk" in output, "Traceback" in output) == (REFUSED, True, False), output
         disk.make_room()
         with running(tmp_path / "disk"):
             pass
@@ -62,5 +62,5 @@ def test_on_a_disk_with_an_error_a_server_is_not_ready_stops_and_does_not_start_
             code = platform.stop()
         assert (code, "Traceback" in platform.log()) == (0, False)
         for data in (tmp_path / "disk" / "data", tmp_path / "disk" / "new"):
-            code, told = start(data)
-            assert (code, "read-only or broken" in told, "Traceback" in told) == (REFUSED, True, False), told
+            code, output = start(data)
+            assert (code, "read-only or broken" in output, "Traceback" in output) == (REFUSED, True, False), output

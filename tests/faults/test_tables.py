@@ -30,11 +30,11 @@ STRIKES: dict[str, tuple[Fault, tuple[str, ...], int]] = {
     "throttled, every 10th call": (Fault.THROTTLED, (*WRITES, *READS), 10),
     "answered 500, every 4th call": (Fault.FAILED, (*WRITES, *READS), 4),
     "conflict, every 3rd write": (Fault.CONFLICT, WRITES, 3),
-    "made and the answer lost, every 4th write": (Fault.LOST, WRITES, 4),
+    "applied and the answer lost, every 4th write": (Fault.LOST, WRITES, 4),
     "answered after 5.5 s, every 60th call": (Fault.SLOW, (*WRITES, *READS), 60),
     "answered 500, every call": (Fault.FAILED, WRITES, 1),
     "conflict, every write": (Fault.CONFLICT, WRITES, 1),
-    "made and the answer lost, every write": (Fault.LOST, WRITES, 1),
+    "applied and the answer lost, every write": (Fault.LOST, WRITES, 1),
 }
 
 
