@@ -1,14 +1,19 @@
-"""Deliveries ended while their feed opens: the connection stays open, and the next delivery works."""
+"""Deliveries ended, replaced or waiting for NATS while they begin: the connection stays open, nothing is lost or repeated."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from artcafe.model import SubscriptionStatus
-from tests.gateway.gateway_app import GatewayApp, gateway_app
+from artcafe.model import Cursor, SubscriptionStatus
+from artcafe.tables.store import Store
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import BOUND_S, RawClient
 
 TURNS = 60
@@ -54,3 +59,78 @@ async def test_delivery_ended_while_it_begins_keeps_the_connection_open(tmp_path
             await answered(raw, "subscribe", channel=channel)
             publishing.cancel()
             await deliver_the_next(it, raw)
+
+
+NATS_BOUND_S = 15
+"""Above the 5 s that a command waits for NATS."""
+
+
+@asynccontextmanager
+async def without_nats(it: GatewayApp) -> AsyncIterator[None]:
+    """Cut the server from NATS."""
+    assert it.proxy is not None
+    connection = it.services.fabric.tenant(it.owner.tenant_id).connection
+    it.proxy.is_open = False
+    it.proxy.cut()
+    await until(lambda: not connection.is_up)
+    yield
+    it.proxy.is_open = True
+    await connection.wait_up(NATS_BOUND_S)
+
+
+async def slow_reply(raw: RawClient, kind: str, **body: object) -> dict[str, Any]:
+    """Send a command that may wait for NATS, and return its reply or error."""
+    id = await raw.say(kind, **body)
+    async with asyncio.timeout(NATS_BOUND_S):
+        while (frame := json.loads(await raw.socket.recv())).get("id") != id:
+            raw.pushes.append(frame)
+    reply: dict[str, Any] = frame[kind] if kind in frame else frame["error"]
+    return reply
+
+
+async def test_failed_subscribe_keeps_the_current_delivery(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path, has_proxy=True) as it, it.connected() as raw:
+        await it.publish(b"1")
+        assert await raw.messages(1) == [1]
+        async with without_nats(it):
+            assert (await slow_reply(raw, "subscribe", channel=it.channel.id))["code"] == "unavailable"
+
+        it.services.invalidation.notify(it.owner.tenant_id)  # The subscriptions are read again, as after a lost announcement.
+        await it.publish(b"2")
+        assert (await raw.message())["seq"] == 2
+
+
+async def test_ack_sent_behind_a_subscribe_counts(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
+        for seq in range(1, 20):
+            assert await it.publish(b"1") == seq
+            assert (await raw.message())["seq"] == seq
+            id = await raw.say("subscribe", channel=it.channel.id)
+            await raw.ack(it.channel.id, seq)
+            reply = await raw.next()
+            assert (reply.get("id"), reply["subscribe"]["cursor"]) == (id, seq)
+
+
+async def test_channel_waiting_for_nats_can_be_unsubscribed(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path, has_proxy=True) as it:
+        await it.publish(b"1")
+        async with AsyncExitStack() as stack:
+            async with without_nats(it):
+                raw = await stack.enter_async_context(it.connected())
+                assert await slow_reply(raw, "unsubscribe", channel=it.channel.id) == {"channel": it.channel.id}
+            await deliver_the_next(it, await stack.enter_async_context(it.connected()))
+            assert await raw.is_quiet()
+
+
+async def test_delivery_that_waited_for_nats_begins_at_the_cursor_written_meanwhile(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path, has_proxy=True) as it, AsyncExitStack() as stack:
+        await it.publish(b"1")
+        await it.publish(b"2")
+        state = await it.services.fabric.tenant(it.owner.tenant_id).log.state()
+        assert state is not None
+        async with without_nats(it):
+            raw = await stack.enter_async_context(it.connected())
+            assert (await slow_reply(raw, "unsubscribe", channel="chn_none"))["code"] == "not_subscribed"
+            subscriptions = Store(it.tables).tenant(it.owner.tenant_id).subscriptions
+            await subscriptions.write_cursor(it.channel.id, it.agent.id, Cursor(epoch=state.epoch, seq=1))
+        assert (await raw.message())["seq"] == 2

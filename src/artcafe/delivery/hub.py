@@ -55,6 +55,10 @@ class Hub:
         feed.users += 1
         return feed
 
+    async def check_log(self, tenant_id: TenantId) -> None:
+        """Raise `Unavailable` unless NATS answers for the tenant's log."""
+        await (await self._fabric.tenant(tenant_id).connected_log()).state()
+
     def release(self, feed: Feed) -> None:
         """Remove one delivery of the feed; the last one closes it."""
         feed.users -= 1

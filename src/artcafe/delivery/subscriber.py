@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from artcafe.delivery.backlog import Backlog, Spawn
 from artcafe.delivery.feed import Delivery
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
-from artcafe.errors import AckBeyondSent, ChannelNotFound, Conflict, Forbidden, NotSubscribed, SubscriptionLimit
+from artcafe.errors import (
+    AckBeyondSent,
+    ChannelNotFound,
+    Conflict,
+    Forbidden,
+    NotSubscribed,
+    OurFault,
+    SubscriptionLimit,
+)
 from artcafe.model import (
     AgentPrincipal,
     ChannelId,
@@ -84,6 +93,7 @@ class Subscriber:
         "_beginning",
         "_deliveries",
         "_due",
+        "_has_failed",
         "_is_reading",
         "_is_revoked",
         "_is_stale",
@@ -120,6 +130,8 @@ class Subscriber:
         """Active subscriptions above `MAX_SUBSCRIPTIONS`, not delivered on this connection."""
         self._is_reading = self._is_stale = False
         """Whether the subscriptions are being read, and whether one has changed since the read began."""
+        self._has_failed = False
+        """Whether a due delivery could not begin, so that the rows in `_due` may be old."""
         self._beginning: ChannelId | None = None
         self._is_revoked = False
         """Whether the subscription of `_beginning` was revoked meanwhile."""
@@ -176,26 +188,40 @@ class Subscriber:
 
     async def begin_next(self) -> None:
         """Begin the next due delivery. Raises `Unavailable`, and the delivery stays due."""
+        if self._has_failed:
+            await self._read_again()
+            return
         channel_id, row = next(iter(self._due.items()))
         if channel_id not in self._deliveries:
             if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
                 self._leave_out()
                 return
-            # A missing channel is being deleted, together with its subscriptions.
-            with contextlib.suppress(ChannelNotFound), self._begun(channel_id):
-                await self._resume(channel_id, row)
+            try:
+                with self._begun(channel_id):
+                    await self._resume(channel_id, row)
+            except ChannelNotFound:
+                pass  # The channel is being deleted, together with its subscriptions.
+            except OurFault:
+                self._has_failed = True
+                raise
         if self._due.get(channel_id) is row:
             del self._due[channel_id]
         if not self._due:
             self._due = {}  # an emptied dict keeps its table: 0.2 KB of an idle agent
 
+    async def _read_again(self) -> None:
+        """Read the subscriptions once NATS answers: another connection of the agent may have moved the cursors meanwhile."""
+        await self._services.hub.check_log(self.principal.tenant_id)
+        await self.read_subscriptions()
+        self._has_failed = False
+
     async def _resume(self, channel_id: ChannelId, row: Subscription) -> None:
         """Begin a delivery at its subscription's cursor, or where it was withheld."""
         before = self._withheld.get(channel_id)
         if before is None:
-            await self._begin(channel_id, "cursor", self._services.cursors.newest(row), self._max_unacked)
+            await self._begin(channel_id, "cursor", partial(self._services.cursors.newest, row), self._max_unacked)
             return
-        await self._begin(channel_id, "cursor", Cursor(epoch=before.epoch, seq=before.sent), before.max_unacked)
+        await self._begin(channel_id, "cursor", lambda: Cursor(epoch=before.epoch, seq=before.sent), before.max_unacked)
         delivery = self._deliveries.get(channel_id)
         if delivery is not None and delivery.epoch == before.epoch:
             delivery.acked, delivery.unacked = min(before.acked, delivery.acked), before.unacked
@@ -214,7 +240,7 @@ class Subscriber:
         """Begin a delivery, replacing the channel's current one. Create the subscription if it is missing.
 
         The delivery of a `live` channel continues instead: it has no other place to begin, and messages in between would be lost.
-        Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`.
+        Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`, and changes nothing then.
         """
         channel_id = ChannelId(channel)
         if len(self._deliveries) >= MAX_SUBSCRIPTIONS and channel_id not in self._deliveries:
@@ -225,20 +251,21 @@ class Subscriber:
                 raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
             if not row.allows(Permission.RECEIVE):
                 raise Forbidden(_NOT_PERMITTED, "an agent")
-            self._muted -= {channel_id}
             known = self._deliveries.get(channel_id)
             if known is not None and known.feed.is_live:
                 return _LIVE
-            self._end_delivery(channel_id)
+            opened = await self._begin(channel_id, start, partial(self._services.cursors.newest, row), max_unacked)
+            self._muted -= {channel_id}
             self._withheld.pop(channel_id, None)
-            return await self._begin(channel_id, start, self._services.cursors.newest(row), max_unacked)
+            return opened
 
     def unsubscribe(self, channel: str) -> ChannelId:
         """End a delivery on this connection; its subscription stays. Raises `NotSubscribed`."""
         channel_id = ChannelId(channel)
-        if channel_id not in self._deliveries:
+        if channel_id not in self._deliveries and channel_id not in self._due:
             raise NotSubscribed(channel)
         self._muted |= {channel_id}
+        self._due.pop(channel_id, None)
         self._end_delivery(channel_id)
         return channel_id
 
@@ -273,8 +300,12 @@ class Subscriber:
 
     # --- deliveries --------------------------------------------------------------------------------------------------
 
-    async def _begin(self, channel_id: ChannelId, start: Start, cursor: Cursor, max_unacked: int | None) -> Opened:
-        """Add a delivery, to be fed by the backlog until it has caught up. Raises `ChannelNotFound` and `Unavailable`."""
+    async def _begin(self, channel_id: ChannelId, start: Start, cursor: Callable[[], Cursor], max_unacked: int | None) -> Opened:
+        """Add a delivery, to be fed by the backlog until it has caught up. It replaces the channel's current one at the end.
+
+        `cursor` is called again at the end: acks move the current delivery's cursor meanwhile. Raises `ChannelNotFound` and
+        `Unavailable`.
+        """
         services, tenant_id = self._services, self.principal.tenant_id
         if (await services.record_cache.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
             return await self._begin_live(channel_id)
@@ -282,17 +313,18 @@ class Subscriber:
         delivery: Delivery | None = None
         try:
             tenant_log = await feed.tenant_fabric.connected_log()
-            state = await tenant_log.state_for(cursor)
+            state = await tenant_log.state_for(cursor())
             life, newest = (state.lineage, state.last_seq) if state else (start_position.LogLineage(None), 0)
             last = await tenant_log.last_seq_of(channel_id) if state else 0
             removed_to = await services.hub.removed_to(tenant_id, channel_id)
-            seq, gap = start_position.resolve(start, cursor, life, newest, removed_to)
+            seq, gap = start_position.resolve(start, cursor(), life, newest, removed_to)
             delivery = Delivery(self._peer, feed, seq, life.epoch, max_unacked)
             if 0 < last <= seq:
                 delivery.anchor, delivery.has_anchor = last, True
         finally:
             if delivery is None:
                 services.hub.release(feed)
+        self._end_delivery(channel_id)
         self._deliveries[channel_id] = delivery
         if gap is not None:
             # An ack of the position where delivery continues acknowledges the gap, and moves the cursor over it.
