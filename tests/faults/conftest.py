@@ -65,9 +65,9 @@ def table_report(request: pytest.FixtureRequest) -> TableReport:
     began = time.monotonic()
     rows = request.config.stash.setdefault(TABLE_ROWS, [])
 
-    def note(fault: str, made: int, calls: int, struck: int, told: Counter[str], lost: int, doubled: int) -> None:
-        answers = told["ok"], told["refused"], told["unknown"]
-        rows.append((fault, made, calls, struck, *answers, lost, doubled, round(time.monotonic() - began)))
+    def note(fault: str, made: int, calls: int, failed: int, outcomes: Counter[str], lost: int, doubled: int) -> None:
+        answers = outcomes["ok"], outcomes["refused"], outcomes["unknown"]
+        rows.append((fault, made, calls, failed, *answers, lost, doubled, round(time.monotonic() - began)))
 
     return note
 

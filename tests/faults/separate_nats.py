@@ -34,10 +34,10 @@ class SeparateNats:
         make_secret(data / "secret")
         self._conf = self._folder / "nats.conf"
         self.port = some_free_port()
-        told = configuration(self._folder, self.port, Accounts(derive(read_secret(data / "secret"), "nats"), "prod"))
-        assert isinstance(told["jetstream"], dict)
-        told["jetstream"]["sync_interval"] = sync_interval
-        self._conf.write_text(json.dumps(told))
+        settings = configuration(self._folder, self.port, Accounts(derive(read_secret(data / "secret"), "nats"), "prod"))
+        assert isinstance(settings["jetstream"], dict)
+        settings["jetstream"]["sync_interval"] = sync_interval
+        self._conf.write_text(json.dumps(settings))
         with self._conf.open() as file:
             os.fsync(file.fileno())  # The flush interval is under test.
         self._process: subprocess.Popen[bytes] | None = None

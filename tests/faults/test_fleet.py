@@ -49,9 +49,9 @@ async def stream_of(fleet: Fleet, tenant: str) -> dict[str, object]:
             for node in fleet.nats.nodes:
                 try:
                     async with connected(node.url, accounts.user(TenantId(tenant))) as client:
-                        told = json.loads((await client.request(f"$JS.API.STREAM.INFO.{STREAM}", b"{}", timeout=1)).data)
-                    if told.get("cluster", {}).get("leader"):
-                        return dict(told)
+                        stream = json.loads((await client.request(f"$JS.API.STREAM.INFO.{STREAM}", b"{}", timeout=1)).data)
+                    if stream.get("cluster", {}).get("leader"):
+                        return dict(stream)
                 except (NatsError, OSError, TimeoutError):
                     continue
             await asyncio.sleep(0.1)
@@ -99,8 +99,8 @@ async def test_cluster_of_three_loses_nothing_with_the_leader_of_a_log(clustered
     """Kill each leader in turn during publishes; each is restarted before the next is killed."""
     nats = clustered.nats
     async with clustered.balanced(), running_on(clustered) as load:
-        told = await stream_of(clustered, load.cast.tenant)
-        assert told["config"]["num_replicas"] == 3  # type: ignore[index]  # as NATS has it
+        stream = await stream_of(clustered, load.cast.tenant)
+        assert stream["config"]["num_replicas"] == 3  # type: ignore[index]  # as NATS has it
         for _ in range(KILLS):
             await load.acknowledged(200)
             await load.note_cursors()

@@ -60,7 +60,7 @@ class TableLoad:
 
     def __init__(self, tables: DynamoDb) -> None:
         self._tables = tables
-        self.told: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.rows: dict[str, str] = {}
         """The answer to the writer of each row."""
 
@@ -83,18 +83,18 @@ class TableLoad:
     async def _one(self, row: str, call: object) -> None:
         try:
             await call  # type: ignore[misc]  # of whichever type; its answer is not looked at
-            told = "ok"
+            outcome = "ok"
         except Unanswered:
-            told = "unknown"
+            outcome = "unknown"
         except Unavailable:
-            told = "refused"
+            outcome = "refused"
         except ConditionFailed:
             # Only for the guarded sum: its first attempt had been applied, or the previous one had not.
             assert not row
-            told = "ok"
-        self.told[told] += 1
+            outcome = "ok"
+        self.outcomes[outcome] += 1
         if row:
-            self.rows[row] = told
+            self.rows[row] = outcome
 
     async def verdict(self) -> tuple[int, int]:
         """Return the number of answered rows that are lost, and of changes applied twice or in part."""
@@ -106,8 +106,8 @@ class TableLoad:
             after = page.next
             if after is None:
                 break
-        lost = [row for row, told in self.rows.items() if told == "ok" and row not in found]
-        unasked = [row for row, told in self.rows.items() if told == "refused" and row in found]
+        lost = [row for row, outcome in self.rows.items() if outcome == "ok" and row not in found]
+        unasked = [row for row, outcome in self.rows.items() if outcome == "refused" and row in found]
         (tenant,) = await self._tables.get(TENANTS, [TENANT], consistent=True)
         assert tenant is not None
         count = tenant["count"]
@@ -126,12 +126,12 @@ async def test_load_with_failing_calls_loses_nothing_and_applies_nothing_twice(
     proxy.calls.clear()
     rule: Rule = proxy.strike(fault, *operations, every=every)
     await load.run(ROUNDS if every > 1 else 1)
-    asked, struck = proxy.calls.total(), rule.struck
+    asked, failed = proxy.calls.total(), rule.struck
     proxy.spare()
     lost, doubled = await load.verdict()
-    table_report(name, sum(load.told.values()), asked, struck, load.told, lost, doubled)
-    assert struck > 5
+    table_report(name, sum(load.outcomes.values()), asked, failed, load.outcomes, lost, doubled)
+    assert failed > 5
     assert (lost, doubled) == (0, 0)
     if every > 1:
         # Not all: AWS's client has a retry budget, which successful calls refill.
-        assert load.told["ok"] > 0.8 * sum(load.told.values()), load.told
+        assert load.outcomes["ok"] > 0.8 * sum(load.outcomes.values()), load.outcomes
