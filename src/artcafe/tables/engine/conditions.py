@@ -85,7 +85,7 @@ class Contains(_Test):
         # Plain super() fails here: a dataclass with slots is a copy of the class it was defined in.
         _Test.__post_init__(self)
         if isinstance(self.value, bytes):
-            raise TypeError(f"{text_of(self.path)}: searching for bytes is not supported")
+            raise TypeError(f"{text_of(self.path)}: bytes cannot be searched for")
 
 
 @dataclass(frozen=True, slots=True)

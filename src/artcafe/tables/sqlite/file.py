@@ -19,7 +19,7 @@ APPLICATION_ID = int.from_bytes(b"ArtC")
 BUSY_S = 5.0
 POLL_S = 0.0002
 _never = threading.Event()
-"""Waits for a time."""
+"""Never set: `wait` on it sleeps."""
 
 
 def prepare(path: Path, environment: Environment) -> None:
@@ -52,10 +52,10 @@ def connect(path: Path, busy_s: float = BUSY_S) -> sqlite3.Connection:
 
 
 def begin_write(db: sqlite3.Connection) -> None:
-    """Begin a transaction that writes, after that of another process, for which it waits up to `BUSY_S`. Raises sqlite3.Error.
+    """Begin a write transaction, waiting up to `BUSY_S` for another process's. Raises sqlite3.Error.
 
-    `db` must be opened with `busy_s=0`. SQLite itself would wait 1 to 100 ms before it looks again, and miss the moments between
-    two commits of a busy process: with four processes of 16 writers each the slowest commit took 750 ms, and takes 60 ms so.
+    `db` must be opened with `busy_s=0`. SQLite itself waits 1 to 100 ms between attempts and misses the gaps between two
+    commits of a busy process: with four processes of 16 writers each, the slowest commit took 750 ms, and takes 60 ms this way.
     """
     until = time.monotonic() + BUSY_S
     while True:
