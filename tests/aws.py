@@ -1,7 +1,7 @@
-"""AWS as far as ArtCafe uses it: ministack's DynamoDB and Cognito, as a child process on a free port of loopback.
+"""The parts of AWS that ArtCafe uses: ministack's DynamoDB and Cognito, as a child process on a free loopback port.
 
-It ends with the process that started it, whatever ends that: its standard input closes. It keeps nothing on disk. Its tables and
-user pools stand apart by region, so that a test which takes a region of its own has it to itself; a region's name is any word.
+It ends with the process that started it, even if that is killed: its standard input closes. It stores nothing on disk. Its tables
+and user pools are separate for each region, so a test with a region of its own has it to itself; a region's name may be any word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WAIT_S: Final = 30.0
 """For a start on a machine that is busy with other tests."""
 
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-"""What the emulator takes, and what keeps a client from looking for others on this machine."""
+"""The emulator's credentials, and variables that keep a client from looking for other credentials on this machine."""
 
 CHILD: Final = """
 import asyncio, decimal, sys
@@ -38,7 +38,8 @@ config.bind = [f"fd://{sys.argv[1]}"]
 config.graceful_timeout = 0.1
 asyncio.run(serve(app, config, shutdown_trigger=lambda: asyncio.to_thread(sys.stdin.read)))
 """
-"""It adds numbers in its threads' contexts, whose 28 digits round; DynamoDB refuses a sum of more than 38."""
+"""The emulator adds numbers in its threads' decimal contexts, whose 28 digits round; DynamoDB refuses a sum of more than 38
+digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,17 @@ class Aws:
     _numbers: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
 
     def new_region(self) -> str:
-        """A region in which nothing stands yet."""
+        """Return a region without tables or user pools."""
         return f"us-test-{next(self._numbers)}"
 
     def tables_flags(self, url: str | None = None) -> list[str]:
-        """What tells a server to keep its tables here in a new region, through `url` where that stands before the emulator."""
+        """Return the flags for tables in a new region of this emulator, through `url` if a proxy in front of it is given."""
         return ["--tables", f"dynamodb:{self.new_region()}", "--dynamodb-endpoint", url or self.url]
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Aws]:
-    """An emulator that answers, and is gone afterwards. `folder` gets its log."""
+    """Run an emulator within this block. `folder` gets its log."""
     with socket.create_server(("127.0.0.1", 0)) as listener, (folder / "log").open("wb") as log:
         port, number = listener.getsockname()[1], listener.fileno()
         command = [sys.executable, "-c", CHILD, str(number)]
@@ -86,12 +87,12 @@ def _environ(port: int) -> dict[str, str]:
         "GATEWAY_PORT": str(port),
         "SERVICES": "dynamodb,cognito-idp,cognito-identity",
         "LOG_LEVEL": "WARNING",
-        "DOCKER_HOST": "unix:///nonexistent",  # It would tidy up containers at its start, which may be somebody's.
+        "DOCKER_HOST": "unix:///nonexistent",  # at start it would remove containers, which may belong to others
     }
 
 
 def _wait_healthy(aws: Aws, process: subprocess.Popen[bytes]) -> None:
-    # The socket listens from the first moment, so that a request waits in its queue until the emulator takes it.
+    # The socket listens from the first moment, so that a request waits in its queue until the emulator accepts it.
     try:
         services = httpx.get(f"{aws.url}/_ministack/health", timeout=WAIT_S, trust_env=False).json()["services"]
     except (httpx.HTTPError, ValueError) as exc:

@@ -1,4 +1,4 @@
-"""More agents and channels in a tenant that is there: a tenant of its own costs a test a second, for its owner's token."""
+"""More agents and channels in an existing tenant: a new tenant costs a test a second, for its owner's token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _numbers = itertools.count()
 
 
 async def recast(home: Cast, agents: int = 1, channels: int = 1, *, subscribed: bool = True) -> Cast:
-    """New agents and channels of the tenant of `home`, which has an agent; every new agent subscribed to every new channel."""
+    """Create agents and channels in the tenant of `home`, and subscribe every new agent to every new channel."""
     cast = Cast(home.tenant, [], [], [], home.url, home.token)
     folder = home.keys[0].parent
     async with home.rest() as rest:

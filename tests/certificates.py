@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority of their own, and what it has signed."""
+"""Certificates for tests: an authority, and the certificates that it signs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Certificate:
 
 
 class Authority:
-    """Signs certificates for 127.0.0.1 and localhost. `file` is its own, to be trusted."""
+    """Signs certificates for 127.0.0.1 and localhost. `file` is its own certificate, for clients to trust."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._key = folder, ec.generate_private_key(ec.SECP256R1())
@@ -37,11 +37,11 @@ class Authority:
         self.file.write_bytes(signed.public_bytes(Encoding.PEM))
 
     def client(self) -> ssl.SSLContext:
-        """What a client that trusts it connects with."""
+        """Return the TLS context of a client that trusts it."""
         return ssl.create_default_context(cafile=self.file)
 
     def sign(self, name: str, until: datetime | None = None) -> Certificate:
-        """A new certificate, good until then, or for a day."""
+        """Return a new certificate, valid until this time, or for a day."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]

@@ -1,4 +1,4 @@
-"""Child processes that end when the test run does, whatever ends it."""
+"""Child processes that end with the test run, even if it is killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ended_with_parent(command: Sequence[str | Path]) -> list[str | Path]:
 
     A test run that is killed cannot run its fixtures' cleanup, and the children have sessions of their own, which a terminal's
     Ctrl-C does not reach. `setpriv` (util-linux) sets the signal and then becomes the command, so the process id stays the same.
-    Where it is missing, as on macOS, the command runs as it is.
+    If it is missing, as on macOS, the command runs unchanged.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
@@ -31,7 +31,7 @@ _starter: Final = ThreadPoolExecutor(1, thread_name_prefix="children")
 
 
 def started_with_parent(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command as `ended_with_parent` has it, from a thread that lasts as long as this process.
+    """Start a command as in `ended_with_parent`, from a thread that lasts as long as this process.
 
     The kernel's parent is the *thread*: a server started by `asyncio.to_thread` would end with that test's event loop.
     """
@@ -43,6 +43,6 @@ def started_with_parent(command: Sequence[str | Path], **options: Any) -> subpro
 
 
 def interrupt_with_parent() -> None:
-    """Have the kernel interrupt this process, as Ctrl-C does, when its parent ends. On Linux alone."""
+    """Have the kernel interrupt this process, like Ctrl-C, when its parent ends. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)

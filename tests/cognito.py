@@ -1,4 +1,4 @@
-"""A Cognito user pool in the emulator, with people who log in to it as an app of ours would let them."""
+"""A Cognito user pool in the emulator, with people who log in to it through an app client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSWORD = "Correct-horse-7-battery"
 
 @dataclass(frozen=True)
 class Session:
-    """What Cognito gives somebody who has logged in."""
+    """The tokens that Cognito returns for a login."""
 
     user_id: str
     email: str
@@ -27,12 +27,12 @@ class Session:
 
 
 class Pool:
-    """A user pool of its own, and an app client in it. `issuer` and `jwks_url` are what a server is told of it."""
+    """A user pool with an app client. A server's settings need `issuer` and `jwks_url`."""
 
     def __init__(self, aws: Aws) -> None:
         region = aws.new_region()
         self._admin: Any = boto3.client("cognito-idp", region, endpoint_url=aws.url)
-        # What people do needs no credentials of AWS.
+        # People's requests need no AWS credentials.
         self._app: Any = boto3.client("cognito-idp", region, endpoint_url=aws.url, config=Config(signature_version=UNSIGNED))
         self.id: str = self._admin.create_user_pool(PoolName="people", UsernameAttributes=["email"])["UserPool"]["Id"]
         self.client_id = self.new_client()
@@ -40,18 +40,18 @@ class Pool:
         self.jwks_url = f"{aws.url}/{self.id}/.well-known/jwks.json"
 
     def new_client(self) -> str:
-        """Another app client of the pool."""
+        """Create another app client of the pool."""
         flows = ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]
         made = self._admin.create_user_pool_client(UserPoolId=self.id, ClientName="app", ExplicitAuthFlows=flows)
         return str(made["UserPoolClient"]["ClientId"])
 
     @property
     def flags(self) -> list[str]:
-        """What `artcafe up` is told, to believe this pool."""
+        """Return the flags with which `artcafe up` trusts this pool."""
         return ["--issuer", self.issuer, "--jwks-url", self.jwks_url, "--client-ids", self.client_id]
 
     def person(self, email: str | None = None, *, is_verified: bool = True) -> Session:
-        """Somebody new, logged in."""
+        """Create a person, and log them in."""
         email = email or f"{uuid.uuid4()}@example.com"
         attributes = [{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": str(is_verified).lower()}]
         self._admin.admin_create_user(UserPoolId=self.id, Username=email, UserAttributes=attributes, MessageAction="SUPPRESS")
@@ -59,7 +59,7 @@ class Pool:
         return self.login(email)
 
     def login(self, email: str, client_id: str | None = None) -> Session:
-        """A new session of somebody who is in the pool."""
+        """Log in a person of the pool again."""
         answer = self._app.initiate_auth(
             ClientId=client_id or self.client_id,
             AuthFlow="USER_PASSWORD_AUTH",
@@ -68,7 +68,7 @@ class Pool:
         return self._session(email, answer, answer["RefreshToken"])
 
     def refresh(self, session: Session) -> Session:
-        """The same person with fresh tokens."""
+        """Return fresh tokens for the same person."""
         answer = self._app.initiate_auth(
             ClientId=self.client_id, AuthFlow="REFRESH_TOKEN_AUTH", AuthParameters={"REFRESH_TOKEN": session.refresh_token}
         )["AuthenticationResult"]

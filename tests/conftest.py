@@ -1,4 +1,4 @@
-"""What every test may use: `require` for a real part that may be missing, a platform, AWS, ssh-agent, the --faults switch."""
+"""Fixtures for every test: `require` for a real part that may be missing, a platform, AWS, ssh-agent, the --faults switch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Require = Callable[[str, bool], None]
 
 IN_CI = bool(os.environ.get("CI"))
 
-# No deadline: a test never asserts elapsed time. CI draws the same examples every time, so that its verdict is about the change.
+# No deadline: a test never asserts elapsed time. CI draws the same examples every time, so that its result depends on the change
+# only.
 hypothesis.settings.register_profile("artcafe", deadline=None, derandomize=IN_CI)
 hypothesis.settings.load_profile("artcafe")
 
@@ -40,7 +41,7 @@ class FailureNames:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have whatever stops the run clean up after it: SIGTERM is handled like Ctrl-C, and workers stop with the main process."""
+    """Clean up when a signal stops the run: SIGTERM is handled like Ctrl-C, and workers stop with the main process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         interrupt_with_parent()
@@ -53,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is marked `faults` unless --faults is given."""
+    """Deselect tests marked `faults` unless --faults is given."""
     if not config.getoption("--faults"):
         left_out = [item for item in items if item.get_closest_marker("faults")]
         items[:] = [item for item in items if item not in left_out]
@@ -62,7 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def require() -> Require:
-    """`require("nats-server", found)` ends a test whose real part is missing: skipped at home, failed where CI is set."""
+    """`require("nats-server", found)` ends a test if its real part is missing: skipped at home, failed if CI is set."""
 
     def check(name: str, found: bool) -> None:
         if not found and IN_CI:
@@ -75,29 +76,29 @@ def require() -> Require:
 
 @pytest.fixture(scope="session")
 def platform_on_a_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """One `artcafe up` for all tests that do not break it; each makes its own tenant."""
+    """Return one `artcafe up` for all tests that do not damage it; each makes its own tenant."""
     with running(tmp_path_factory.mktemp("platform")) as platform:
         yield platform
 
 
 @pytest.fixture(scope="session")
 def platform_on_dynamodb(aws: emulator.Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The same, with its tables in the emulator."""
+    """Return the same, with its tables in the emulator."""
     with running(tmp_path_factory.mktemp("on-dynamodb"), aws.tables_flags()) as platform:
         yield platform
 
 
 @pytest.fixture(scope="session")
 def platform(platform_on_a_file: Platform) -> Platform:
-    """What a test takes that asks nothing of the table engine."""
+    """Return a platform for tests that do not depend on the table engine."""
     return platform_on_a_file
 
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
-    """One emulator of AWS for all tests, each of which takes a region of its own: `aws.new_region()`.
+    """Return one AWS emulator for all tests, each of which uses a region of its own: `aws.new_region()`.
 
-    Clients of this process and its children sign with made-up credentials, but where real ones are needed for another endpoint.
+    Clients of this process and its children sign with dummy credentials, unless real ones are needed for another endpoint.
     """
     with pytest.MonkeyPatch.context() as environ, emulator.running(tmp_path_factory.mktemp("aws")) as aws:
         for name, value in emulator.CREDENTIALS.items() if "ARTCAFE_TEST_DYNAMODB_ENDPOINT" not in os.environ else ():
@@ -107,17 +108,17 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
 
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
-    """A folder for sockets, whose paths may have no more than 107 bytes."""
+    """Return a folder for sockets, whose paths may have at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="keys") as made:
         yield Path(made)
 
 
 @pytest.fixture
 def ssh_agent(short_folder: Path, monkeypatch: pytest.MonkeyPatch, require: Require) -> Iterator[Path]:
-    """A real ssh-agent of this test's own, at SSH_AUTH_SOCK."""
+    """Run a real ssh-agent for this test, at SSH_AUTH_SOCK."""
     require("ssh-agent", shutil.which("ssh-agent") is not None)
     socket_path = short_folder / "agent"
-    # A confirmation is asked of this program, which always says no.
+    # ssh-agent asks this program for confirmations; it always refuses.
     monkeypatch.setenv("SSH_ASKPASS", shutil.which("false") or "false")
     with subprocess.Popen(("ssh-agent", "-D", "-a", str(socket_path)), stdout=subprocess.PIPE) as process:
         try:
@@ -132,7 +133,7 @@ def ssh_agent(short_folder: Path, monkeypatch: pytest.MonkeyPatch, require: Requ
 
 @pytest.fixture(autouse=True)
 def logging_stays() -> Iterator[None]:
-    """A command that a test runs in this process sets up logging for itself; the next test has it as it was."""
+    """Restore logging after the test: a command that runs in this process configures it."""
     config = structlog.get_config()
     yield
     structlog.configure(**config)

@@ -1,4 +1,5 @@
-"""A proxy before AWS's emulator that does what the emulator never does: throttles, fails, conflicts, is slow, loses answers.
+"""A proxy in front of the AWS emulator that injects what the emulator never does: throttling, failures, conflicts, delays, lost
+answers.
 
 It runs in a thread of its own, so that tests may wait for processes that call it.
 """
@@ -26,7 +27,7 @@ SLOW_S: Final = 5.5
 
 
 class Fault(Enum):
-    """What happens to a call."""
+    """The effect on a call."""
 
     THROTTLED = "throttled"
     FAILED = "answered 500"
@@ -40,7 +41,7 @@ class Fault(Enum):
 
 @dataclass
 class Rule:
-    """Strikes every `every`-th call of these operations, `most` times in all."""
+    """Fails every `every`-th call of these operations, at most `most` times."""
 
     fault: Fault
     operations: tuple[str, ...]
@@ -49,10 +50,10 @@ class Rule:
     seen: int = 0
     struck: int = 0
     first: threading.Event = field(default_factory=threading.Event)
-    """Set when it has struck."""
+    """Set after the first failed call."""
 
     def strikes(self, operation: str) -> bool:
-        """Counts the call, and says whether it is struck."""
+        """Count the call, and return whether it fails."""
         if operation not in self.operations or (self.most is not None and self.struck >= self.most):
             return False
         self.seen += 1
@@ -64,7 +65,7 @@ class Rule:
 
 
 class FaultyAws:
-    """A running proxy. `calls` counts what came, by operation; `url` stands in the emulator's place."""
+    """A running proxy. `calls` counts the calls by operation; `url` replaces the emulator's."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -78,9 +79,9 @@ class FaultyAws:
         self._port = 0
         self.calls: Counter[str] = Counter()
         self.tables: Counter[tuple[str, str]] = Counter()
-        """The same by operation and table."""
+        """Counts of calls by operation and table."""
         self.states: dict[str, str] = {}
-        """The state that DescribeTable gives of a table, by its name."""
+        """The state that DescribeTable reports for a table, by its name."""
 
     @property
     def url(self) -> str:
@@ -98,22 +99,22 @@ class FaultyAws:
         self._loop.close()
 
     def strike(self, fault: Fault, *operations: str, every: int = 1, most: int | None = None) -> Rule:
-        """From here on, until `spare`; several rules are asked in their order. No operations: all of them."""
+        """Inject faults from now on, until `spare`; several rules are checked in order. Without operations: all of them."""
         rule = Rule(fault, operations or (*WRITES, *READS), every, most)
         self._rules.append(rule)
         return rule
 
     def spare(self) -> None:
-        """Strikes nothing more, and lets go what is held."""
+        """Inject no more faults, and release held calls."""
         self._rules.clear()
         self._loop.call_soon_threadsafe(self._released.set)
 
     def shut(self) -> None:
-        """Refuses connections, and breaks those that there are."""
+        """Refuse connections, and break the open ones."""
         self._in_loop(self._shut())
 
     def open(self) -> None:
-        """Listens: the first time on a free port, then on that one again."""
+        """Listen: the first time on a free port, then on the same one again."""
         self._in_loop(self._open())
 
     def _in_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -148,7 +149,7 @@ class FaultyAws:
         return json.dumps(described).encode()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One call; whether the connection goes on."""
+        """Handle one call; return whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         lower = {name.lower(): value for name, value in headers.items()}
@@ -184,7 +185,7 @@ def _tables_in(body: bytes) -> set[str]:
 
 
 def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, bytes] | None:
-    """The answer of a call that the emulator does not get to see."""
+    """Return the answer of a call that the emulator does not receive."""
     if fault is Fault.FAILED:
         return _error(500, "InternalServerError")
     if fault is Fault.DENIED:
@@ -207,7 +208,7 @@ def _error(status: int, code: str, **more: object) -> tuple[int, bytes]:
 
 @contextmanager
 def faulty(target: str) -> Iterator[FaultyAws]:
-    """A proxy before the emulator at `target` that strikes nothing yet."""
+    """Run a proxy in front of the emulator at `target`, without faults yet."""
     proxy = FaultyAws(target)
     proxy.start()
     try:

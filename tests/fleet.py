@@ -1,5 +1,5 @@
-"""A fleet as an operator runs it: NATS servers as `artcafe nats config` has them, several `artcafe serve` on the same tables, and
-a balancer before them."""
+"""A fleet as an operator runs it: NATS servers configured by `artcafe nats config`, several `artcafe serve` on the same tables,
+and a balancer in front of them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ TABLES = "tables.sqlite"
 
 
 class NatsServers:
-    """One NATS server, or three in a cluster; each a process that may be killed and started again."""
+    """One NATS server, or three in a cluster; each a process that may be killed and restarted."""
 
     def __init__(self, folder: Path, size: int, tls: Sequence[str] = ()) -> None:
-        """`tls`: the flags of `artcafe nats config` for it."""
+        """`tls`: the flags of `artcafe nats config` for TLS."""
         self._tls = list(tls)
         self.folder = folder
         self.secret = folder / "secret"
@@ -48,7 +48,7 @@ class NatsServers:
 
     @property
     def urls(self) -> str:
-        """For `--nats-urls`."""
+        """Return the value of `--nats-urls`."""
         urls = ",".join(node.url for node in self.nodes)
         return urls.replace("nats://", "tls://") if self._tls else urls
 
@@ -63,7 +63,7 @@ class NatsServers:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT_S, env=plain_environ()).stdout
 
     def reroute(self, node: Node, ports: Mapping[str, int], advertised: int) -> None:
-        """Has a node reach the others at other ports than they listen on, and call such a port its own."""
+        """Make a node reach the others at other ports than those they listen on, and advertise such a port as its own."""
         lines = self._conf(node).read_text().splitlines()
         told = json.loads("".join(line for line in lines if not line.startswith("#")))
         others = [each for each in self.nodes if each is not node]
@@ -75,7 +75,8 @@ class NatsServers:
         self._conf(node).write_text(json.dumps(told))
 
     def start(self, *nodes: Node, monitor: int | None = None) -> None:
-        """Starts these, or all. They find each other while others wait for them. `monitor`: where one tells how it is."""
+        """Start these nodes, or all. Nodes find each other while others wait for them. `monitor`: a node's port for health
+        checks."""
         more = [] if monitor is None else ["-m", str(monitor)]
         for node in nodes or self.nodes:
             with self._log(node).open("ab") as log:
@@ -90,7 +91,7 @@ class NatsServers:
         return self.folder / f"{node.name}.log"
 
     def kill(self, name: str) -> None:
-        """kill -9 of a NATS server."""
+        """Kill a NATS server with SIGKILL."""
         self._processes[name].kill()
         self._processes[name].wait(10)
 
@@ -112,7 +113,7 @@ class NatsServers:
 
 
 class Fleet(Platform):
-    """Several servers. As a platform it is the first of them, but agents are given the balancer's address."""
+    """Several servers. Used as a platform it is the first of them, but agents get the balancer's address."""
 
     def __init__(self, nats: NatsServers, servers: Sequence[Platform]) -> None:
         super().__init__(nats.folder, secret=nats.secret)
@@ -122,12 +123,12 @@ class Fleet(Platform):
 
     @property
     def tables(self) -> Path:
-        """The table file of all servers, where they have one."""
+        """The table file of all servers, if they use one."""
         return self.folder.parent / TABLES
 
     @property
     def living(self) -> list[Platform]:
-        """The servers that run."""
+        """Return the running servers."""
         return [server for server in self.servers if server.process is not None and server.process.poll() is None]
 
     @property
@@ -135,13 +136,13 @@ class Fleet(Platform):
         return self.url if self._balancer is None else self._balancer.url
 
     def a_gateway(self) -> str:
-        """The next living server's gateway, in turns."""
+        """Return the gateway of the next running server, in turns."""
         living = self.living
         return living[next(self._turns) % len(living)].gateway_url
 
     @asynccontextmanager
     async def balanced(self) -> AsyncIterator[None]:
-        """Agents are given one address for all servers, as long as this lasts."""
+        """Give agents one address for all servers within this block."""
         async with Balancer(self).open() as self._balancer:
             try:
                 yield
@@ -153,7 +154,7 @@ class Fleet(Platform):
 
 
 class Balancer:
-    """Passes each connection on to the next server that takes it, in turns, as a load balancer before a fleet does."""
+    """Passes each connection to the next server that accepts it, in turns, like a load balancer in front of a fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet, self._turns = fleet, itertools.count()
@@ -210,7 +211,7 @@ class Balancer:
 
 
 def _make_tables(place: str, endpoint: str) -> None:
-    """As an operator does once: `artcafe serve` makes none."""
+    """Create the tables, as an operator does once: `artcafe serve` creates none."""
 
     async def make() -> None:
         engine = await open_engine(place, endpoint, Environment.PROD, make_missing=True)
@@ -221,7 +222,7 @@ def _make_tables(place: str, endpoint: str) -> None:
 
 
 def plain_environ() -> dict[str, str]:
-    """This process's variables without any of ArtCafe's."""
+    """Return this process's variables without those of ArtCafe."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
 
 
@@ -235,9 +236,9 @@ def running_fleet(
     aws: Aws | None = None,
     urls: Callable[[int], str] | None = None,
 ) -> Iterator[Fleet]:
-    """A fleet that is up, and is ended with everything it started whatever the test did to it.
+    """Run a fleet within this block; everything it started ends afterwards.
 
-    `aws`: where its tables are. `urls`: where each of the servers reaches NATS, if not directly.
+    `aws`: the emulator of its tables. `urls`: the NATS URLs of each server, if not direct.
     """
     cluster = NatsServers(folder / "nats", nats) if isinstance(nats, int) else nats
     tables = ["--tables", f"sqlite:{folder / TABLES}"] if aws is None else aws.tables_flags()

@@ -1,4 +1,5 @@
-"""An OpenID Connect issuer for tests: a real HTTP server with real keys, which changes them, goes away and lies on demand."""
+"""An OpenID Connect issuer for tests: a real HTTP server with real keys, which can rotate them, become unreachable and answer
+wrongly."""
 
 from __future__ import annotations
 
@@ -22,47 +23,47 @@ Signer = Callable[[bytes], bytes]
 
 
 def make_key(bits: int = 2048, exponent: int = 65537) -> RSAPrivateKey:
-    """A new private key."""
+    """Return a new private key."""
     return generate_private_key(exponent, bits)
 
 
 def b64(data: bytes) -> str:
-    """As JOSE has it: URL-safe and without padding."""
+    """Encode as in JOSE: URL-safe and without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def compact(header: Json | bytes, claims: Json | bytes, sign: Signer) -> str:
-    """A compact JWS of exactly these parts, whatever they are."""
+    """Return a compact JWS of exactly these parts."""
     parts = (each if isinstance(each, bytes) else json.dumps(each).encode() for each in (header, claims))
     signed = ".".join(map(b64, parts))
     return f"{signed}.{b64(sign(signed.encode()))}"
 
 
 def rs256(key: RSAPrivateKey) -> Signer:
-    """Signs as RS256 does (RFC 7518, section 3.3)."""
+    """Sign with RS256 (RFC 7518, section 3.3)."""
     return lambda data: key.sign(data, PKCS1v15(), hashes.SHA256())
 
 
 def jwk(kid: str, key: RSAPrivateKey, **more: object) -> Json:
-    """The public half, as a key set has it."""
+    """Return the public half, in the form of a key set."""
     numbers = key.public_key().public_numbers()
     n, e = (b64(each.to_bytes((each.bit_length() + 7) // 8, "big")) for each in (numbers.n, numbers.e))
     return {"kty": "RSA", "kid": kid, "use": "sig", "alg": "RS256", "n": n, "e": e, **more}
 
 
 class Issuer:
-    """`with Issuer() as issuer: …`. Its `url` is its name; `name` overrides it, for one that is known elsewhere by another."""
+    """`with Issuer() as issuer: …`. Its `url` is its issuer name; `name` overrides it, for an issuer with another public name."""
 
     def __init__(self, name: str | None = None, audience: str = "artcafe") -> None:
         self._name, self.audience = name, audience
         self.keys = {"first": make_key()}
         self.published: list[Json] = [jwk(kid, key) for kid, key in self.keys.items()]
         self.discovery: Json = {}
-        """What the discovery document says beside, or instead of, what is right."""
+        """Fields of the discovery document to add or to replace with wrong values."""
         self.answers: dict[str, tuple[int, bytes]] = {}
-        """What to answer at a path in place of what is right."""
+        """Answers by path that replace the correct ones."""
         self.fetches = 0
-        """How often the key set was asked for."""
+        """The number of requests for the key set."""
         self._port = 0
 
     def __enter__(self) -> Issuer:
@@ -73,14 +74,14 @@ class Issuer:
         self.go()
 
     def come(self) -> None:
-        """Listens, at the same port as before."""
+        """Listen, on the same port as before."""
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
         self._port = self._server.server_port
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="issuer")
         self._thread.start()
 
     def go(self) -> None:
-        """Is reached by nobody. May be repeated."""
+        """Stop listening. May be repeated."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -98,29 +99,30 @@ class Issuer:
         return self.url + KEYS_PATH
 
     def rotate(self, kid: str, *, keep: bool = False) -> None:
-        """Signs with a new key from here on, and publishes it; the others too where they are kept."""
+        """Sign with a new key from now on, and publish it; also the previous ones if they are kept."""
         self.keys[kid] = make_key()
         self.published = [*(self.published if keep else ()), jwk(kid, self.keys[kid])]
 
     def claims(self, subject: str = "alice", **more: object) -> Json:
-        """What a sound access token says. A claim that is given as None is left out."""
+        """Return the claims of a valid access token. A claim given as None is left out."""
         now = int(time.time())
         sound = {"iss": self.name, "sub": subject, "aud": self.audience, "iat": now, "exp": now + 3600, "scope": "openid"}
         return {name: value for name, value in {**sound, **more}.items() if value is not None}
 
     def header(self, **more: object) -> Json:
-        """What its header says; None leaves a parameter out."""
+        """Return the token's header; None leaves a parameter out."""
         sound = {"alg": "RS256", "typ": "JWT", "kid": [*self.keys][-1]}
         return {name: value for name, value in {**sound, **more}.items() if value is not None}
 
     def token(self, subject: str = "alice", *, header: Json | None = None, **claims: object) -> str:
-        """A sound access token but for what is given, signed by the key that its header names, or by the newest."""
+        """Return an access token, valid except for the given changes, signed with the key that its header names, or with the
+        newest."""
         named = self.header(**(header or {}))
         key = self.keys.get(str(named.get("kid"))) or [*self.keys.values()][-1]
         return compact(named, self.claims(subject, **claims), rs256(key))
 
     def id_token(self, subject: str = "alice", **claims: object) -> str:
-        """A sound ID token."""
+        """Return a valid ID token."""
         about: Json = {"scope": None, "email": f"{subject}@example.com", "email_verified": True, "nonce": "n"}
         return self.token(subject, **{**about, **claims})
 
@@ -148,6 +150,6 @@ def _handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""The platform as a stranger runs it: `artcafe up` as a process on free ports, and what a test needs around it.
+"""The platform as a user runs it: `artcafe up` as a process on free ports, and what a test needs around it.
 
 A fleet of several `artcafe serve` is `tests/fleet.py`.
 """
@@ -32,7 +32,7 @@ WAIT_S = 30.0
 
 @dataclass
 class Cast:
-    """A tenant with agents and channels, by what they were made as: the first agent is `agents[0]`."""
+    """A tenant with agents and channels, in the order of creation: the first agent is `agents[0]`."""
 
     tenant: str
     agents: list[str]
@@ -42,16 +42,16 @@ class Cast:
     token: str = field(repr=False)
 
     def agent(self, number: int = 0, **options: object) -> Agent:
-        """The SDK's agent, not connected yet."""
+        """Return the SDK's agent, not connected yet."""
         return Agent(self.url, tenant=self.tenant, agent=self.agents[number], key=self.keys[number], **options)  # type: ignore[arg-type]  # options are the test's
 
     def rest(self) -> Client:
-        """REST as the tenant's owner."""
+        """Return a REST client of the tenant's owner."""
         return Client(self.url, self.token)
 
 
 class Platform:
-    """One `artcafe up` on a data folder, which may be killed and started again; or one `artcafe serve`."""
+    """One `artcafe up` on a data folder, which may be killed and restarted; or one `artcafe serve`."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class Platform:
         descriptors: int | None = None,
         python: Path | str = sys.executable,
     ) -> None:
-        """`secret` is the file that a `serve` is given in `flags`; `up` makes its own. `descriptors` limits its open files.
-        `python` is the interpreter of the version to run."""
+        """`secret` is the file that `serve` gets in `flags`; `up` makes its own. `descriptors` limits its open files. `python` is
+        the interpreter of the version to run."""
         self._limit = [] if descriptors is None else ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
         self.folder, self._flags, self._command = folder, list(flags), command
         self.data = folder / "data"
@@ -76,7 +76,7 @@ class Platform:
         self._python = str(python)
 
     def start(self) -> None:
-        """Returns when it says where it listens. After the first time it takes the same ports again."""
+        """Start it; return when it prints its addresses. After the first time it uses the same ports again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.data / "server.json").unlink(missing_ok=True)
         rest, gateway = self._ports
@@ -99,24 +99,24 @@ class Platform:
         self._ports = (self.url.rpartition(":")[2], self.gateway_url.split(":")[2].split("/")[0])
 
     def kill(self) -> None:
-        """kill -9 of the server alone; its nats-server ends a moment later."""
+        """Kill only the server with SIGKILL; its nats-server ends a moment later."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
 
     def stop(self) -> int:
-        """Ctrl-C. Returns the exit status."""
+        """Stop it with Ctrl-C, and return the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(20)
 
     @property
     def agents_url(self) -> str:
-        """The address that agents and people are given."""
+        """The address for agents and people."""
         return self.url
 
     def a_gateway(self) -> str:
-        """Where an agent that speaks to no REST connects now."""
+        """Return the gateway for an agent that does not use REST."""
         return self.gateway_url
 
     @property
@@ -127,14 +127,14 @@ class Platform:
         return (self.folder / "log").read_text(errors="replace")
 
     def token(self, user: str) -> str:
-        """An access token of the local identity, as the command prints it."""
+        """Return an access token of the local identity, as the command prints it."""
         command = [self._python, "-m", "artcafe", "token", "--user", user, "--data-dir", str(self.data)]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
     async def tenant_with(self, agents: int = 1, channels: int = 1, *, subscribed: bool = True, kind: str = "ed25519") -> Cast:
-        """A new tenant of a user of its own, with agents (real keys) and channels, every agent subscribed to every channel."""
+        """Create a tenant of a new user, with agents (real keys) and channels, and subscribe every agent to every channel."""
         self._casts += 1
-        # As `token` has it, without a process for each tenant.
+        # As in `token`, without a process for each tenant.
         identity = LocalIdentity(derive(read_secret(self.secret), "local-identity"))
         token = identity.issue(f"owner-{self._casts}@example.com", now())
         folder = self.folder / f"cast-{self._casts}"
@@ -159,7 +159,7 @@ class Platform:
 def running(
     folder: Path, flags: Sequence[str] = (), descriptors: int | None = None, python: Path | str = sys.executable
 ) -> Iterator[Platform]:
-    """A platform that is up, and is ended with everything it started whatever the test did to it."""
+    """Run a platform within this block; everything it started ends afterwards."""
     platform = Platform(folder, flags, descriptors=descriptors, python=python)
     platform.start()
     try:

@@ -1,4 +1,4 @@
-"""A TCP relay between a client and a server that can break connections, hold back bytes, or lose what the server sends."""
+"""A TCP relay between a client and a server that can break connections, hold bytes back, or lose the server's answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK_BYTES = 65536
 
 
 class Relay:
-    """Passes TCP connections on to the server at `target` (a URL); `url` is the same address on this side of the wire."""
+    """Passes TCP connections on to the server at `target` (a URL); `url` is the relay's own address."""
 
     def __init__(self, target: str) -> None:
         parsed = urlsplit(target)
@@ -21,11 +21,11 @@ class Relay:
         self._listener: asyncio.Server | None = None
         self.port = 0
         self.is_deaf = False
-        """What the server says is lost from here on."""
+        """The server's answers are lost from now on."""
         self.connections = 0
-        """How many there were in all."""
+        """The number of connections so far."""
         self._is_open = {False: asyncio.Event(), True: asyncio.Event()}
-        """Whether bytes pass, by direction: True for what the server sends."""
+        """Whether bytes pass, by direction: True for bytes from the server."""
         self.release()
 
     @property
@@ -33,29 +33,29 @@ class Relay:
         return self._target._replace(netloc=f"127.0.0.1:{self.port}").geturl()
 
     async def open(self) -> None:
-        """Listens: the first time on a free port, then on that one again."""
+        """Listen: the first time on a free port, then on the same one again."""
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     def shut(self) -> None:
-        """Takes no further connections."""
+        """Accept no further connections."""
         if self._listener is not None:
             self._listener.close()
 
     def hold(self, *, requests: bool = True, answers: bool = True) -> None:
-        """Keeps back what the client sends (`requests`), what the server sends (`answers`), or both, as a network that drops
-        packets does: connections stay open, and their bytes arrive after `release`."""
+        """Hold back bytes from the client (`requests`), from the server (`answers`), or both, like a network that drops packets:
+        connections stay open, and their bytes arrive after `release`."""
         for is_answer, is_held in ((False, requests), (True, answers)):
             if is_held:
                 self._is_open[is_answer].clear()
 
     def release(self) -> None:
-        """Lets bytes pass in both directions."""
+        """Let bytes pass in both directions."""
         for event in self._is_open.values():
             event.set()
 
     def cut(self) -> None:
-        """Breaks every connection without a word."""
+        """Break every connection without a close."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -80,7 +80,7 @@ class Relay:
         try:
             while data := await reader.read(CHUNK_BYTES):
                 await self._is_open[is_answer].wait()
-                if (lost := reader.exception()) is not None:  # what was kept back is lost with a connection that was reset
+                if (lost := reader.exception()) is not None:  # held bytes are lost with a connection that was reset
                     raise lost
                 if not (is_answer and self.is_deaf):
                     writer.write(data)
@@ -95,7 +95,7 @@ class Relay:
 
 @asynccontextmanager
 async def relayed(target: str) -> AsyncIterator[Relay]:
-    """A relay that is open, and is cut and shut in the end."""
+    """Run a relay within this block; it is cut and closed at the end."""
     relay = Relay(target)
     await relay.open()
     try:

@@ -1,4 +1,4 @@
-"""The real ssh-keygen for tests, and a FIDO key in software, since no test machine has a token to touch."""
+"""The real ssh-keygen for tests, and a FIDO key in software, because no test machine has a token to touch."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ KINDS = {
 
 
 def make_key(path: Path, kind: str = "ed25519", passphrase: str = "", form: str = "RFC4716") -> Path:
-    """A new pair at `path` and `path.pub`; the form RFC4716 is ssh-keygen's word for OpenSSH's own."""
+    """Create a key pair at `path` and `path.pub`; RFC4716 is ssh-keygen's name for OpenSSH's own format."""
     run("-q", *KINDS[kind], "-m", form, "-N", passphrase, "-C", "a comment, of words", "-f", str(path))
     return path
 
 
 def public_line(path: Path) -> str:
-    """What the `.pub` file beside a private key holds."""
+    """Return the contents of the `.pub` file next to a private key."""
     return path.with_name(path.name + ".pub").read_text()
 
 
 def sign(path: Path, message: bytes, namespace: str = "artcafe", hash_name: str = "sha512") -> str:
-    """The armored signature that the contract tells an agent to make."""
+    """Return the armored signature, made as the contract describes."""
     return run("-q", "-Y", "sign", "-O", f"hashalg={hash_name}", "-n", namespace, "-f", str(path), stdin=message).stdout.decode()
 
 
 def accepts(folder: Path, armored: str, message: bytes, line: str, namespace: str = "artcafe") -> bool:
-    """Whether `ssh-keygen -Y verify` takes the signature as that key's."""
+    """Return whether `ssh-keygen -Y verify` accepts the signature for that key."""
     allowed, signature = folder / "allowed_signers", folder / "signature"
     allowed.write_text(f"agent {line.strip()}\n")
     signature.write_text(armored)
@@ -56,25 +56,25 @@ def accepts(folder: Path, armored: str, message: bytes, line: str, namespace: st
 
 
 def fingerprint(line: str) -> str | None:
-    """What `ssh-keygen -lf` prints for a public key line; None where it refuses it."""
+    """Return the fingerprint that `ssh-keygen -lf` prints for a public key line, or None if it refuses the line."""
     done = run("-l", "-f", "-", stdin=line.encode() + b"\n", check=False)
     return done.stdout.decode().split()[1] if done.returncode == 0 else None
 
 
 def run(*arguments: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
-    """One run of ssh-keygen, bounded."""
+    """Run ssh-keygen once, with a timeout."""
     return subprocess.run(("ssh-keygen", *arguments), input=stdin, capture_output=True, timeout=30, check=check)
 
 
 def as_line(kind: str, *fields: bytes, inside: str | None = None) -> str:
-    """A public key line put together from its fields, each as it stands in the blob."""
+    """Return a public key line built from its fields, each as in the blob."""
     blob = string((inside or kind).encode()) + b"".join(fields)
     return f"{kind} {base64.b64encode(blob).decode()}"
 
 
 @dataclass(frozen=True)
 class FidoKey:
-    """What a security key does, by PROTOCOL.u2f, with its private half in memory; `curve` is `ed25519` or `nistp256`."""
+    """A security key by PROTOCOL.u2f, with its private half in memory; `curve` is `ed25519` or `nistp256`."""
 
     curve: str
     application: bytes = b"ssh:"
@@ -91,7 +91,7 @@ class FidoKey:
 
     @cached_property
     def point(self) -> bytes:
-        """The public point as the blob has it."""
+        """The public point as encoded in the blob."""
         public = self._private.public_key()
         if isinstance(public, ed25519.Ed25519PublicKey):
             return public.public_bytes_raw()
@@ -104,7 +104,7 @@ class FidoKey:
         return as_line(self.type, *curve, string(self.point), string(self.application))
 
     def sign(self, message: bytes, flags: int = 1, counter: int = 7, application: bytes | None = None) -> bytes:
-        """The signature blob of a message's SSHSIG under the namespace artcafe and SHA-512."""
+        """Return the signature blob of a message's SSHSIG under the namespace artcafe and SHA-512."""
         tail = bytes([flags]) + counter.to_bytes(4, "big")
         origin = hashlib.sha256(self.application if application is None else application).digest()
         data = origin + tail + hashlib.sha256(signed_data(message, "artcafe", "sha512")).digest()
@@ -118,5 +118,5 @@ class FidoKey:
 
 @cache
 def fido_key(curve: str) -> FidoKey:
-    """One FIDO key of each kind for the whole run."""
+    """Return one FIDO key of each kind for the whole run."""
     return FidoKey(curve)
