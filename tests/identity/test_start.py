@@ -85,4 +85,4 @@ def test_local_identity_is_off_with_an_issuer(tmp_path: Path) -> None:
             assert answer.json()["code"] == "unauthenticated"
             done = artcafe("token", "--user", "alice", "--data-dir", str(platform.data))
             assert done.returncode == 3
-            assert f"the tokens of {issuer.url} alone" in done.stderr
+            assert f"accepts only tokens of {issuer.url}" in done.stderr
