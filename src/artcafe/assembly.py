@@ -28,7 +28,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import ChannelLogs, Channels
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
-from artcafe.services.history import History
+from artcafe.services.history import MessageHistory
 from artcafe.services.invalidation import Invalidation
 from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
@@ -165,7 +165,7 @@ class Services(TableServices):
         fabric.set_group_limit(lambda: self.shares.most_a_group)
         self.cursors = Cursors(store, settings.cursor_s)
         self.hub = Hub(fabric, group, self.retention.removed_to)
-        self.history = History(self.record_cache, fabric, self.retention)
+        self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.messaging = Messaging(self.record_cache, fabric, clock)
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache)

@@ -30,7 +30,7 @@ READY = {"tables": OK, "nats": OK}
 
 
 @dataclass
-class Server:
+class CheckedServer:
     """The parts that readiness checks."""
 
     nats: EmbeddedNats
@@ -44,7 +44,7 @@ class Server:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Server]:
+async def running(folder: Path) -> AsyncIterator[CheckedServer]:
     nats, file = EmbeddedNats(folder / "nats", ACCOUNTS), folder / "tables.sqlite"
     await nats.start()
     tables = await Sqlite.open(file, Environment.PROD)
@@ -53,7 +53,7 @@ async def running(folder: Path) -> AsyncIterator[Server]:
             fabric = Fabric(nats.urls, ACCOUNTS, tls=nats.tls, is_embedded=True)
             group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            yield Server(nats, file, Readiness(checks_of(Store(tables), fabric, now)))
+            yield CheckedServer(nats, file, Readiness(checks_of(Store(tables), fabric, now)))
             fabric.close()
     finally:
         await tables.close()
@@ -61,12 +61,12 @@ async def running(folder: Path) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
+async def server(tmp_path: Path) -> AsyncIterator[CheckedServer]:
     async with running(tmp_path) as server:
         yield server
 
 
-async def changed(server: Server, part: str) -> str:
+async def changed(server: CheckedServer, part: str) -> str:
     """Wait until a part is not ok, and return its state. The other part must stay ok."""
     async with asyncio.timeout(4 * BOUND_S):
         while True:
@@ -78,7 +78,7 @@ async def changed(server: Server, part: str) -> str:
             await asyncio.sleep(0.1)
 
 
-async def test_concurrent_requests_share_one_check(server: Server) -> None:
+async def test_concurrent_requests_share_one_check(server: CheckedServer) -> None:
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(server.readiness.states()) for _ in range(100)]
     assert [dict(each.result()) for each in asked] == [READY] * 100
@@ -86,14 +86,14 @@ async def test_concurrent_requests_share_one_check(server: Server) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-async def test_server_with_a_missing_table_is_not_ready(server: Server, table: Table) -> None:
+async def test_server_with_a_missing_table_is_not_ready(server: CheckedServer, table: Table) -> None:
     assert await server.readiness.states() == READY
     with closing(sqlite3.connect(server.file)) as db:
         db.execute(f'DROP TABLE "{table.name}"')
     assert "the table file cannot be reached" in await changed(server, "tables")
 
 
-async def test_server_with_a_locked_table_file_is_not_ready_until_it_is_unlocked(server: Server) -> None:
+async def test_server_with_a_locked_table_file_is_not_ready_until_it_is_unlocked(server: CheckedServer) -> None:
     with closing(sqlite3.connect(server.file, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         assert "within 2 s" in await changed(server, "tables")
@@ -102,7 +102,7 @@ async def test_server_with_a_locked_table_file_is_not_ready_until_it_is_unlocked
             await asyncio.sleep(0.1)
 
 
-async def test_server_with_a_hanging_nats_server_is_not_ready(server: Server) -> None:
+async def test_server_with_a_hanging_nats_server_is_not_ready(server: CheckedServer) -> None:
     assert await server.readiness.states() == READY
     assert server.nats.pid is not None
     os.kill(server.nats.pid, signal.SIGSTOP)
@@ -112,7 +112,7 @@ async def test_server_with_a_hanging_nats_server_is_not_ready(server: Server) ->
         os.kill(server.nats.pid, signal.SIGCONT)
 
 
-async def test_later_request_checks_again(server: Server) -> None:
+async def test_later_request_checks_again(server: CheckedServer) -> None:
     assert await server.readiness.states() == READY
     server.readiness._checked_at -= readiness.FRESH_S
     assert await server.readiness.states() == READY

@@ -1,7 +1,7 @@
-"""Defects that an older system left in a tenant's rows, and the writes that fix them. Pure: rows in, findings out.
+"""Defects left by an older system in a tenant's rows, and the writes to fix them. Pure: rows in, findings out.
 
-`repair` reads the rows and commits the fixes. A fix never grants a right that ArtCafe did not grant already, and never removes an
-agent, a channel or a subscription that its attributes identify (decision 17).
+`repair` reads the rows and commits the fixes. A fix never grants a new right, and never removes an identifiable agent, channel or
+subscription (decision 17).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A finding with the writes that fix it; no writes if a person has to decide."""
+    """A finding with the writes to fix it; no writes if a person has to decide."""
 
     finding: Finding
     writes: tuple[Write, ...] = ()
@@ -87,7 +87,7 @@ def examine(had: TenantRows) -> list[Fix]:
 
 
 def count_defects(had: TenantRows) -> list[tuple[Finding, Change]]:
-    """Return the wrong counts in a tenant's row, each with the change that sets the right number."""
+    """Return the wrong counts in a tenant's row, each with the change to the right number."""
     if rows.is_deleting(had.tenant):
         return []
     tenant_id = str(had.tenant["id"])
@@ -113,7 +113,7 @@ def _finding(what: Defect, tenant_id: str, table: str, key: str, message: str, *
 
 
 def _subscription_ids(tenant_id: str, had: TenantRows) -> Iterator[Fix]:
-    """Move each subscription whose id does not match its channel and agent, unless the right id exists too."""
+    """Move each subscription with a wrong id, unless the right id exists too."""
     places = {str(item["id"]): _pair(item) for item in had.subscriptions}
     for item in had.subscriptions:
         id, pair = str(item["id"]), _pair(item)
@@ -181,7 +181,7 @@ def _difference(right: set[str], found: Value) -> str:
 
 
 def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> Iterator[Fix]:
-    """Give each key's claim to an agent that has the key (decision record 6), and delete claims of keys that no agent has."""
+    """Give each key's claim to an agent that has the key (decision record 6), and delete claims of unused keys."""
     holders: defaultdict[str, list[AgentId]] = defaultdict(list)
     for agent in sorted(agents, key=lambda each: each.id):
         for fingerprint in _fingerprints(agent):

@@ -1,7 +1,7 @@
 """Find and fix memberships whose rows in `artcafe-user-tenants` and `artcafe-user-tenant-index` disagree.
 
 Authorization reads `artcafe-user-tenants`, so its row is right: the index is made equal to it, and an index row without one is
-deleted. A membership that the older system withdrew is reported, and never restored (decision record 27).
+deleted. A membership withdrawn by the older system is reported, and never restored (decision record 27).
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _difference(row: Item, listed: Item | None) -> str:
 
 
 def _as_read(item: Item | None) -> Condition:
-    """Return the condition that a row grants the same as when it was read."""
+    """Return the condition for a row with unchanged rights."""
     if item is None:
         return Absent("user_id")
     same = [Equals(name, item[name]) if name in item else Absent(name) for name in ("role", "active")]

@@ -1,4 +1,4 @@
-"""Repair of rows that an older system left wrong. `integrity` and `row_faults` find the defects of one tenant.
+"""Repair of wrong rows of an older system. `integrity` and `row_faults` find the defects of one tenant.
 
 For an operator command: it reads every row, which DynamoDB charges for. It can run beside servers, and may be repeated.
 """
@@ -54,7 +54,7 @@ class Repair:
         return tenant is not None
 
     async def inspect(self, tenant_id: TenantId) -> list[Finding]:
-        """Return the defects in a tenant's rows; none for a tenant that does not exist."""
+        """Return the defects in a tenant's rows; none for an unknown tenant."""
         had = await self._read_rows(tenant_id)
         if had is None:
             return []
@@ -75,9 +75,9 @@ class Repair:
         return found
 
     async def fix(self, tenant_id: TenantId) -> list[Finding]:
-        """Fix what can be fixed in a tenant's rows, and return the findings that were fixed.
+        """Fix a tenant's rows where possible, and return the fixed findings.
 
-        Each transaction requires the version that the tenant's row had when the rows were read, so no changed row is fixed.
+        Each transaction requires the tenant's version at the time of the read, so no changed row is fixed.
         Raises Conflict after `TRIES` conflicts.
         """
         done: list[Finding] = []
@@ -137,7 +137,7 @@ def _touch(tenant_id: TenantId, version: int, changes: Sequence[Change]) -> Upda
 
 
 def _portions(fixes: Sequence[Fix]) -> Iterator[list[Fix]]:
-    """Split fixes into portions that fit a transaction; yield one empty portion if there are none."""
+    """Split fixes into portions for a transaction; yield one empty portion if there are none."""
     some: list[Fix] = []
     writes = size = 0
     for fix in fixes:

@@ -1,4 +1,4 @@
-"""Rows that cannot work, reported for a person, because the right value is unknown. Pure.
+"""Rows without effect, reported for a person, because the right value is unknown. Pure.
 
 `integrity` finds the defects with a known fix, and `membership_repair` those of memberships.
 """
@@ -19,7 +19,7 @@ from artcafe.wire.sshkeys import parse_public_key
 
 
 def faults(had: TenantRows) -> Iterator[Finding]:
-    """Yield the faults of a tenant's rows; none for a tenant that is being deleted."""
+    """Yield the faults of a tenant's rows; none for a tenant in deletion."""
     if rows.is_deleting(had.tenant):
         return
     tenant_id = str(had.tenant["id"])

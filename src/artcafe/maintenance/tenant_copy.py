@@ -1,6 +1,6 @@
 """Copy of a tenant's rows from one engine to another, compared at the end. `fabric.stream_copy` copies its messages.
 
-May be repeated: rows that the target already has are read, which costs less than writing them again. The tenant's own row is
+May be repeated: existing rows of the target are read, at less cost than writing them again. The tenant's own row is
 written last, so its absence marks an interrupted copy.
 """
 
@@ -78,9 +78,9 @@ class RowCopier:
         return row is not None
 
     async def copy(self, tenant_id: TenantId, mapping: IdMapping, sums: CopyChecksums, on_progress: OnProgress) -> None:
-        """Write missing and different rows, delete rows of an earlier attempt that the source no longer has, and update the sums.
+        """Write missing and different rows, delete stale rows of an earlier attempt, and update the sums.
 
-        The target must not be serving the tenant yet. A tenant that the source does not have leaves no row in the target.
+        The target must not be serving the tenant yet. A tenant unknown to the source leaves no row in the target.
         """
         await self._accept(tenant_id, sums, write=True)
         for table in OF_TENANT:
@@ -105,7 +105,7 @@ class RowCopier:
         await self._sum_up(tenant_id, mapping, sums)
 
     async def _accept(self, tenant_id: TenantId, sums: CopyChecksums, *, write: bool) -> None:
-        """Add the acceptances of members that the target lacks, and overwrite none."""
+        """Add the members' missing acceptances to the target, and overwrite none."""
         for user_id in sorted(await self._users(self._source, tenant_id, tenant_id) - sums.people):
             sums.people.add(user_id)
             items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
@@ -132,7 +132,7 @@ class RowCopier:
                 sums.there[TERMS_ACCEPTANCE].add(there)
 
     async def left_behind(self, sums: CopyChecksums) -> dict[Table, int]:
-        """Count the rows of the source that were neither copied nor compared, by a scan of every table."""
+        """Count the source's rows left out of the copy or comparison, by a scan of every table."""
         counted = dict.fromkeys(COPIED, 0)
         for table in COPIED:
             async for _ in self._source.scan(table):
@@ -163,7 +163,7 @@ class RowCopier:
                     group.create_task(put(item))
 
     async def _tidy(self, table: Table, tenant_id: TenantId, mapping: IdMapping) -> None:
-        """Delete the target's rows that the source does not have: an earlier attempt wrote them."""
+        """Delete the target's extra rows: an earlier attempt wrote them."""
         new_id = mapping.tenant_id(tenant_id)
         if await self.is_there(new_id):
             return

@@ -1,1 +1,1 @@
-"""What ArtCafe does, independent of the door that asked: REST and the gateway call the same functions."""
+"""The operations of ArtCafe, shared by REST and the gateway: REST and the gateway call the same functions."""

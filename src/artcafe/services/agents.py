@@ -29,7 +29,7 @@ _DELETES_AT_ONCE: Final = 100
 
 
 class Agents:
-    """Operations of members on the agents of their tenant, and the reads that agents may do."""
+    """Operations of members on the agents of their tenant, and the reads allowed to agents."""
 
     def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock) -> None:
         self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
@@ -129,7 +129,7 @@ class Agents:
     async def delete(self, principal: Principal, agent_id: str) -> None:
         """Delete the agent and its subscriptions; its tokens become invalid and its sockets are closed.
 
-        A deletion that was interrupted is continued by a repeat. Raises Forbidden and AgentNotFound.
+        A repeat continues an interrupted deletion. Raises Forbidden and AgentNotFound.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         tenant = self._store.tenant(principal.tenant_id)
@@ -204,7 +204,7 @@ class Agents:
         return True
 
     def _first(self, agent: Agent, key: PublicKey, others: Sequence[AgentKey]) -> Sequence[Change]:
-        """Return the changes that replace the agent's first key, and set its additional keys to `others`."""
+        """Return the changes for another first key, with `others` as additional keys."""
         version = agent.keys_version + 1
         return [
             Assign("public_key", key.line),
@@ -215,7 +215,7 @@ class Agents:
         ]
 
     async def _remove(self, tenant: TenantStore, agent: Agent) -> None:
-        """Delete the rows of an agent that is marked as deleting."""
+        """Delete the rows of an agent marked as deleting."""
         channels = sorted(agent.channels)
         for start in range(0, len(channels), _DELETES_AT_ONCE):
             some = channels[start : start + _DELETES_AT_ONCE]

@@ -56,7 +56,7 @@ class AuditCounters:
         self._due.set()
 
     def count_claim(self, tenant_id: TenantId, actor: str, action: str, **facts: str) -> None:
-        """Count a refusal whose tenant and actor are unverified claims of a client at this address."""
+        """Count a refusal with an unverified tenant and actor, claimed by a client at this address."""
         address = origin().address
         event = Event(tenant_id, action, actor, Outcome.REFUSED, address, tuple(sorted(facts.items())))
         self._claim(address or "", event, Counted(self._clock()))
@@ -81,7 +81,7 @@ class AuditCounters:
             self.count(principal.tenant_id, principal.sender, "access.refused", Outcome.REFUSED, code=error.code, **facts)
 
     def _claim(self, claimant: str, event: Event, counted: Counted) -> None:
-        """Count an event in a tenant that may not exist. A claimant above its limit takes no memory from others."""
+        """Count an event in an unverified tenant. A claimant above its limit takes no memory from others."""
         if event.tenant_id is None or not ids.is_possible(event.tenant_id):
             self._add_unplaced(event, counted)
         elif event.tenant_id in self._counts:
@@ -169,7 +169,7 @@ class AuditCounters:
                 self._claim(claimant, event, counted)
 
     async def _write(self, events: Mapping[TenantId | None, list[tuple[Event, Counted]]]) -> None:
-        """Write the events of several audits. Events that cannot be written are counted again."""
+        """Write the events of several audits. Failed events are counted again."""
         writing = _Writing(self._append, self.supervisor)
         async with asyncio.TaskGroup() as group:
             for each in events.values():

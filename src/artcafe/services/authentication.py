@@ -1,4 +1,4 @@
-"""Authentication: decide who holds a bearer token, and as which principal they act in a tenant.
+"""Authentication: find the holder of a bearer token, and the holder's principal in a tenant.
 
 Every door uses it, and none tries one kind of token after the other. A door that answers requests calls `caller` with each
 request's token, and `principal` for a request on a tenant. A door with sessions calls `open_session` at `connect` and at every
@@ -42,7 +42,7 @@ class Authentication:
         self._tenants, self._terms, self._counters, self._clock = tenants, terms, counters, clock
 
     async def caller(self, token: str) -> Caller:
-        """Return the agent or person that holds the token.
+        """Return the holder of the token.
 
         Raises Unauthenticated, CredentialsExpired and Unavailable, and for an agent Revoked and TenantSuspended.
         """
@@ -53,7 +53,7 @@ class Authentication:
     async def principal(self, caller: Caller, tenant_id: str) -> Principal:
         """Return the caller as a principal of a tenant, and count an attempt on another tenant in the audit.
 
-        Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists, and before that TermsRequired.
+        Raises TermsRequired, and TenantNotFound alike for a foreign and an unknown tenant.
         """
         if isinstance(caller, AgentPrincipal):
             if caller.tenant_id != tenant_id:

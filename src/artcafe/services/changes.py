@@ -1,4 +1,4 @@
-"""Transactions that change who may do what: rows, version and counts of a tenant are written together, then announced."""
+"""Transactions on access data: rows, version and counts of a tenant are written together, then announced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Adopt = Callable[[TenantStore], Awaitable[None]]
 
 
 class Changes:
-    """Commits changes of the rows that decide who may do what."""
+    """Commits changes of access data: agents, keys, channels, subscriptions and members."""
 
     def __init__(self, invalidation: Invalidation, adopt: Adopt) -> None:
         self.invalidation, self._adopt = invalidation, adopt

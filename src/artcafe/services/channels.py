@@ -32,7 +32,7 @@ class ChannelLogs(Protocol):
 
 
 class Keep(Enum):
-    """Marks an argument that was not given, where None is a value."""
+    """Marks a missing argument, where None is a value."""
 
     AS_IT_IS = auto()
 
@@ -56,7 +56,7 @@ class Channels:
     ) -> Channel:
         """Create a channel. With an idempotency key the request may be repeated, and returns the same channel.
 
-        `retention_s`: seconds that a message is kept; None uses the plan's. Raises Forbidden, Invalid, LimitReached,
+        `retention_s`: seconds to keep a message; None uses the plan's. Raises Forbidden, Invalid, LimitReached,
         IdempotencyMismatch if the key belongs to another request, and Conflict if the channel of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
@@ -128,7 +128,7 @@ class Channels:
     async def delete(self, principal: Principal, channel_id: str) -> None:
         """Delete the channel with its subscriptions and messages. Raises Forbidden and ChannelNotFound.
 
-        A deletion that was interrupted is continued by a repeat.
+        A repeat continues an interrupted deletion.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
@@ -171,7 +171,7 @@ class Channels:
 
 
 def _retention(seconds: int | None, type: ChannelType, tenant: Tenant) -> Change:
-    """Return the change that sets a channel's retention. Raises Invalid."""
+    """Return the change of a channel's retention. Raises Invalid."""
     if seconds is None:
         return Remove("retention_s")
     if type is ChannelType.LIVE:
@@ -194,7 +194,7 @@ async def _there(tenant: TenantStore, channel_id: str) -> Channel:
 
 
 async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> None:
-    """Delete the subscriptions to a channel that is marked as deleting, and takes no new ones."""
+    """Delete the subscriptions to a channel marked as deleting, which takes no new ones."""
     ask: PageRequest | None = FIRST
     while ask is not None:
         page = await tenant.subscriptions.of_channel(channel_id, ask)

@@ -1,4 +1,4 @@
-"""Cursors: the position that each subscription has acknowledged, buffered in memory and written to its row periodically.
+"""Cursors: the acknowledged position of each subscription, buffered in memory and written to its row periodically.
 
 A cursor never moves back. After a lost write messages are delivered again; none is lost (design, decision 5).
 """
@@ -25,7 +25,7 @@ Known = dict[Who, dict[ChannelId, Cursor]]
 
 
 class Cursors:
-    """The cursors of every agent that is connected to this server."""
+    """The cursors of the agents connected to this server."""
 
     def __init__(self, store: Store, write_s: float) -> None:
         self._store, self._write_s = store, write_s
@@ -44,7 +44,7 @@ class Cursors:
             channels[channel_id] = cursor
 
     def newest(self, subscription: Subscription) -> Cursor:
-        """Return the subscription's cursor: that of its row, or one acknowledged here after the row was read."""
+        """Return the newest cursor: of the subscription's row, or of an ack received after the row was read."""
         who, channel_id = (subscription.tenant_id, subscription.agent_id), subscription.channel_id
         newest = subscription.cursor
         for known in self._written:

@@ -35,16 +35,16 @@ def place(text: str, field: str) -> Place:
 
 
 class Past(NamedTuple):
-    """A page of a channel's messages, the gap that retention left in the requested range, and whether more messages follow."""
+    """A page of a channel's messages, the gap left by retention in the requested range, and whether more messages follow."""
 
     messages: Sequence[StoredMessage]
     gap: Gap | None
     has_more: bool
     epoch: Epoch | None
-    """The epoch of the log that the sequences refer to; None if nothing was stored yet."""
+    """The epoch of the sequences; None if nothing was stored yet."""
 
 
-class History:
+class MessageHistory:
     """Reads stored messages of channels."""
 
     def __init__(self, record_cache: RecordCache, fabric: Fabric, retention: Retention) -> None:
@@ -84,7 +84,7 @@ class History:
         return Past(shown, None if has_more else gap, has_more, life.epoch)
 
     async def _gone(self, channel: Channel, log: TenantLog, after: Place) -> tuple[LogLineage, Gap | None]:
-        """Return the log's lineage, and the gap that retention left above a position."""
+        """Return the log's lineage, and the gap left by retention above a position."""
         removed_to, removed_before = await self._retention.removal(channel.tenant_id, channel.id)
         state = await log.state()
         life = state.lineage if state else LogLineage(None)
@@ -128,7 +128,7 @@ def _fitting(found: Sequence[StoredMessage], most: int) -> Sequence[StoredMessag
 
 
 async def _behind(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | None:
-    """Return the sequence after which a position begins; None if nothing was stored at that time or later."""
+    """Return the last sequence before a position; None if nothing was stored at that time or later."""
     if not isinstance(place, datetime):
         return place
     first = await log.since(channel_id, place)
@@ -136,5 +136,5 @@ async def _behind(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | 
 
 
 async def _below(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | None:
-    """Return the sequence below which messages precede a position; None if all do."""
+    """Return the first sequence at or after a position; None if all do."""
     return await log.since(channel_id, place) if isinstance(place, datetime) else place

@@ -1,6 +1,6 @@
-"""Notification of changes: everything that caches rows of a tenant is called with each change, on this server and on the others.
+"""Notification of changes: every cache of a tenant's rows is called with each change, on this server and on the others.
 
-A change names the rows that it wrote, so that a subscriber reads only those again. Announcements between servers are fast but can
+A change names the written rows, and a subscriber reads only those again. Announcements between servers are fast but can
 be lost; `version_watch` finds changes whose announcement was lost.
 """
 
@@ -16,7 +16,7 @@ class Invalidation:
     """Calls the subscribers of this process with each change, and announces the changes made here to the other servers."""
 
     def __init__(self, announce: Callable[[TenantChange], None] | None = None) -> None:
-        """`announce` sends a change to the other servers, which pass it to `on_remote_change`. It must not raise."""
+        """`announce` sends a change to `on_remote_change` of the other servers. It must not raise."""
         self._subscribers: list[Callable[[TenantChange], None]] = []
         self._announce = announce
         self.supervisor = Supervisor("changes")
@@ -36,7 +36,7 @@ class Invalidation:
             self._announce(change)
 
     def on_remote_change(self, change: TenantChange) -> None:
-        """Notify this process of a change that another server announced, or that was found in the tables."""
+        """Notify this process of a change announced by another server, or found in the tables."""
         for callback in self._subscribers:
             with self.supervisor.contain(tenant=change.tenant_id):
                 callback(change)

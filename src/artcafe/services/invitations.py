@@ -85,7 +85,7 @@ class Invitations:
                 raise InvitationNotFound(invitation_id) from failed
 
     async def accept(self, user_id: UserId, proven_address: str, token: str) -> tuple[Tenant, Member]:
-        """Make the user a member by an invitation to an address that their identity provider has verified. May be repeated.
+        """Make the user a member by an invitation to their verified address. May be repeated.
 
         Raises InvitationRefused, AddressUnproven, LimitReached, and Conflict if the user is a member already.
         """

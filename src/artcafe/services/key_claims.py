@@ -1,4 +1,4 @@
-"""Key claims: a row for each key, which ensures that no two agents of a tenant have the same key (decision record 6)."""
+"""Key claims: a row for each key, so no two agents of a tenant have the same key (decision record 6)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from artcafe.wire.sshkeys import PublicKey
 
 
 async def claim(tenant: TenantStore, key: PublicKey, agent_id: AgentId) -> Put:
-    """Return the write that claims the key for the agent. It fails if another agent claims it first. Raises KeyTaken."""
+    """Return the write to claim the key for the agent. It fails if another agent claims it first. Raises KeyTaken."""
     stale = await owner_without(tenant, key, unless=agent_id)
     return tenant.claim_key(key.fingerprint, agent_id, instead_of=stale)
 
 
 async def owner_without(tenant: TenantStore, key: PublicKey, unless: AgentId | None = None) -> AgentId | None:
-    """Return the owner of a stale claim, whose agent is deleted or has other keys; None if the key is not claimed.
+    """Return the owner of a stale claim (the agent is deleted, or has other keys); None if the key is not claimed.
 
     Raises KeyTaken if an agent other than `unless` has the key, active or not.
     """
@@ -33,7 +33,7 @@ async def owner_without(tenant: TenantStore, key: PublicKey, unless: AgentId | N
 
 
 async def release(tenant: TenantStore, agent: Agent, lines: Iterable[str]) -> list[Write]:
-    """Return the writes that release the agent's claims to these keys. Of two older agents with one key, only one has a claim."""
+    """Return the writes to release the agent's claims to these keys. Of two older agents with one key, only one has a claim."""
     writes: list[Write] = []
     for line in lines:
         key = keys.admitted(line)

@@ -106,7 +106,7 @@ class AgentKeys:
         raise _busy(agent_id)
 
     async def set_status(self, principal: Principal, agent_id: str, key_id: str, status: KeyStatus) -> tuple[Agent, AgentKey]:
-        """Disable a key, which ends the tokens and sockets it opened, or enable it again, which restores none. May be repeated.
+        """Disable a key with the tokens and sockets it opened, or enable it again, without restoring those. May be repeated.
 
         If the first key is disabled, another becomes the first. Raises Forbidden, AgentNotFound, KeyNotFound, and Conflict for
         the agent's only active key without an end, or after `_TRIES` conflicts.

@@ -1,7 +1,7 @@
 """Login of agents: challenges, verification of signatures, and access tokens. People are authenticated by `identity`.
 
-Every failure is the same error, BadCredentials, after the same work: one read, and one verification with the key that the
-signature contains. Only then is that key compared, as text, with the agent's keys.
+Every failure is the same error, BadCredentials, after the same work: one read, and one verification with the key in the
+signature. Only then is that key compared, as text, with the agent's keys.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Login:
     async def verify_token(self, token: str) -> tokens.AgentClaims:
         """Return the claims of an agent's token: the agent, and when the token expires. Fails closed.
 
-        Raises Unauthenticated for a token that this installation did not issue, CredentialsExpired, Revoked once the agent was
+        Raises Unauthenticated for a token of another issuer, CredentialsExpired, Revoked once the agent was
         deleted, disabled or given another first key, or the key it logged in with ended; TenantSuspended where its tenant is.
         """
         claims = self._tokens.read(token, self._clock())
@@ -207,12 +207,12 @@ class Login:
 
 
 def _may_log_in(agent: Agent) -> bool:
-    """Return whether the agent is active, and has no older id that looks like a person's."""
+    """Return whether the agent is active, and has no older id like a person's."""
     return agent.status is AgentStatus.ACTIVE and not agent.id.startswith(USER_PREFIX)
 
 
 def _why(challenge: LoginChallenge, agent: Agent, by: PublicKey | None, now: datetime) -> LoginRefusal:
-    """Return the reason for which a login of an existing agent is refused."""
+    """Return the reason for refusing a login of an existing agent."""
     if by is None:
         return LoginRefusal.BAD_SIGNATURE
     if not keys.has(agent, by.line):

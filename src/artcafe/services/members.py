@@ -1,7 +1,7 @@
 """Members of a tenant and their roles. People join by an invitation (`invitations`).
 
 Every request reads the membership, so a removed member is refused at the next request. Every change here also raises the tenant's
-version, which makes the servers check the open sockets of its members.
+version, and the servers then check the open sockets of its members.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ async def _there(people: PeopleStore, user_id: str) -> Member:
 async def _one_stays(people: PeopleStore, member: Member) -> list[Write]:
     """Return the writes that require another owner to exist in the transaction that removes this one. Raises LastOwner.
 
-    Of two owners that leave at the same time, each transaction requires the other, so only the first succeeds.
+    The transactions of two owners leaving at the same time require each other's owner, so only the first succeeds.
     """
     other = await people.other_owner(member.user_id)
     if other is None:

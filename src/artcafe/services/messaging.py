@@ -52,7 +52,7 @@ class Messaging:
         return self._submit(principal, channel, tenant_fabric, publish)
 
     def _enveloped(self, principal: Principal, publish: frames.Publish) -> tuple[str, bytes]:
-        """Return a new message id, and the envelope that is stored or sent. Raises `Invalid` and `TooLarge`."""
+        """Return a new message id, and the envelope to store or send. Raises `Invalid` and `TooLarge`."""
         check(publish)
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())

@@ -1,4 +1,4 @@
-"""Presence: which agents are connected, and the status each has set. Servers exchange it with `fabric.presence_registry`."""
+"""Presence: the connected agents, and their status texts. Servers exchange it with `fabric.presence_registry`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PresenceWatch:
 
 
 class Presence:
-    """Counts the sockets of this server's agents, and answers which agents are connected on any server.
+    """Counts the sockets of this server's agents, and reads the presence of agents on all servers.
 
     Changes on this server are visible at once, changes on another one when its announcement arrives. If a server dies, its agents
     are shown as disconnected when its lease expires.

@@ -1,4 +1,4 @@
-"""Readiness of a server: each part that agents need (tables, NATS) is checked by using it."""
+"""Readiness of a server: each required part (tables, NATS) is checked by using it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def checks_of(store: Store, fabric: Fabric, clock: Clock) -> Checks:
 
 
 class Readiness:
-    """The state of every part that this server needs."""
+    """Checks every required part of this server."""
 
     def __init__(self, checks: Checks) -> None:
         self._checks = checks

@@ -67,7 +67,7 @@ class RecordCache:
         return known
 
     def peek_channel(self, tenant_id: TenantId, channel_id: str) -> Channel | None:
-        """Return the channel if it is cached, else None, which does not mean that it does not exist."""
+        """Return the channel if it is cached. None says nothing about its existence."""
         return self._channels.get(tenant_id, channel_id)
 
     async def agent(self, tenant_id: TenantId, agent_id: str) -> Agent:
@@ -95,7 +95,7 @@ class RecordCache:
             access.check(principal, action)
 
     def forget(self, change: TenantChange) -> None:
-        """Drop the records that a change names. The next request reads them again."""
+        """Drop the records named by a change. The next request reads them again."""
         tenant_id = change.tenant_id
         if change.is_whole:
             self._forget_tenant(tenant_id)
@@ -109,17 +109,17 @@ class RecordCache:
             self._agents.forget_one(tenant_id, agent_id)
 
     def tenants(self) -> set[TenantId]:
-        """Return the tenants with cached records, whose versions must be watched."""
+        """Return the tenants with cached records: their versions must be watched."""
         return {tenant_id for known in self._kinds for tenant_id in known.tenants()}
 
     async def run(self) -> None:
-        """Drop the tenants that were not used for `IDLE_S`, so that their versions are not read, until cancelled."""
+        """Drop tenants unused for `IDLE_S`, to save reads of their versions, until cancelled."""
         while True:
             await asyncio.sleep(IDLE_S)
             self.drop_idle()
 
     def drop_idle(self) -> None:
-        """Drop the tenants that were not used since the last call."""
+        """Drop the tenants unused since the last call."""
         used = {tenant_id for known in self._kinds for tenant_id in known.take_used()}
         for tenant_id in self.tenants() - used:
             self._forget_tenant(tenant_id)
@@ -176,7 +176,7 @@ class _Known(Generic[RecordT]):
             self._drop_id(tenant_id, id)
 
     def take_used(self) -> set[TenantId]:
-        """Return the tenants that were used since the last call."""
+        """Return the tenants used since the last call."""
         used, self._used = self._used, set()
         return used
 

@@ -57,7 +57,7 @@ class Retention:
     """Removes messages that are older than their channel's retention, oldest first.
 
     Several servers of a fleet may sweep the same tenant, and each may stop at any point. The position up to which messages are
-    removed is written to the channel's row before they are removed, so a reader that misses a message finds there how far.
+    removed is written to the channel's row first, so a reader of a missing message finds the extent of the gap there.
     """
 
     def __init__(self, store: Store, fabric: Fabric, clock: Clock, *, period_s: float = PERIOD_S) -> None:

@@ -1,8 +1,8 @@
 """Fair shares of the server for tenants and their agents (decision record 26).
 
-All clients of a server wait for each turn of its event loop. So while several tenants are active, the commands of a tenant that
-begin in one turn are limited, and so are the messages in one group commit. Commands other than publishes take many turns, so
-their concurrency is limited for each agent and tenant. Commands above a limit wait in a queue of the agent, and none is lost.
+All clients of a server wait for each turn of its event loop. So while several tenants are active, the commands that each begins
+in one turn are limited, and so are the messages in one group commit. Commands other than publishes take many turns, so their
+concurrency is limited for each agent and tenant. Commands above a limit wait in a queue of the agent, and none is lost.
 `fabric.log_writer` shares a tenant's log fairly between its agents.
 """
 
@@ -90,7 +90,7 @@ class Share:
 
     @property
     def is_open(self) -> bool:
-        """Whether a command may begin in this turn. For a waiting command that has just begun; else use `has_room`."""
+        """Whether a command may begin in this turn. For a waiting command at its begin; else use `has_room`."""
         return self.tenant.begun < self._server.most_a_turn
 
     def enter(self) -> bool:
@@ -104,7 +104,7 @@ class Share:
         return True
 
     def begin(self) -> None:
-        """Count a command that begins now."""
+        """Count a new command."""
         tenant = self.tenant
         tenant.begun += 1
         if not tenant.is_settling:  # the first command of this turn

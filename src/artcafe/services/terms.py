@@ -1,4 +1,4 @@
-"""Terms of service: the current version, and the people who accepted it. Agents accept none."""
+"""Terms of service: the current version, and its acceptances. Agents accept none."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Terms:
             raise TermsRequired(current.version)
 
     async def outstanding(self, user_id: UserId) -> Current | None:
-        """Return the terms that the person has not accepted, also during the grace period."""
+        """Return the current terms if the person has not accepted them, also during the grace period."""
         current = self.current
         return None if current is None or await self._has_accepted(user_id, current) else current
 
     async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Acceptance]:
-        """Return a page of the versions that the person has accepted."""
+        """Return a page of the person's acceptances."""
         return await self._store.acceptances(user_id).list(page)
 
     async def accept(self, user_id: UserId, version: str | None = None) -> Acceptance:
-        """Record that the person accepts the current terms, with the time and the observed address. May be repeated: the first
+        """Record an acceptance of the current terms, with the time and the observed address. May be repeated: the first
         record stays. Raises TermsChanged if `version` is not the current one, and Conflict if there are no terms."""
         if self.current is None:
             raise Conflict("this service has no terms to accept")
