@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.cli.manage.test_manage import WAIT_S, Person, interrupt
+from tests.cli.manage.shell_user import WAIT_S, Person, interrupt
 from tests.platform import Cast, Platform
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import ssh_keygen
-from tests.cli.manage.test_manage import Person
+from tests.cli.manage.shell_user import Person
 from tests.platform import Platform
 
 
