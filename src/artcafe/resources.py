@@ -1,4 +1,4 @@
-"""Opening what a server stands on: settings that are checked, a listening socket, the tables, and NATS.
+"""Open a server's resources: checked settings, a listening socket, the tables, and NATS.
 
 A server (`server`) and the supervisor of several server processes (`process_group`) open the same things. This module does not
 import REST or the gateway's sessions: the supervisor needs 25 MB less without them.

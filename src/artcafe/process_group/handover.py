@@ -19,46 +19,46 @@ from artcafe.resources import Adopt
 
 REST: Final = b"r"
 GATEWAY: Final = b"g"
-"""The byte that each descriptor is sent with: which listener it came from."""
+"""The byte sent with each descriptor: the listener of the connection."""
 
 AT_ONCE: Final = 64
-"""Connections that are accepted, or received, in one turn of the event loop: some 3 ms."""
+"""Connections accepted, or received, in one turn of the event loop: about 3 ms."""
 RETRY_S: Final = 0.01
 PAUSE_S: Final = 0.2
-"""How long no connection is accepted where the process has no descriptor left."""
+"""Pause before the next accept when the process has no file descriptor left."""
 
 
 class Taker(Protocol):
-    """A process that takes connections."""
+    """A process to hand connections to."""
 
     @property
     def load(self) -> int:
-        """How many connections it has."""
+        """Number of its open connections."""
         ...
 
     def take(self, kind: bytes, connection: socket.socket) -> bool:
-        """Take a connection, or return False where it cannot take any now."""
+        """Take a connection, or return False if its socket is full."""
         ...
 
 
 class Acceptor:
-    """Accepts on one listener, and gives each connection to the process with the fewest.
+    """Accept on one listener, and hand each connection to the process with the fewest.
 
-    While no process serves it accepts nothing: clients wait in the kernel's queue (4,096), as they do for one process that is
-    starting.
+    While no process serves it accepts nothing: clients wait in the kernel's queue (4,096), as for a single process during its
+    start.
     """
 
     def __init__(self, kind: bytes, listener: socket.socket, takers: Callable[[], Iterable[Taker]]) -> None:
-        """`takers` returns the processes that serve."""
+        """`takers` returns the serving processes."""
         self._kind, self._listener, self._takers = kind, listener, takers
         self._listener.setblocking(False)
         self._held: socket.socket | None = None
-        """A connection that no process could take."""
+        """An accepted connection no process could take yet."""
         self._is_accepting = self._is_closed = False
         self._refused = ThrottledEvent("process.not_accepted")
 
     def resume(self) -> None:
-        """Accept again if a process serves. Call it whenever one begins to."""
+        """Accept again if a process serves. To be called whenever a process becomes ready."""
         if self._is_closed or self._is_accepting:
             return
         held, self._held = self._held, None
@@ -96,7 +96,7 @@ class Acceptor:
                 return
 
     def _place(self, connection: socket.socket) -> bool:
-        """Give the connection away and return True; or hold it, pause, and return False."""
+        """Hand the connection over and return True; or hold it, pause, and return False."""
         for taker in sorted(self._takers(), key=lambda each: each.load):
             if taker.take(self._kind, connection):
                 connection.close()
@@ -111,7 +111,7 @@ class Acceptor:
 
 
 def send(channel: socket.socket, kind: bytes, connection: socket.socket) -> bool:
-    """Send a connection, or return False where the other end takes no more now, or is gone. `channel` does not block."""
+    """Send a connection, or return False if the other end's buffer is full or the other end is gone. `channel` must not block."""
     try:
         return socket.send_fds(channel, [kind], [connection.fileno()]) > 0
     except OSError:
@@ -119,19 +119,19 @@ def send(channel: socket.socket, kind: bytes, connection: socket.socket) -> bool
 
 
 class Receiver:
-    """A server process's end: each connection that comes is given to its listener."""
+    """A server process's end: it hands each incoming connection to its listener."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._channel.setblocking(False)
         self.ended = asyncio.Event()
-        """Set when the supervisor sends no more, because it ends this process, or is gone itself."""
+        """Set when the supervisor closes its end, to drain this process, or has died."""
         self._adopt: dict[bytes, Adopt] = {}
         self._group: asyncio.TaskGroup | None = None
         self._lost = ThrottledEvent("process.connection_lost")
 
     async def run(self, rest: Adopt, gateway: Adopt) -> None:
-        """Give each connection to its listener, until cancelled."""
+        """Hand each connection to its listener, until cancelled or the supervisor closes its end."""
         self._adopt = {REST: rest, GATEWAY: gateway}
         loop = asyncio.get_running_loop()
         try:

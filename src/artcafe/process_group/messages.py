@@ -1,4 +1,4 @@
-"""What a supervisor and its server processes say to each other: JSON lines over a socket pair, one struct for each message."""
+"""Messages between a supervisor and its server processes: JSON lines over a socket pair, one struct for each message."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MAX_LINE_BYTES: Final = 1 << 20
 
 
 class Boot(msgspec.Struct, frozen=True, tag="boot"):
-    """The first message to a server process: everything that it needs to start."""
+    """The first message to a server process: everything it needs to start."""
 
     settings: str
-    """`config.Settings` as JSON, so that all processes have the same, whatever happens to the file meanwhile."""
+    """`config.Settings` as JSON: all processes have the same settings, even if the file has changed since."""
     number: int
-    """Which of the group it is, from 1 on."""
+    """Number of the process in its group, from 1 on."""
     processes: int
     url: str
     gateway_url: str
@@ -37,7 +37,7 @@ class NatsMoved(msgspec.Struct, frozen=True, tag="nats_moved"):
 
 
 class Serving(msgspec.Struct, frozen=True, tag="serving"):
-    """How many processes of the group serve."""
+    """The number of processes in the group that serve now."""
 
     count: int
 
@@ -50,20 +50,20 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The process cannot start, for a reason that an operator can remove (`errors.StartRefused`)."""
+    """The process cannot start until an operator changes something (`errors.StartRefused`)."""
 
     problem: str
     remedy: str
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
-    """A sign of life, with the number of connections that the process has open."""
+    """Heartbeat of a process, with the number of its open connections."""
 
     connections: int
 
 
 class Draining(msgspec.Struct, frozen=True, tag="draining"):
-    """The process was told to end by somebody else, and takes no more connections."""
+    """The process drains because of a signal from outside the group, and takes no more connections."""
 
 
 ToSupervisor = Ready | Refused | Report | Draining
@@ -80,16 +80,16 @@ class Channel(Generic[Incoming]):
 
     @classmethod
     async def open(cls, end: socket.socket, kind: Any) -> Channel[Incoming]:
-        """Use a connected socket, which the channel closes. `kind` is the union of the messages that come."""
+        """Use a connected socket; the channel closes it. `kind` is the union of incoming messages."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=MAX_LINE_BYTES), kind)
 
     def send(self, message: ToProcess | ToSupervisor) -> None:
-        """Send a message, unless the other end is gone, which its reader notices."""
+        """Send a message. Drop it if the other end is gone: the reader notices that."""
         if not self._writer.is_closing():
             self._writer.write(msgspec.json.encode(message) + b"\n")
 
     async def receive(self) -> Incoming | None:
-        """Return the next message, or None where the other end has closed, or died."""
+        """Return the next message, or None if the other end has closed or died."""
         try:
             line = await self._reader.readline()
         except ConnectionError:
@@ -97,7 +97,7 @@ class Channel(Generic[Incoming]):
         return self._decoder.decode(line) if line.endswith(b"\n") else None
 
     async def messages(self) -> AsyncIterator[Incoming]:
-        """Every message, until the other end closes or dies."""
+        """Iterate over messages until the other end closes or dies."""
         while (message := await self.receive()) is not None:
             yield message
 

@@ -1,4 +1,4 @@
-"""Which settings a rolling restart takes over, and which stay until the whole group is started anew."""
+"""Settings applied by a rolling restart, and settings fixed until the whole group is restarted."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FIXED: Final = (
     "public_gateway_url",
     "processes",
 )
-"""What the supervisor has opened, and what must be the same in all processes at any time."""
+"""Settings of the supervisor's own resources, and settings all processes must have in common at any time."""
 
 
 def keep_fixed(old: Settings, new: Settings) -> Settings:
-    """Return the new settings with the old values of those that are fixed, and log which those are."""
+    """Return the new settings with the old values of fixed ones, and log the names of those."""
     fixed = list(FIXED)
     if bool(old.tls_cert) is not bool(new.tls_cert):  # A new certificate is taken over, but the listeners' scheme stays.
         fixed += ["tls_cert", "tls_key"]

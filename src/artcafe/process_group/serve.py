@@ -1,4 +1,4 @@
-"""`serve` for several processes: opens what they share, and runs their supervisor."""
+"""`serve` for several processes: opens their shared resources, and runs their supervisor."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def serve_processes(
 
 
 def _on_hangup(roll: Callable[[], None], until: asyncio.Event) -> None:
-    """Call `roll` at SIGHUP, and set `until` where that comes because our terminal was closed."""
+    """Call `roll` at SIGHUP; set `until` instead if our terminal was closed, which sends the same signal."""
     had_terminal = _has_terminal()
 
     def hang_up() -> None:

@@ -1,4 +1,4 @@
-"""One server process as its supervisor sees it: started, listened to, given connections, ended."""
+"""The supervisor's view of one server process: start, messages, handed connections, end."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from artcafe.process_group.messages import Boot, Channel, Draining, Ready, Refus
 
 MODULE: Final = "artcafe.process_group.worker"
 SILENT_TICKS: Final = 5
-"""After so many seconds without a report a process gets no more connections, and the group counts as not ready."""
+"""Seconds without a heartbeat before a process gets no more connections and the group is not ready."""
 HUNG_TICKS: Final = 30
-"""After so many it is killed: its event loop stands still. What it had acknowledged is stored."""
+"""Seconds without a heartbeat before a process is killed: its event loop hangs. Acknowledged messages are stored."""
 
 
 class ServerProcess:
-    """A process of the group, which runs `process_group.worker` in an interpreter of its own."""
+    """A process of the group, running `process_group.worker` in its own interpreter."""
 
     def __init__(self, boot: Boot, process: Process, channel: Channel[ToSupervisor], connections: socket.socket) -> None:
         """For `start`."""
@@ -65,7 +65,7 @@ class ServerProcess:
         return cls(boot, process, channel, give)
 
     async def follow(self, changed: Callable[[], None]) -> None:
-        """Listen to the process until it has ended. Call `changed` whenever it begins or ceases to serve."""
+        """Read the process's messages until it has ended. Call `changed` whenever it begins or stops serving."""
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._listen(changed))
             await self._process.wait()
@@ -104,24 +104,24 @@ class ServerProcess:
 
     @property
     def load(self) -> int:
-        """How many connections it has: those that it reported last, and those that it got since."""
+        """Number of its connections: the last reported number, plus those handed over since."""
         return self._reported + self._since_report
 
     def take(self, kind: bytes, connection: socket.socket) -> bool:
-        """Take a connection, or return False where it cannot take any now."""
+        """Take a connection, or return False if its socket is full."""
         if not send(self._connections, kind, connection):
             return False
         self._since_report += 1
         return True
 
     def send(self, message: ToProcess) -> None:
-        """Say something to the process."""
+        """Send a message to the process."""
         self._channel.send(message)
 
     def tick(self) -> bool:
-        """Count a second without a report; return whether the process has just become silent. Kill it where it hangs.
+        """Count a second without a heartbeat; return whether the process has just become silent. Kill a hung process.
 
-        The seconds are the supervisor's own turns, so a machine that slept has counted none.
+        Seconds are counted by the supervisor's own timer, so a suspended machine counts none.
         """
         if not self._is_open:
             return False
@@ -134,7 +134,7 @@ class ServerProcess:
     # --- its end ---------------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Have it finish what it has and end: no more connections come. One that has not come up yet ends at once."""
+        """Drain and end the process: it gets no more connections. A process still starting ends at once."""
         self._is_open = False
         if self.ended.is_set():
             return
@@ -144,7 +144,7 @@ class ServerProcess:
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once. What it had acknowledged is stored."""
+        """Kill the process. Acknowledged messages are stored."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -153,7 +153,7 @@ class ServerProcess:
 
     @property
     def end(self) -> str:
-        """How it ended, in words."""
+        """The cause of its end, in words."""
         if self.refused is not None:
             return self.refused.problem
         status = self._process.returncode

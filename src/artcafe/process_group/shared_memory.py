@@ -1,4 +1,4 @@
-"""The memory in which the processes of a group count their limits together, and who has which column of it."""
+"""Shared memory for the limits of a group, and the assignment of its columns to processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from artcafe.rules.shared_limits import SALT_BYTES, clear_column, size_bytes, wr
 
 
 class SharedLimits:
-    """Anonymous memory with a descriptor, which every process of the group maps. It ends with the last of them."""
+    """Anonymous memory with a descriptor, mapped by every process of the group. The kernel frees it with the last one."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -24,16 +24,16 @@ class SharedLimits:
         self._free = list(range(columns))
 
     def take_column(self) -> int:
-        """Return a column that no process has. It counts nothing yet."""
+        """Return an unused column, all zero."""
         return self._free.pop()
 
     def free_column(self, column: int) -> None:
-        """Take a column back from a process that has ended, with everything it counted."""
+        """Clear and reuse the column of an ended process."""
         clear_column(self._memory, column)
         self._free.append(column)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Unmap the memory."""
         self._memory.release()
         self._map.close()
         os.close(self.descriptor)

@@ -1,4 +1,4 @@
-"""How many server processes a machine can carry: by its processors and by the memory that is left."""
+"""The number of server processes a machine can run: by processors and available memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Final, Literal
 from artcafe.errors import StartRefused
 
 PROCESS_BYTES: Final = 128 * 1024 * 1024
-"""What each process is counted with. Measured: 73 MB of its own when it is idle, and 10 KB more for each idle agent."""
+"""Memory counted for each process. Measured: 73 MB when idle, and 10 KB more for each idle agent."""
 SHARED_BYTES: Final = 256 * 1024 * 1024
-"""For the supervisor (50 MB), nats-server (20 MB idle), and the process more that a rolling restart has for a while."""
+"""Memory for the supervisor (70 MB), nats-server (20 MB idle), and the additional process during a rolling restart."""
 
 
 def count_processes(wanted: int | Literal["auto"], *, root: Path = Path("/")) -> int:
-    """Return how many processes to run. `auto`: one for each processor, as far as memory allows.
+    """Return the number of processes to run. `auto`: one for each processor, as far as memory allows.
 
-    Raises `StartRefused` for more than memory allows. `root` is where `/proc` and `/sys` are found.
+    Raises `StartRefused` for more than memory allows. `root` is the parent of `/proc` and `/sys`.
     """
     if wanted == 1:
         return 1
@@ -37,7 +37,7 @@ def count_processes(wanted: int | Literal["auto"], *, root: Path = Path("/")) ->
 
 
 def processors(root: Path = Path("/")) -> int:
-    """Return how many processors this process may use: its affinity, and the quota of its control group, rounded up."""
+    """Return the number of usable processors: the CPU affinity, limited by the control group's quota, rounded up."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = (_text(root / "sys/fs/cgroup/cpu.max") or "max").partition(" ")
     if quota.isdigit() and period.isdigit() and int(period):
@@ -46,8 +46,10 @@ def processors(root: Path = Path("/")) -> int:
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Return the memory that new processes can have: what the machine (`MemAvailable`) and the control group both have left. None
-    where the system does not say."""
+    """Return the memory available to new processes: the smaller of the machine's (`MemAvailable`) and the control group's.
+
+    None if the system reports neither.
+    """
     machine = _fields(root / "proc/meminfo").get("MemAvailable")
     bounds = [] if machine is None else [machine * 1024]
     bounds += [left for version in _GROUPS if (left := _left_in_group(root / "sys/fs/cgroup", version)) is not None]
@@ -59,7 +61,7 @@ _GROUPS: Final = (
     {"limit": "memory/memory.limit_in_bytes", "used": "memory/memory.usage_in_bytes", "stat": "memory/memory.stat",
      "cache": "total_inactive_file"},
 )  # fmt: skip
-"""Control groups of both versions, as a container sees its own."""
+"""Files of control groups, version 2 and version 1, at their paths inside a container."""
 
 
 def _left_in_group(group: Path, names: Mapping[str, str]) -> int | None:
@@ -78,7 +80,7 @@ def _text(file: Path) -> str | None:
 
 
 def _fields(file: Path) -> dict[str, int]:
-    """The numbers of a file of lines such as `name 12` or `Name: 12 kB`."""
+    """Parse lines such as `name 12` or `Name: 12 kB`."""
     words = (line.split() for line in (_text(file) or "").splitlines())
     return {each[0].rstrip(":"): int(each[1]) for each in words if len(each) > 1 and each[1].isdigit()}
 

@@ -1,4 +1,4 @@
-"""The supervisor of several server processes: starts them, restarts one that died, replaces them one by one, and ends them."""
+"""The supervisor of several server processes: starts them, restarts dead ones, replaces them one by one, and ends them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from artcafe.resources import Addresses
 
 TICK_S: Final = 1.0
 MORE_COLUMNS: Final = 2
-"""Of the shared limits: for a process that replaces another, and for one that is started meanwhile because the other died."""
+"""Additional columns of the shared limits: for a replacement, and for a restart of the replaced process meanwhile."""
 RESTART_MIN_S: Final = 0.5
 RESTART_MAX_S: Final = 30.0
 SETTLED_S: Final = 60.0
-"""A process that lived so long is started again at once when it dies; one that died sooner, later each time."""
+"""A process that dies after this time is restarted without an increased delay."""
 MOST_FIRST_STARTS: Final = 4
-"""Where no process of the group ever became ready, so many starts of one of them are tried."""
+"""Starts of one process before the group gives up, if no process ever became ready."""
 START_S: Final = 120.0
-"""What a process that is to replace another gets to become ready: it may wait for NATS, or for DynamoDB."""
+"""Time for a replacement to become ready: it may wait for NATS or DynamoDB."""
 DRAIN_S: Final = 20.0
-"""What a process gets to end: the gateway takes up to 4 s, and REST 5 s."""
+"""Time for a process to drain: the gateway takes up to 4 s, and REST 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the processes of a group share."""
+    """Resources shared by the processes of a group."""
 
     nats: Broker
     addresses: Addresses
@@ -50,7 +50,7 @@ class ProcessSupervisor:
         """`reload` reads the settings anew for a rolling restart, and raises `SettingInvalid` for wrong ones."""
         self._settings, self._size, self._shared, self._reload = settings, size, shared, reload
         self._processes: dict[int, ServerProcess] = {}
-        """By number, the process that serves, or is to; during a rolling restart its successor is not here until it is ready."""
+        """The current process by number. During a rolling restart a replacement is entered once it is ready."""
         self._replacing: ServerProcess | None = None
         self._acceptors: list[Acceptor] = []
         self._followers: asyncio.TaskGroup | None = None
@@ -62,18 +62,18 @@ class ProcessSupervisor:
         self._nats_urls = list(shared.nats.urls)
 
     def serving(self) -> list[ServerProcess]:
-        """The processes that take connections."""
+        """Return the processes ready to take connections."""
         return [each for each in self._processes.values() if each.is_serving]
 
     def roll(self) -> None:
-        """Replace the processes one by one. Another call during that has them replaced once more."""
+        """Replace the processes one by one. A call during a rolling restart starts another one after it."""
         if not self._is_stopping:
             self._roll.set()
 
     async def run(self, acceptors: Sequence[Acceptor], until: asyncio.Event, ready: Callable[[], None]) -> None:
         """Run the group until the event is set, then end it in order. `ready` is called once, when every process serves.
 
-        Raises `StartRefused` where no process ever becomes ready.
+        Raises `StartRefused` if no process ever becomes ready.
         """
         self._acceptors = list(acceptors)
         async with asyncio.TaskGroup() as self._followers:
@@ -104,7 +104,7 @@ class ProcessSupervisor:
     # --- one process -----------------------------------------------------------------------------------------------------------
 
     async def _keep(self, number: int) -> None:
-        """Start the process of this number, and again whenever it ends."""
+        """Start the process of this number, and restart it whenever it ends."""
         process = self._processes[number] = await self._start(number)
         failures = 0
         while True:
@@ -124,7 +124,7 @@ class ProcessSupervisor:
             process = self._processes[number]
 
     def _give_up(self, process: ServerProcess, failures: int) -> None:
-        """Raise `StartRefused` where nothing suggests that another start helps."""
+        """Raise `StartRefused` if another start is unlikely to succeed."""
         if self._was_any_ready:
             return
         if process.refused is not None:
@@ -137,7 +137,7 @@ class ProcessSupervisor:
             )
 
     async def _start(self, number: int) -> ServerProcess:
-        """Start a process, and follow it to its end."""
+        """Start a process, and follow it until it ends."""
         boot = Boot(
             self._settings.model_dump_json(),
             number,
@@ -168,7 +168,7 @@ class ProcessSupervisor:
             self._limits.free_column(process.boot.column)
 
     def _changed(self) -> None:
-        """Take note that a process began or ceased to serve."""
+        """Notify processes and acceptors: a process has begun or stopped serving."""
         everybody = [*self._processes.values(), *([self._replacing] if self._replacing else [])]
         serving = len(self.serving())
         self._was_any_ready = self._was_any_ready or serving > 0
@@ -181,7 +181,7 @@ class ProcessSupervisor:
             self._all_ready.set()
 
     async def _tick(self) -> None:
-        """Every second: notice processes that have become silent, and tell all where nats-server has moved."""
+        """Every second: detect silent processes, and notify all of a new address of nats-server."""
         while True:
             await asyncio.sleep(TICK_S)
             for process in list(self._processes.values()):
@@ -202,8 +202,8 @@ class ProcessSupervisor:
             await self._replace_all()
 
     async def _replace_all(self) -> None:
-        """Replace each process by a new one, which is ready before the old one ends. Stop at the first that does not get ready:
-        the others go on as they are."""
+        """Start a new process for each, and end the old one once the new one is ready. Stop at the first failure: the
+        remaining processes continue."""
         try:
             self._settings = keep_fixed(self._settings, self._reload())
         except SettingInvalid as exc:
@@ -242,7 +242,7 @@ class ProcessSupervisor:
     # --- the end ---------------------------------------------------------------------------------------------------------------
 
     async def _end_all(self) -> None:
-        """End every process in order, all at the same time."""
+        """Drain and end all processes at the same time."""
         for acceptor in self._acceptors:
             acceptor.close()
         if self._was_any_ready:
@@ -253,7 +253,7 @@ class ProcessSupervisor:
                 group.create_task(self._end(process))
 
     async def _end(self, process: ServerProcess) -> None:
-        """End a process in order, and by SIGKILL where it takes longer than `DRAIN_S`."""
+        """Drain a process, and kill it after `DRAIN_S`."""
         process.drain()
         try:
             async with asyncio.timeout(DRAIN_S):

@@ -1,6 +1,6 @@
 """A server process of a group: `python -m artcafe.process_group.worker`, started by the supervisor alone.
 
-It ends when the supervisor tells it to, and when the supervisor is gone.
+It ends when the supervisor closes the connection socket or dies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ except ImportError:  # It does not exist for this platform; the standard loop do
 
 REPORT_S: Final = 1.0
 ORPHAN_S: Final = 20.0
-"""What a process gets to end whose supervisor is gone; the kernel ends it then."""
+"""Time to drain after the supervisor's death; then SIGALRM ends the process."""
 REFUSED: Final = 3
 """The exit status of `cli.terminal.exit_codes`."""
 
@@ -54,7 +54,7 @@ class Worker:
         self._until = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until the supervisor ends it or is gone. Raises `StartRefused` (perhaps within an ExceptionGroup)."""
+        """Serve until the supervisor drains this process or dies. Raises `StartRefused`, possibly in an ExceptionGroup."""
         boot = self._boot
         handed = HandedConnections(
             self._front,
@@ -81,7 +81,7 @@ class Worker:
         self._channel.send(Ready())
 
     def _drain(self) -> None:
-        """End in order because of a signal, of which the supervisor does not know yet."""
+        """Drain because of a signal, and notify the supervisor."""
         self._channel.send(Draining())
         self._until.set()
 
@@ -95,7 +95,7 @@ class Worker:
             await asyncio.sleep(REPORT_S)
 
     async def _listen(self) -> None:
-        """Until the supervisor is gone."""
+        """Handle messages until the supervisor closes the channel or dies."""
         async for message in self._channel.messages():
             match message:
                 case Serving(count):
@@ -106,7 +106,7 @@ class Worker:
                     raise AssertionError("boot comes once")
 
     def _orphan(self, serving: asyncio.Task[None]) -> None:
-        """The supervisor is gone, and nats-server with it where it is embedded."""
+        """Drain after the supervisor's death; an embedded nats-server has ended with it."""
         if serving.done():
             return
         log.warning("process.orphaned", effect="it ends")
@@ -151,7 +151,7 @@ def _first(exc: BaseException, kind: type[AnyError]) -> AnyError | None:
 
 
 def main() -> None:
-    """Run the process whose descriptors and number stand on the command line."""
+    """Run the process, with the descriptors and the number from the command line."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # It is for the supervisor, which replaces this process.
     channel_fd, connections_fd, shared_fd, number = map(int, sys.argv[1:])
     configure(process=number)

@@ -1,4 +1,4 @@
-"""Routes that are served without FastAPI's resolution of dependencies, because it costs more than what they do.
+"""Routes served without FastAPI's dependency resolution, which costs more than the endpoints themselves.
 
 Such a route has a fixed path and reads its JSON body and nothing else of the request. FastAPI still declares and documents it,
 and answers other methods on its path. Decision record 40 has the measurements.
@@ -21,14 +21,14 @@ Body = TypeVar("Body", bound=RequestModel)
 
 @dataclass(frozen=True, slots=True)
 class DirectRoute(Generic[Body]):
-    """One route: its endpoint, and what FastAPI derives from the endpoint's signature and decorator."""
+    """One route: its endpoint, and the facts FastAPI derives from the endpoint's signature and decorator."""
 
     method: str
     path: str
     status: int
     model: type[Body]
     most_bytes: int
-    """The largest body that is read."""
+    """Largest accepted body."""
     endpoint: Callable[[Services, Body], Awaitable[ResponseModel]]
 
     async def respond(self, services: Services, body: RequestBody) -> Response:

@@ -35,7 +35,7 @@ class PeerLimits(NamedTuple):
     connects: MakeBuckets = Buckets
     challenges: MakeBuckets = Buckets
     by_address: SharedCounts | None = None
-    """The connections of each address in all processes."""
+    """Connections of each address in all processes."""
 
 
 ONE_PROCESS: Final = PeerLimits()
