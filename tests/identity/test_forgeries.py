@@ -172,7 +172,7 @@ FORGERIES: dict[str, Callable[[IssuerServer], str]] = {
     "RS384": raw({"alg": "RS384"}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA384()))),
     "RS512": raw({"alg": "RS512"}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA512()))),
     "PS256": raw({"alg": "PS256"}, by_newest(lambda key, data: key.sign(data, PSS(MGF1(hashes.SHA256()), 32), hashes.SHA256()))),
-    "RS256 for a SHA-1 signature": raw({}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA1()))),  # noqa: S303
+    "RS256 for a SHA-1 signature": raw({}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA1()))),  # noqa: S303 - An attack that must fail.
     "ES256": raw({"alg": "ES256"}, es256),
     "alg in small letters": headed(alg="rs256"),
     "no alg": headed(alg=None),
