@@ -120,7 +120,7 @@ class Audit:
             try:
                 await self._append(tenant_id, actor, action, outcome, audited, intent.number)
             except OurFault as exc:
-                log.warning("audit.outcome_not_told", action=action, intent=intent.number, outcome=outcome, error=str(exc))
+                log.warning("audit.outcome_not_written", action=action, intent=intent.number, outcome=outcome, error=str(exc))
 
     def action(
         self, principal: Principal, action: str, target: str | None = None, **facts: str

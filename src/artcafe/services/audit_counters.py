@@ -176,7 +176,7 @@ class AuditCounters:
                 group.create_task(writing.write(each))
         if writing.problem is None:
             return
-        log.warning("audit.not_told_yet", entries=sum(map(len, events.values())), error=str(writing.problem))
+        log.warning("audit.not_written_yet", entries=sum(map(len, events.values())), error=str(writing.problem))
         for each in events.values():
             for event, counted in each:
                 self._counts.setdefault(event.tenant_id, Counts()).add(event, counted, is_urgent=False)
