@@ -2,7 +2,7 @@
 
 The supervisor alone listens and accepts. So a port is taken or free as for one process, each connection goes to the process that
 has the fewest, none is lost while a process is replaced, and it works where SO_REUSEPORT does not balance (macOS). Decision
-record 39 has the alternatives and what each connection costs.
+record 36 has the alternatives and what each connection costs.
 """
 
 from __future__ import annotations

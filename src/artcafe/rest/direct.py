@@ -1,7 +1,7 @@
 """Routes served without FastAPI's dependency resolution, which costs more than the endpoints themselves.
 
 Such a route has a fixed path and reads its JSON body and nothing else of the request. FastAPI still declares and documents it,
-and answers other methods on its path. Decision record 40 has the measurements.
+and answers other methods on its path. Decision record 37 has the measurements.
 """
 
 from __future__ import annotations

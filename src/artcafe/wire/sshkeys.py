@@ -92,7 +92,7 @@ def read_signing_key(blob: bytes) -> PublicKey:
     """Return the key that a signature names, for verifying that signature. Raises `BadKey` or `ValueError`.
 
     Every check of `parse_public_key` but one: an Ed25519 point may be off the curve. Verifying decompresses the point and fails
-    for such a key, so doing it here too would only cost each login another 80 µs (decision record 38).
+    for such a key, so doing it here too would only cost each login another 80 µs (decision record 35).
     """
     kind = SshReader(blob).string().decode("ascii")
     if kind not in _READERS:
