@@ -54,3 +54,22 @@ async def test_loop_that_raises_is_restarted_until_it_returns() -> None:
     async with asyncio.timeout(5):
         await supervisor.keep(run, restart_s=0)
     assert (starts, supervisor.failures) == (3, 2)
+
+
+async def test_cancellation_is_not_lost_when_the_cleanup_of_a_loop_fails() -> None:
+    started = asyncio.Event()
+
+    async def run() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("the connection is closed")
+
+    supervisor = Supervisor("loop")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        task = group.create_task(supervisor.keep(run, restart_s=0))
+        await started.wait()
+        task.cancel()
+    assert task.cancelled()
+    assert supervisor.failures == 1

@@ -67,11 +67,24 @@ class Containment:
         """Nothing is needed to begin."""
 
     def __exit__(self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None) -> bool:
-        """Suppress an unforeseen exception. Cancellation and the end of the process are not subclasses of `Exception`."""
+        """Suppress an unforeseen exception. Cancellation and the end of the process are not subclasses of `Exception`.
+
+        An exception raised by the cleanup of a cancelled task has replaced the cancellation, which is raised again.
+        """
         if not isinstance(exc, Exception) or isinstance(exc, self._foreseen):
             return False
         self._supervisor.note(exc, self._item)
+        if _is_cancelled():
+            raise asyncio.CancelledError from exc
         return True
+
+
+def _is_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 async def keep_all(loops: Mapping[str, Callable[[], Awaitable[None]]]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Final
 
 from artcafe.delivery.feed import Delivery
@@ -26,12 +27,25 @@ Spawn = Callable[[Callable[[], Coroutine[None, None, None]]], asyncio.Task[None]
 class Backlog:
     """The backlog of one connection: feeds every delivery outside its feed, while the peer reads."""
 
-    __slots__ = ("_deliveries", "_peer", "_spawn", "_task")
+    __slots__ = ("_deliveries", "_peer", "_spawn", "_suspended", "_task")
 
     def __init__(self, peer: Peer, deliveries: Mapping[ChannelId, Delivery], spawn: Spawn) -> None:
         """`deliveries`: the connection's own dict, changed by its session."""
         self._peer, self._deliveries, self._spawn = peer, deliveries, spawn
         self._task: asyncio.Task[None] | None = None
+        self._suspended: Delivery | None = None
+
+    @contextlib.contextmanager
+    def suspended(self, delivery: Delivery | None) -> Iterator[None]:
+        """Send a delivery nothing during the block. One delivery at a time."""
+        if delivery is not None:
+            delivery.feed.leave(delivery)
+        self._suspended = delivery
+        try:
+            yield
+        finally:
+            self._suspended = None
+            self.resume()
 
     def resume(self) -> None:
         """Start feeding if a delivery has a backlog."""
@@ -54,7 +68,7 @@ class Backlog:
             self._task = None
 
     def _is_behind(self, delivery: Delivery) -> bool:
-        if delivery.is_member or self._peer.is_paused:
+        if delivery.is_member or self._peer.is_paused or delivery is self._suspended:
             return False
         return delivery.max_unacked is None or len(delivery.unacked) < delivery.max_unacked
 
@@ -88,8 +102,9 @@ class Backlog:
         feed.join(delivery)
 
     def _is_fed(self, delivery: Delivery) -> bool:
-        """Return whether the delivery still belongs to this connection and is no member of its feed."""
-        return self._deliveries.get(delivery.feed.channel) is delivery and not delivery.is_member
+        """Return whether the delivery still belongs to this connection, is no member of its feed, and is not suspended."""
+        is_current = self._deliveries.get(delivery.feed.channel) is delivery
+        return is_current and not delivery.is_member and delivery is not self._suspended
 
     @staticmethod
     async def _is_of_this_log(delivery: Delivery) -> bool:

@@ -254,7 +254,8 @@ class Subscriber:
             known = self._deliveries.get(channel_id)
             if known is not None and known.feed.is_live:
                 return _LIVE
-            opened = await self._begin(channel_id, start, partial(self._services.cursors.newest, row), max_unacked)
+            with self.backlog.suspended(known):
+                opened = await self._begin(channel_id, start, partial(self._services.cursors.newest, row), max_unacked)
             self._muted -= {channel_id}
             self._withheld.pop(channel_id, None)
             return opened

@@ -237,7 +237,7 @@ class NatsConnection:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await client.close()
-        except (NatsError, OSError, TimeoutError) as exc:
+        except (NatsError, OSError, TimeoutError, RuntimeError) as exc:  # RuntimeError: uvloop's, when the transport is closed
             log.debug("nats_connection.close_failed", connection=self.name, error=repr(exc))
 
     def client(self) -> FastClient:
