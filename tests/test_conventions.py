@@ -35,7 +35,7 @@ REGISTRY_HOST = re.compile(r"\b(?:pypi|pythonhosted|npmjs)" + r"\.org\b")
 WITHOUT_THE_SERVER = """
 import runpy, sys
 SERVER = (
-    "aiobotocore botocore fastapi joserfc nats picows prometheus_client pydantic starlette structlog ulid uvicorn uvloop"
+    "aiobotocore botocore fastapi joserfc nats picows pydantic starlette structlog ulid uvicorn uvloop"
 ).split()
 class Absent:
     def find_spec(self, name, path=None, target=None):

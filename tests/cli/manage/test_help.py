@@ -49,7 +49,7 @@ def test_agent_help_lists_member_and_agent_commands_separately() -> None:
 WITHOUT_THE_SERVER = """
 import runpy, sys
 SERVER = (
-    "aiobotocore botocore fastapi joserfc nats picows prometheus_client pydantic starlette structlog ulid uvicorn uvloop"
+    "aiobotocore botocore fastapi joserfc nats picows pydantic starlette structlog ulid uvicorn uvloop"
 ).split()
 class Absent:
     def find_spec(self, name, path=None, target=None):
