@@ -1,1 +1,1 @@
-"""Receiving, shared by every door: followed channels, the fan-out of live messages, and the backlog of each connection."""
+"""Receiving, shared by every transport: followed channels, the fan-out of live messages, and the backlog of each connection."""

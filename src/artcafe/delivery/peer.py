@@ -1,4 +1,4 @@
-"""The interface between delivery and a door's connections, and the limits of every door."""
+"""The interface between delivery and a transport's connections, and the limits of every transport."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SUBSCRIPTIONS: Final = 128
 
 
 class Encoding(Protocol):
-    """How a door writes messages. A door has one instance for all its connections: each message is encoded once per instance."""
+    """How a transport encodes messages, with one instance for all its connections: each message is encoded once per instance."""
 
     def messages(self, channel_id: ChannelId, messages: Sequence[StoredMessage], *, is_live: bool) -> list[bytes]:
         """Return the bytes of each message, ready to be written. Messages of a `live` channel have no sequence."""
@@ -26,22 +26,22 @@ class Encoding(Protocol):
 
 
 class Peer(Protocol):
-    """One connection of a door. No method waits: the door buffers unread bytes, and sets `is_paused` above its bound.
+    """One connection of a transport. No method waits: the transport buffers unread bytes, and sets `is_paused` above its bound.
 
-    While `is_paused`, the connection is no member of any feed and gets no messages. The door takes it out of its feeds when it
-    sets `is_paused`, and resumes its deliveries afterwards.
+    While `is_paused`, the connection is no member of any feed and gets no messages. The transport takes it out of its feeds
+    when it sets `is_paused`, and resumes its deliveries afterwards.
     """
 
     out: list[FrameBatch]
     """Batches to be written by the current flush. Empty outside of a flush."""
     is_paused: bool
     descriptor: int | None
-    """The file descriptor for direct writes, or None: without one, and while the door buffers bytes. After a change the door
-    calls `Feed.regroup` on each of the connection's feeds."""
+    """The file descriptor for direct writes, or None: without one, and while the transport buffers bytes. After a change the
+    transport calls `Feed.regroup` on each of the connection's feeds."""
 
     @property
     def encoding(self) -> Encoding:
-        """Return the encoding of the door."""
+        """Return the encoding of the transport."""
 
     def write(self, frames: bytes | memoryview) -> None:
         """Write encoded messages now, after waiting replies and pushes."""

@@ -1,4 +1,4 @@
-"""One person's channels on one connection of any door: shown as messages arrive, without a cursor or a backlog."""
+"""One person's channels on one connection of any transport: shown as messages arrive, without a cursor or a backlog."""
 
 from __future__ import annotations
 

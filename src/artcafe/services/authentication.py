@@ -1,8 +1,9 @@
 """Authentication: find the holder of a bearer token, and the holder's principal in a tenant.
 
-Every door uses it, and none tries one kind of token after the other. A door that answers requests calls `caller` with each
-request's token, and `principal` for a request on a tenant. A door with sessions calls `open_session` at `connect` and at every
-renewal of the token, and ends the session at the returned time. Login by challenge and signature is `services.login`.
+REST, the gateway and any other transport use it, and none tries one kind of token after the other. A transport that answers
+requests calls `caller` with each request's token, and `principal` for a request on a tenant. A transport with sessions calls
+`open_session` at `connect` and at every renewal of the token, and ends the session at the returned time. Login by challenge and
+signature is `services.login`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Delivery through a door without WebSockets, such as one for server-sent events: nothing of the gateway is imported by it."""
+"""Delivery through a transport without WebSockets, such as server-sent events: it imports nothing of the gateway."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class EventStream:
         self.errors.append(error)
 
     def pause(self) -> None:
-        """Take the deliveries out of their feeds, as a door does for a slow reader."""
+        """Take the deliveries out of their feeds, as a transport does for a slow reader."""
         self.is_paused = True
         for delivery in self.deliveries.values():
             delivery.feed.leave(delivery)
