@@ -12,6 +12,7 @@ import pytest
 from artcafe.errors import REGISTRY
 from artcafe.rest.asyncapi import COMMANDS, PUSHES, document
 from artcafe.wire import frames, replies
+from tests.isolation.frame_matrix import OK, REFUSED, SILENCE, TABLE
 from tests.rest.rest_app import GATEWAY_URL, Caller
 
 FIXED = {
@@ -182,3 +183,14 @@ def test_every_named_error_is_documented(told: dict[str, Any]) -> None:
         assert each["temporary"] is REGISTRY[code].temporary
         assert each["message"]
         assert "{" not in each["message"]
+
+
+def test_connect_names_every_refusal_of_the_isolation_table(told: dict[str, Any]) -> None:
+    assert {code for code, _ in REFUSED.values()} <= set(told["operations"]["connect"]["x-errors"])
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_command_names_every_error_of_the_isolation_table(told: dict[str, Any], kind: str) -> None:
+    rule = TABLE[kind]
+    answered = {rule.people, rule.agent, rule.other, *(rule.missing or ())} - {OK, SILENCE}
+    assert answered <= set(told["operations"][kind]["x-errors"])

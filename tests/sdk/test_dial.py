@@ -62,7 +62,7 @@ async def failure(url: str | list[str], key: Signer) -> ArtcafeError:
     """Return the error of entering an agent."""
     with pytest.raises(ArtcafeError) as caught:
         async with asyncio.timeout(5), agent_at(url, key):
-            pytest.fail("nobody may come in")
+            pytest.fail("the login must be refused")
     return caught.value
 
 

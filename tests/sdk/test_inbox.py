@@ -441,7 +441,7 @@ class Feed:
             self.down.append(self.sent)
 
     def begin(self) -> None:
-        """Restart the delivery behind the cursor."""
+        """Restart the delivery after the cursor."""
         self.sent = self.cursor
         self.owed.clear()
 

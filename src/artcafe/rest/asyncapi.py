@@ -25,8 +25,8 @@ Kinds = tuple[type[ArtcafeError], ...]
 
 SCHEMA: Final = "#/components/schemas/{name}"
 GATEWAY: Final = "#/channels/gateway"
-COMES_BACK_BELOW: Final = 4500
-"""After a close code from 4000 to 4499 a client reconnects; from 4500 on, only after the cause was fixed (contract, 4)."""
+FIRST_FATAL_CODE: Final = 4500
+"""From this close code on, a client reconnects only after the cause was fixed; after 4000 to 4499 it reconnects (contract, 4)."""
 
 
 class FrameDoc(NamedTuple):
@@ -38,7 +38,7 @@ class FrameDoc(NamedTuple):
     errors: Kinds = ()
 
 
-NOWHERE: Final[Kinds] = (errors.ChannelNotFound, errors.Forbidden, errors.Unavailable)
+CHANNEL_ERRORS: Final[Kinds] = (errors.ChannelNotFound, errors.Forbidden, errors.Unavailable)
 
 COMMANDS: Final[Mapping[str, FrameDoc]] = {
     "challenge": FrameDoc(
@@ -49,6 +49,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
             "challenge": "artcafe login 1 service=artcafe:prod:1c58 tenant=ten_01M8 agent=agt_01M8 challenge=chl_01M8 …",
             "expires_at": "2026-11-22T17:55:10.000Z",
         },
+        (errors.RateLimited,),
     ),
     "connect": FrameDoc(
         "Log in by the signature of a challenge or by an access token, or renew the token. A failure closes the connection.",
@@ -58,13 +59,16 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
             "agent_id": "agt_01M8",
             "tenant_id": "ten_01M8",
             "ping_s": 25,
-            "limits": {"subscriptions": 128},
+            "limits": {"frame_bytes": 65536, "json_depth": 32, "subscriptions": 128},
         },
         (
             errors.BadCredentials,
             errors.NotAMember,
             errors.CredentialsExpired,
             errors.Revoked,
+            errors.TenantSuspended,
+            errors.TermsRequired,
+            errors.Unauthenticated,
             errors.ConnectionLimit,
             errors.Unavailable,
         ),
@@ -74,7 +78,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         {"channel": "chn_01M8", "data": {"task": "summarise"}, "key": "order-42", "headers": {"trace": "7f3a"}},
         {"seq": 59, "message_id": "msg_01M8", "duplicate": False},
         (
-            *NOWHERE,
+            *CHANNEL_ERRORS,
             errors.Invalid,
             errors.TooLarge,
             errors.KeyReused,
@@ -88,7 +92,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         "Start delivery of a channel, and create the subscription if it does not exist.",
         {"channel": "chn_01M8", "from": "cursor", "max_unacked": 64},
         {"epoch": "01M825XBWF4S8NAK4DV9X03YBS", "cursor": 41, "last": 59, "gap": None},
-        (*NOWHERE, errors.Conflict, errors.SubscriptionLimit),
+        (*CHANNEL_ERRORS, errors.Conflict, errors.SubscriptionLimit),
     ),
     "unsubscribe": FrameDoc(
         "Stop delivery of a channel on this connection. The subscription remains.",
@@ -100,13 +104,13 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         "Acknowledge a channel's messages up to a sequence. It has no id and no reply; an error is pushed.",
         {"channel": "chn_01M8", "seq": 42},
         None,
-        (errors.AckBeyondSent, errors.NotSubscribed),
+        (errors.AckBeyondSent, errors.Forbidden, errors.NotSubscribed),
     ),
     "status": FrameDoc(
         "Set the status in the agent's presence until its last connection ends. Null removes it.",
         {"status": "busy"},
         {"status": "busy"},
-        (errors.Invalid,),
+        (errors.Forbidden, errors.Invalid),
     ),
     "history": FrameDoc(
         "Read the stored messages of a channel without a subscription: from a sequence or a time on, or backward from the end.",
@@ -127,16 +131,16 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
             "more": False,
             "epoch": "01M825XBWF4S8NAK4DV9X03YBS",
         },
-        (*NOWHERE, errors.Invalid),
+        (*CHANNEL_ERRORS, errors.Invalid),
     ),
     "watch": FrameDoc(
-        "For users: receive a channel's new messages, each at most once, or the presence of the tenant's agents.",
+        "For people: receive a channel's new messages, each at most once, or the presence of the tenant's agents.",
         {"channel": "chn_01M8"},
         {"channel": "chn_01M8"},
-        (*NOWHERE, errors.SubscriptionLimit),
+        (*CHANNEL_ERRORS, errors.SubscriptionLimit),
     ),
     "unwatch": FrameDoc(
-        "For users: stop watching on this connection.",
+        "For people: stop watching on this connection.",
         {"presence": True},
         {"presence": True},
         (errors.Forbidden, errors.NotSubscribed),
@@ -163,7 +167,7 @@ PUSHES: Final[Mapping[str, FrameDoc]] = {
         {"channel": "chn_01M8", "from": 42, "to": None, "reason": "epoch"},
     ),
     "presence": FrameDoc(
-        "The presence of an agent, for watching users: once for each agent connected at the start, then after each change.",
+        "The presence of an agent, for people who watch it: once for each agent connected at the start, then after each change.",
         {"agent": "agt_01M8", "connected": True, "status": "busy", "since": "2026-11-22T17:50:19.894Z"},
     ),
     "error": FrameDoc(
@@ -306,7 +310,7 @@ def _close_codes() -> list[Document]:
     return [
         {
             "code": code,
-            "comes_back": code < COMES_BACK_BELOW,
+            "comes_back": code < FIRST_FATAL_CODE,
             "errors": sorted(kind.code for kind in closing if kind.close == code),
         }
         for code in sorted({kind.close for kind in closing if kind.close is not None})

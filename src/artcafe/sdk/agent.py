@@ -148,7 +148,7 @@ class Agent:
     async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
         """Start to receive a channel. Existing subscriptions of the agent are delivered without this call.
 
-        `start`: "cursor" (behind the last acknowledged message), "new" (behind the newest), "first" (the oldest stored), or a
+        `start`: "cursor" (after the last acknowledged message), "new" (after the newest), "first" (the oldest stored), or a
         sequence. Any start but the cursor discards the channel's buffered messages. Raises the server's error, such as
         `ChannelNotFound`. May be repeated.
         """
@@ -226,8 +226,8 @@ class Agent:
     async def flush(self, *, timeout_s: float = 30.0) -> None:
         """Return when every ack so far has been written to the connection. Raises `Unavailable` after `timeout_s`.
 
-        An ack behind an unacknowledged message is not sent, and this does not wait for it. After a lost connection an ack is sent
-        when the server has repeated its message. May be repeated.
+        The ack of a message after an unacknowledged one is not sent, and this does not wait for it. After a lost connection an
+        ack is sent when the server has repeated its message. May be repeated.
         """
         self._check_entered()
         try:

@@ -74,7 +74,7 @@ class ChannelState:
         self.on_socket = seq
         self.ack_sent = min(self.ack_sent, seq - 1)
 
-    def deliver_behind(self, cursor: int) -> None:
+    def deliver_after(self, cursor: int) -> None:
         """Record that the server has begun a delivery on this connection: acks count from `cursor`."""
         self.on_socket = self.ack_sent = cursor
         self.repeats_from = None
@@ -102,7 +102,7 @@ class ChannelState:
         if self.resume_from is not None:
             self.resume_from = cursor
         self.acked.reset(cursor)
-        self.deliver_behind(cursor)
+        self.deliver_after(cursor)
         self.unacked.clear()
         self.recent.clear()
 
@@ -181,7 +181,7 @@ class Inbox:
         if reply.cursor is None:
             return
         if start == "cursor" and state.resume_from is None:
-            state.deliver_behind(reply.cursor)
+            state.deliver_after(reply.cursor)
             if reply.gap is not None:
                 self.on_gap(channel, reply.gap, _epoch_of_gap(reply))
             return
@@ -198,7 +198,7 @@ class Inbox:
         The reply goes to `on_subscribed` if the start is the cursor, else to `on_resumed`.
         """
         state = self._channels.get(channel)
-        return "cursor" if state is None or state.resume_from is None else self._resume_behind(state) + 1
+        return "cursor" if state is None or state.resume_from is None else self._resume_after(state) + 1
 
     def on_resumed(self, channel: str, reply: replies.SubscribeReply) -> bool:
         """Apply the reply to a `subscribe` that continues a channel, on a new connection or for a new loop.
@@ -216,7 +216,7 @@ class Inbox:
             return False
         state.is_resuming, state.epoch = False, reply.epoch
         if reply.cursor is not None:
-            state.deliver_behind(reply.cursor)
+            state.deliver_after(reply.cursor)
         if reply.gap is not None:
             self.on_gap(channel, reply.gap, _epoch_of_gap(reply))
         return True
@@ -238,14 +238,14 @@ class Inbox:
         self._to_ack.clear()
         found: list[tuple[str, int]] = []
         for channel, state in self._channels.items():
-            state.deliver_behind(0)
+            state.deliver_after(0)
             if state.resume_from is not None and not state.is_resuming:
                 state.is_resuming = True
-                found.append((channel, self._resume_behind(state) + 1))
+                found.append((channel, self._resume_after(state) + 1))
         return found
 
-    def _resume_behind(self, state: ChannelState) -> int:
-        """Return the sequence behind which to resume: unacknowledged messages must be sent again, though the program does not get
+    def _resume_after(self, state: ChannelState) -> int:
+        """Return the sequence after which to resume: unacknowledged messages must be sent again, though the program does not get
         them twice, because a connection can acknowledge only what it was sent.
 
         A program without a window that has acknowledged nothing counts as one that never acknowledges.

@@ -32,7 +32,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """The result of a `subscribe`: delivery continues behind `cursor`; `last` is the newest message's sequence; `epoch`
+    """The result of a `subscribe`: delivery continues after `cursor`; `last` is the newest message's sequence; `epoch`
     identifies the tenant's log (None before its first message). All None for a `live` channel."""
 
     channel: str
@@ -136,7 +136,7 @@ class Message:
         """Acknowledge this message; with `cumulative`, also every earlier message of its channel.
 
         Several tasks may acknowledge messages in any order. The server's cursor moves up to the first unacknowledged message:
-        that message and those behind it are delivered again after a restart.
+        that message and all after it are delivered again after a restart.
 
         Returns at once: the ack is sent together with others, and survives a lost connection. `Agent.flush` waits until it is
         sent, as does leaving the agent's block. May be repeated. Raises RuntimeError on another event loop than the agent's.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 FIELD_DOCS: Final[Mapping[str, str]] = {
-    "access_token": "An agent's or a person's token. With it neither `challenge_id` nor `signature`.",
+    "access_token": "An agent's or a person's token. Do not combine it with `challenge_id` and `signature`.",
     "after": "Oldest first, above this sequence, or stored from this RFC 3339 time on. Without it newest first.",
     "agent": "The agent's id.",
     "agent_id": "The agent's id.",
@@ -18,46 +18,49 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "challenge": "The text to sign, exactly as it is.",
     "challenge_id": "The challenge's id. It is valid for one attempt on the connection that requested it.",
     "Connect.challenge_id": "The signed challenge, one of this connection's.",
-    "channel": "The channel's id; names are for people.",
-    "Watch.channel": "A channel whose new messages are pushed. Either this or `presence`.",
-    "Unwatch.channel": "A channel to stop watching. Either this or `presence`.",
+    "channel": "The channel's id, not its name.",
+    "Watch.channel": "A channel whose new messages are pushed. Give either this or `presence`.",
+    "Unwatch.channel": "A channel to stop watching. Give either this or `presence`.",
     "WatchReply.channel": "The watched channel; absent for the presence of agents.",
     "UnwatchReply.channel": "The channel that is not watched any more; absent for the presence of agents.",
     "channels": "In a `subscription_limit` push: the subscriptions that this connection does not deliver. Otherwise absent.",
     "connected": "Whether the agent is connected now, to any server.",
     "code": "The error code, for programs (docs/errors.md).",
-    "cursor": "Delivery continues behind this sequence. Null for a `live` channel.",
+    "cursor": "Delivery continues after this sequence. Null for a `live` channel.",
     "data": "Any JSON, with numbers below 1.8e308; it is stored and delivered as the same text.",
     "duplicate": "Whether a message with this key was stored before; then nothing was stored now.",
     "epoch": "The epoch of the tenant's log, in which the sequences are valid; null before its first message.",
     "GapPush.epoch": "The epoch of the new log, if the log was replaced.",
     "expires_at": "The end of the challenge's validity.",
     "from": "The publisher, as authenticated by the server: an agent's id, or `usr:` and a person.",
-    "Gap.from": "The first sequence that will not come.",
-    "GapPush.from": "The first sequence that will not come.",
+    "Gap.from": "The first missing sequence.",
+    "GapPush.from": "The first missing sequence.",
     "Subscribe.from": (
-        "The start of delivery: `cursor` (behind the last acknowledged message), `new` (behind the newest message), `first` (the"
+        "The start of delivery: `cursor` (after the last acknowledged message), `new` (after the newest message), `first` (the"
         " oldest stored message), or a sequence."
     ),
     "gap": "The missing part of the requested range; null if nothing is missing.",
     "headers": "Text by name, passed on unchanged.",
-    "key": "Within 10 minutes one key of one agent in one channel stores one message.",
+    "key": "Idempotency key: a repeat by the same agent in the same channel within 10 minutes stores nothing.",
     "last": "The sequence of the channel's newest message, or 0. Null for a `live` channel.",
     "limit": "The maximum number of messages.",
     "limits": "The limits of this connection: `frame_bytes`, `json_depth` and `subscriptions`.",
-    "max_unacked": "Unacknowledged messages before the server waits for an ack. Null: it does not wait.",
-    "Connect.max_unacked": "`max_unacked` of the subscriptions that start by themselves.",
+    "max_unacked": "Maximum number of unacknowledged messages; the server then waits for an ack. Null: it does not wait.",
+    "Connect.max_unacked": "`max_unacked` of subscriptions whose delivery starts at `connect`, without a `subscribe`.",
     "message": "The error's description, for people.",
     "message_id": "The message's id.",
     "PublishReply.message_id": "The message's id; null for a repeat if the first message was removed since.",
     "messages": "The page's messages.",
     "more": "Whether there is a next page: above the last message's `seq`, or below it if the newest came first.",
     "ping_s": "The interval of the server's pings, in seconds.",
-    "presence": "Whether it is about the presence of the tenant's agents. Either true, or a `channel`.",
+    "WatchReply.presence": "True if the presence of the tenant's agents is watched.",
+    "UnwatchReply.presence": "True if the presence of the tenant's agents is not watched any more.",
+    "presence": "True for the presence of the tenant's agents. Give either this or `channel`.",
     "prev": "The sequence of the previous message in the channel; null if there is none, or none any more.",
     "reason": "The reason: `retention` or `epoch`. A newer server may have more.",
     "reply_to": "Where the sender expects an answer; agents define its meaning.",
     "role": "The person's role in the tenant; absent for an agent.",
+    "PastMessage.seq": "The message's sequence, which rises in a channel and may skip numbers.",
     "seq": "The message's sequence, which rises in a channel and may skip numbers; null in a `live` channel.",
     "Ack.seq": "Every message of the channel up to here is acknowledged.",
     "session_id": "The id of this login, to quote to an operator.",
@@ -67,11 +70,11 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "temporary": "Whether the same command can succeed later.",
     "tenant_id": "The tenant's id.",
     "Connect.tenant_id": (
-        "The tenant. Optional with an agent's token, and then it must be the token's; a person chooses one of theirs with it."
+        "The tenant. Required with a person's token. Optional with an agent's token; if given, it must be the token's tenant."
     ),
     "time": "The time at which the server accepted the message.",
     "user_id": "The connected person; absent for an agent.",
-    "to": "The last sequence that will not come; null if their number is unknown.",
+    "to": "The last missing sequence; null if it is unknown.",
 }
 
 

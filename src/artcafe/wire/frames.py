@@ -34,7 +34,7 @@ Proof = Annotated[str, msgspec.Meta(max_length=16 * 1024)]
 Start = Literal["cursor", "new", "first"] | Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
 
 MaxUnacked = Annotated[int, msgspec.Meta(ge=1, le=65536)] | None
-"""Unacknowledged messages of a channel on this socket before the server waits for an ack. None: it does not wait."""
+"""Maximum unacknowledged messages of a channel on this socket; the server then waits for an ack. None: it does not wait."""
 
 
 class Challenge(Frame, frozen=True):
@@ -66,8 +66,8 @@ class Publish(Frame, frozen=True):
 
 
 class Subscribe(Frame, frozen=True, rename={"start": "from"}):
-    """A channel to receive. `start` (on the wire `from`): the cursor, behind the newest message, the first message, or a
-    sequence."""
+    """A channel to receive. `start` (on the wire `from`): at the cursor, after the newest message, at the first message, or
+    at a sequence."""
 
     channel: Name
     start: Start = "cursor"
@@ -110,14 +110,14 @@ class History(Frame, frozen=True):
 
 
 class Watch(Frame, frozen=True):
-    """What a person's connection should receive: the new messages of one channel, or the presence of the tenant's agents."""
+    """A request of a person to receive the new messages of one channel, or the presence of the tenant's agents."""
 
     channel: Name | None = None
     presence: bool = False
 
 
 class Unwatch(Watch, frozen=True):
-    """The reverse of `Watch`, with the same fields."""
+    """The reverse of `Watch`, with the same fields. It inherits from `Watch`, so a `match` must test `Unwatch` first."""
 
 
 Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status | History | Watch | Unwatch

@@ -52,7 +52,7 @@ class Gap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class SubscribeReply(msgspec.Struct, frozen=True):
-    """The start of a delivery: it continues behind `cursor`, and `last` is the newest message's sequence. `epoch` is null
+    """The start of a delivery: it continues after `cursor`, and `last` is the newest message's sequence. `epoch` is null
     before the tenant's first message. All three are null for a `live` channel."""
 
     epoch: str | None

@@ -162,7 +162,7 @@ def _check(signature: bytes, data: bytes, key: PublicKey) -> None:
 
 
 def _whole(raw: bytes, material: RSAPublicKey) -> bytes:
-    """Pad an RSA signature to the length of the modulus with leading zeros, since some ssh-agents omit them (decision 28).
+    """Pad an RSA signature to the length of the modulus with leading zeros, since some ssh-agents omit them (decision record 28).
 
     Raises ValueError for a longer one. OpenSSL refuses it too, but the guarantee must not depend on a library's version.
     """
