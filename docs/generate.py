@@ -159,8 +159,8 @@ log_level = "info"
 log_json = true
 ```
 
-{client_variables} are not server settings, and a server ignores them: they
-are for the SDK and the commands of agents and people. `artcafe token`, `artcafe demo` and people's commands also read the data
+{client_variables} configure the SDK and the
+commands of agents and people; a server ignores them. `artcafe token`, `artcafe demo` and people's commands also read the data
 folder from `{prefix}DATA_DIR`. [people.md](people.md) describes how to set up an issuer.
 """
 

@@ -46,7 +46,7 @@ def test_lists_paths_and_tables_are_parsed_from_text() -> None:
 def test_dynamodb_tables_take_a_region_and_an_optional_endpoint_and_a_longer_cursor_interval() -> None:
     settings = load({}, {"ARTCAFE_TABLES": "dynamodb:us-east-1", "ARTCAFE_DYNAMODB_ENDPOINT": "http://127.0.0.1:8000"})
 
-    assert (settings.tables_place, settings.dynamodb_endpoint) == ("dynamodb:us-east-1", "http://127.0.0.1:8000")
+    assert (settings.tables_location, settings.dynamodb_endpoint) == ("dynamodb:us-east-1", "http://127.0.0.1:8000")
     assert (settings.cursor_seconds, Settings().cursor_seconds) == (60, 5)
     assert Settings(tables="dynamodb:us-east-1", cursor_write_s=1).cursor_seconds == 1
     with pytest.raises(SettingInvalid, match="it is dynamodb:us-east-1, but this requires tables in a file"):

@@ -162,7 +162,7 @@ class Services(TableServices):
         fabric.limit_storage(self.retention.storage_bytes)
         self.invalidation.subscribe(self.retention.changed)
         self.shares = Shares()
-        fabric.set_group_limit(lambda: self.shares.most_a_group)
+        fabric.set_group_limit(lambda: self.shares.max_per_group)
         self.cursors = Cursors(store, settings.cursor_s)
         self.hub = Hub(fabric, group, self.retention.removed_to)
         self.history = MessageHistory(self.record_cache, fabric, self.retention)

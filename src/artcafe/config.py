@@ -191,10 +191,10 @@ class Settings(BaseModel):
     """Maximum logins per minute of one agent from one address; a failed login counts as ten. 0: unlimited."""
 
     tenants_per_person: int = Field(default=100, ge=0)
-    """Maximum number of tenants owned by one user. 0: unlimited."""
+    """Maximum number of tenants owned by one person. 0: unlimited."""
 
     tenants_per_day: int = Field(default=100, ge=0)
-    """Maximum number of tenants created by one user per day (UTC). 0: unlimited."""
+    """Maximum number of tenants created by one person per day (UTC). 0: unlimited."""
 
     nats_ca: Path | None = None
     """The certificate authority of the NATS servers, as PEM, for `tls://` URLs of NATS. Default: the system's authorities."""
@@ -211,8 +211,8 @@ class Settings(BaseModel):
     `2026-12-31T00:00:00Z`. Default: no grace period."""
 
     cursor_write_s: float | None = Field(default=None, ge=0.1, le=600)
-    """Maximum delay of writing an acknowledged position, in seconds. After a crash, messages of that time are delivered again.
-    Default: 5, or 60 with tables on DynamoDB, which charges for every write."""
+    """Maximum delay of writing an acknowledged position, in seconds. After a crash, messages acknowledged in that time are
+    delivered again. Default: 5, or 60 with tables on DynamoDB, which charges for every write."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """The minimum level of log lines on standard error."""
@@ -229,21 +229,21 @@ class Settings(BaseModel):
         return endpoint
 
     @property
-    def tables_place(self) -> str:
+    def tables_location(self) -> str:
         """`sqlite:PATH` or `dynamodb:REGION`."""
         return self.tables or f"{SQLITE}{self.data_dir / 'tables.sqlite'}"
 
     @property
     def tables_file(self) -> Path:
         """The file of the tables. Raises SettingInvalid if they are on DynamoDB."""
-        if not self.tables_place.startswith(SQLITE):
-            raise SettingInvalid("TABLES", f"it is {self.tables_place}, but this requires tables in a file (sqlite:PATH)")
-        return Path(self.tables_place.removeprefix(SQLITE))
+        if not self.tables_location.startswith(SQLITE):
+            raise SettingInvalid("TABLES", f"it is {self.tables_location}, but this requires tables in a file (sqlite:PATH)")
+        return Path(self.tables_location.removeprefix(SQLITE))
 
     @property
     def cursor_seconds(self) -> float:
         """`cursor_write_s`, or the default of the table engine."""
-        return self.cursor_write_s or (60.0 if self.tables_place.startswith(DYNAMODB) else 5.0)
+        return self.cursor_write_s or (60.0 if self.tables_location.startswith(DYNAMODB) else 5.0)
 
     @property
     def own_hosts(self) -> frozenset[str]:

@@ -144,28 +144,29 @@ class AgentKey(Record, frozen=True, kw_only=True):
 
 
 class Agent(Record, frozen=True, kw_only=True):
-    """A program of a tenant. `epoch` rises when its first key or its status changes, and is part of its tokens. `channels` are
-    those it has a subscription to, active or not, so that they are found without an index.
-
-    `public_key` is its first key, with the serial `key_serial`; `keys` are the others. `keys_version` rises with each change of
-    any.
-    """
+    """A program of a tenant."""
 
     tenant_id: TenantId
     id: AgentId
     name: str
     description: str = ""
     public_key: str
+    """The first key."""
     capabilities: tuple[str, ...] = ()
     status: AgentStatus = AgentStatus.ACTIVE
     created_at: datetime | None
     updated_at: datetime | None
     epoch: int = 0
+    """The version of its logins, part of its tokens: rises when its status or first key changes. Unrelated to `Epoch`."""
     key_serial: int = 0
+    """The serial of the first key."""
     key_added_at: datetime | None = None
     keys: tuple[AgentKey, ...] = ()
+    """The keys beside the first one."""
     keys_version: int = 0
+    """Rises with each change of any key."""
     channels: frozenset[ChannelId] = frozenset()
+    """The channels that it has a subscription to, active or not: found here without an index."""
     request_hash: str | None = None
 
 
@@ -276,7 +277,7 @@ class UserPrincipal(Record, frozen=True, kw_only=True):
 
 
 class AgentPrincipal(Record, frozen=True, kw_only=True):
-    """An authenticated agent. `epoch` is the agent's at the time of the proof; a later epoch in its record ends this principal.
+    """An authenticated agent. `epoch` is `Agent.epoch` at the time of the proof; a later one in its record ends this principal.
 
     So does the end of the key used in the proof, whose serial is `key`. `until` is that key's expiry.
     """

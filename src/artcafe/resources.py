@@ -72,8 +72,8 @@ def cannot_listen(address: Address, flag: str, exc: OSError) -> StartRefused:
 @contextlib.asynccontextmanager
 async def open_tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[Engine]:
     """Open the table engine, and close it at the end. Raises `StartRefused` where the tables cannot be used."""
-    place, endpoint, environment = settings.tables_place, settings.dynamodb_endpoint, Environment(settings.environment)
-    tables = await open_engine(place, endpoint, environment, make_missing=make_missing)
+    location, endpoint, environment = settings.tables_location, settings.dynamodb_endpoint, Environment(settings.environment)
+    tables = await open_engine(location, endpoint, environment, make_missing=make_missing)
     try:
         yield tables
     finally:

@@ -20,7 +20,7 @@ from artcafe.gateway.login_handshake import MAX_CHALLENGES
 from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.rules import fields, plans
 from artcafe.rules.plans import Limit
-from artcafe.services.shares import AT_ONCE_OF_AGENT, MOST_A_TURN
+from artcafe.services.shares import MAX_COMMANDS_PER_TURN, MAX_CONCURRENT_PER_AGENT
 from artcafe.wire import frames, replies
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
@@ -76,8 +76,8 @@ def test_limits_on_the_page_match_the_code() -> None:
         "an id, a status or a time": get_args(frames.Name)[1].max_length,
         "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
-        "commands of all active tenants started in one turn of the server's event loop": MOST_A_TURN,
-        "an agent's commands other than publishes, running at once": AT_ONCE_OF_AGENT,
+        "commands of all active tenants started in one turn of the server's event loop": MAX_COMMANDS_PER_TURN,
+        "an agent's commands other than publishes, running at once": MAX_CONCURRENT_PER_AGENT,
         "unanswered challenges of a connection": MAX_CHALLENGES,
         "connections of an agent to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.AGENT_CONNECTIONS],
         "connections of a tenant to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.CONNECTIONS],

@@ -29,13 +29,13 @@ class Sink:
         """Where reading began, if it began once."""
         return self.begins[0] if len(self.begins) == 1 else None
 
-    def begin(self, last: Seq, life: LogLineage) -> None:
+    def begin(self, last: Seq, lineage: LogLineage) -> None:
         self.begins.append(last)
-        self.lives.append(life)
+        self.lives.append(lineage)
 
-    def begun(self, life: LogLineage) -> None:
+    def record_first_epoch(self, lineage: LogLineage) -> None:
         assert self.lives.pop() == LogLineage(None)
-        self.lives.append(life)
+        self.lives.append(lineage)
 
     def take(self, found: list[StoredMessage]) -> None:
         self.got += found

@@ -120,14 +120,14 @@ async def test_damaged_snapshot_or_existing_stream_is_refused(nats: Nats) -> Non
 
 async def test_streams_are_listed_and_an_unknown_account_is_registered(nats: Nats) -> None:
     tenant = a_tenant()
-    vault = AccountConnector([nats.url], nats.accounts)
-    async with vault.connect(tenant) as connection:
+    connector = AccountConnector([nats.url], nats.accounts)
+    async with connector.connect(tenant) as connection:
         assert await snapshots.stream_names(connection) == []
         await TenantLog(connection).ensure()
         assert await snapshots.stream_names(connection) == [STREAM]
         with pytest.raises(LogRefused):
             await snapshots.save(connection, "none", lambda piece: None)
-    async with vault.connect(None) as connection:
+    async with connector.connect(None) as connection:
         assert STREAM not in await snapshots.stream_names(connection)
 
 

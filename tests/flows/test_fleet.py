@@ -110,8 +110,8 @@ async def test_each_server_shows_agents_connected_to_the_other(fleet: Fleet) -> 
 
     async with here.agent() as agent:
         await agent.set_status("busy")
-        await until_it_is(seen, lambda now: now is not None and (now.connected, now.status) == (True, "busy"))
-    await until_it_is(seen, lambda now: now is not None and not now.connected)
+        await wait_until(seen, lambda now: now is not None and (now.connected, now.status) == (True, "busy"))
+    await wait_until(seen, lambda now: now is not None and not now.connected)
 
 
 async def test_subscription_made_at_one_server_is_delivered_and_paused_at_the_other(fleet: Fleet) -> None:
@@ -234,7 +234,7 @@ async def test_agent_with_both_addresses_continues_at_the_other_server_when_one_
             await asyncio.to_thread(one.start)
 
 
-async def until_it_is(seen: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> None:
+async def wait_until(seen: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> None:
     async with asyncio.timeout(BOUND_S):
         while not wanted(await seen()):  # noqa: ASYNC110 (what is waited for is in another process)
             await asyncio.sleep(0.01)
@@ -250,4 +250,4 @@ async def until_it_raises(attempt: Callable[[], Awaitable[object]], error: type[
             return True
         return False
 
-    await until_it_is(is_refused, bool)
+    await wait_until(is_refused, bool)

@@ -23,7 +23,7 @@ from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
 from tests.fleet import Fleet, running_fleet
-from tests.flows.test_fleet import until_it_is
+from tests.flows.test_fleet import wait_until
 from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Cast, Platform
 
@@ -128,7 +128,7 @@ async def test_limits_written_into_the_row_by_an_operator_apply_at_both_servers(
                     answer = await second.next()
                     return "error" in answer and answer["error"]["code"] == "connection_limit"
 
-            await until_it_is(is_refused, bool)
+            await wait_until(is_refused, bool)
 
 
 async def test_person_at_one_server_sees_agents_connect_and_disconnect_at_the_other(fleet: Fleet) -> None:

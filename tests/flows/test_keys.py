@@ -82,9 +82,8 @@ async def test_ssh_agent_logs_in_for_the_sdk_and_for_ssh_keygen_without_the_key_
         agent = (await rest.create_agent(cast.tenant, "By ssh-agent", public.read_text())).id
     async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=public) as connected:
         assert (await connected.publish(cast.channels[0], 1)).seq is not None
-    async with open_client(
-        platform.gateway_url
-    ) as raw:  # as in the contract: given a public key, ssh-keygen asks ssh-agent for the signature
+    # As in the contract: given a public key, ssh-keygen asks ssh-agent for the signature.
+    async with open_client(platform.gateway_url) as raw:
         challenge = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=agent)
         signature = ssh_keygen.sign(public, challenge["challenge"].encode())
         assert "session_id" in await raw.ask("connect", challenge_id=challenge["challenge_id"], signature=signature)

@@ -27,16 +27,16 @@ async def presence(cast: Cast, number: int = 0) -> PresenceInfo:
     return found
 
 
-async def until_it_is(cast: Cast, wanted: Callable[[PresenceInfo], bool]) -> None:
+async def wait_for_presence(cast: Cast, wanted: Callable[[PresenceInfo], bool]) -> None:
     """Wait until the first agent's presence is as wanted."""
     async with asyncio.timeout(BOUND_S):
         while not wanted(await presence(cast)):  # noqa: ASYNC110 (what is waited for is in another process)
             await asyncio.sleep(0.01)
 
 
-async def until_it_came_back(cast: Cast, before: PresenceInfo, *, status: str | None) -> None:
+async def wait_for_return(cast: Cast, before: PresenceInfo, *, status: str | None) -> None:
     """Wait until the first agent has connected again, with this status."""
-    await until_it_is(cast, lambda now: now.connected and now.since != before.since and now.status == status)
+    await wait_for_presence(cast, lambda now: now.connected and now.since != before.since and now.status == status)
 
 
 async def test_agent_is_shown_as_connected_with_its_status_until_it_leaves(platform: Platform) -> None:
@@ -57,7 +57,7 @@ async def test_agent_is_shown_as_connected_with_its_status_until_it_leaves(platf
         assert (await presence(cast)).status is None
         with pytest.raises(Invalid, match="64"):
             await agent.set_status("x" * 65)
-    await until_it_is(cast, AWAY.__eq__)
+    await wait_for_presence(cast, AWAY.__eq__)
 
 
 async def test_agents_are_filtered_by_whether_they_are_connected(platform: Platform) -> None:
@@ -98,7 +98,7 @@ async def test_status_is_set_again_after_every_reconnect(platform: Platform) -> 
         for _ in range(3):
             before = await presence(cast)
             relay.cut()
-            await until_it_came_back(cast, before, status="busy")
+            await wait_for_return(cast, before, status="busy")
 
 
 async def test_newest_status_stays_after_a_connection_was_lost(platform: Platform) -> None:
@@ -111,7 +111,7 @@ async def test_newest_status_stays_after_a_connection_was_lost(platform: Platfor
         relay.is_deaf = True  # the answer to the next one is lost
         async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
             setting = group.create_task(agent.set_status("new"))
-            await until_it_is(cast, lambda now: now.status == "new")
+            await wait_for_presence(cast, lambda now: now.status == "new")
             relay.is_deaf = False
             relay.cut()
             await setting
@@ -128,6 +128,6 @@ async def test_removed_status_does_not_return(platform: Platform) -> None:
         await agent.set_status(None)
         before = await presence(cast)
         relay.cut()
-        await until_it_came_back(cast, before, status=None)
+        await wait_for_return(cast, before, status=None)
         await agent.subscribe(cast.channels[0])  # earlier commands on the new connection are done by now
         assert (await presence(cast)).status is None

@@ -143,7 +143,7 @@ async def test_refused_publish_names_the_reason_and_affects_no_other(home: Cast)
 
 
 @pytest.mark.parametrize(
-    ("odd", "field"),
+    ("invalid", "field"),
     [
         ({"tenant": "\ud800"}, "tenant_id"),
         ({"agent": "\ud800"}, "agent_id"),
@@ -153,31 +153,31 @@ async def test_refused_publish_names_the_reason_and_affects_no_other(home: Cast)
         ({"agent": "x" * 70_000}, "the challenge command"),
     ],
 )
-def test_invalid_login_argument_is_refused_before_anything_is_sent(home: Cast, odd: dict[str, Any], field: str) -> None:
+def test_invalid_login_argument_is_refused_before_anything_is_sent(home: Cast, invalid: dict[str, Any], field: str) -> None:
     given: dict[str, Any] = {"tenant": home.tenant, "agent": home.agents[0], "key": home.keys[0]}
     with pytest.raises((Invalid, TooLarge), match=field):
-        Agent(home.url, **(given | odd))
+        Agent(home.url, **(given | invalid))
 
 
 async def test_invalid_argument_raises_in_its_own_call_only(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
-    odds: list[tuple[Any, type[Exception]]] = [("\ud800", Invalid), ("x" * 70_000, TooLarge), (object(), TypeError)]
+    invalid_values: list[tuple[Any, type[Exception]]] = [("\ud800", Invalid), ("x" * 70_000, TooLarge), (object(), TypeError)]
     async with cast.agent() as agent, asyncio.timeout(20), asyncio.TaskGroup() as group:
         publishing = [group.create_task(agent.publish(channel, number)) for number in range(50)]
-        for odd, expected in odds:
+        for invalid, expected in invalid_values:
             for call in (
-                agent.set_status(odd),
-                agent.subscribe(odd),
-                agent.subscribe(channel, odd),
-                agent.history(odd),
-                agent.history(channel, after=odd),
-                agent.publish(odd, 1),
-                agent.publish(channel, odd),
-                agent.publish(channel, 1, key=odd),
-                agent.publish(channel, 1, headers={"a": odd}),
-                agent.publish(channel, 1, reply_to=odd),
-                anext(agent.messages(odd)),
+                agent.set_status(invalid),
+                agent.subscribe(invalid),
+                agent.subscribe(channel, invalid),
+                agent.history(invalid),
+                agent.history(channel, after=invalid),
+                agent.publish(invalid, 1),
+                agent.publish(channel, invalid),
+                agent.publish(channel, 1, key=invalid),
+                agent.publish(channel, 1, headers={"a": invalid}),
+                agent.publish(channel, 1, reply_to=invalid),
+                anext(agent.messages(invalid)),
             ):
                 with pytest.raises(expected):
                     await call
@@ -239,7 +239,7 @@ async def test_auto_ack_acknowledges_a_message_when_the_next_is_requested(home: 
 
 
 class LogQueue(logging.Handler):
-    """Sets an event when a record is logged."""
+    """Queues the text of every record."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -316,7 +316,7 @@ async def test_refused_login_raises_when_the_block_is_entered(platform: Platform
     tenant, agent, key = claims[wrong]
     with pytest.raises(BadCredentials):
         async with Agent(platform.url, tenant=tenant, agent=agent, key=key):
-            pytest.fail("nobody may come in")
+            pytest.fail("the login must be refused")
 
 
 async def disable(cast: Cast) -> None:

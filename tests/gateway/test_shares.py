@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from artcafe.model import AgentId, AgentPrincipal, TenantId
-from artcafe.services.shares import MOST_A_TURN
+from artcafe.services.shares import MAX_COMMANDS_PER_TURN
 from tests.gateway.gateway_app import GatewayApp, gateway_app
 from tests.gateway.raw_client import RawClient
 
 SOCKETS = 4
-EACH = 10 * MOST_A_TURN
+EACH = 10 * MAX_COMMANDS_PER_TURN
 
 
 def others_are_active(it: GatewayApp) -> None:
@@ -50,7 +50,7 @@ async def test_all_commands_keep_their_order_above_the_share(tmp_path: Path) -> 
         others_are_active(it)
         expected = []
         for number in range(8):
-            expected += [await raw.say("publish", channel=quiet.id, data=number) for _ in range(MOST_A_TURN)]
+            expected += [await raw.say("publish", channel=quiet.id, data=number) for _ in range(MAX_COMMANDS_PER_TURN)]
             expected.append(await raw.say("history", channel=quiet.id, limit=200))
             expected.append(await raw.say("status", status=f"at {number}"))
             await raw.ack(it.channel.id, 0)

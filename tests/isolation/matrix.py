@@ -172,11 +172,11 @@ def disposable_ids(route: str, world: TenantRecords) -> dict[str, str]:
     """Return the path parameters of a disposable record, for a route that removes it."""
     tenant, ids = world.tenant, world.ids()
     if route == f"DELETE {T}":
-        return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A disposable_ids"}).json()["id"]}
+        return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A disposable tenant"}).json()["id"]}
     if route.endswith("/members/{user_id}"):
         return ids | {"user_id": tenant.member(Role.VIEWER).get("/v1/me").json()["user_id"]}
     if route.endswith("/invitations/{invitation_id}"):
-        return ids | {"invitation_id": tenant.invite("disposable_ids@example.com")["id"]}
+        return ids | {"invitation_id": tenant.invite("disposable@example.com")["id"]}
     if route.endswith("/agents/{agent_id}"):
         return ids | {"agent_id": tenant.agent().id}
     if route.endswith("/keys/{key_id}"):

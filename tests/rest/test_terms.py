@@ -1,3 +1,5 @@
+"""Terms over REST: people must accept the current version before anything else."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -16,12 +18,12 @@ def rest_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestApp]:
         yield rest_app
 
 
-def newcomer(rest_app: RestApp, user: str) -> Caller:
+def user_without_terms(rest_app: RestApp, user: str) -> Caller:
     return rest_app.user(user, accepts=False)
 
 
 def test_other_routes_answer_403_until_the_terms_are_accepted(rest_app: RestApp) -> None:
-    ann = newcomer(rest_app, "ann@example.com")
+    ann = user_without_terms(rest_app, "ann@example.com")
     for answer in (
         ann.get("/v1/tenants"),
         ann.post("/v1/tenants", json={"name": "Acme"}),
@@ -44,7 +46,7 @@ def test_other_routes_answer_403_until_the_terms_are_accepted(rest_app: RestApp)
 
 
 def test_only_the_current_version_is_accepted_and_clients_cannot_set_fields(rest_app: RestApp) -> None:
-    ben = newcomer(rest_app, "ben@example.com")
+    ben = user_without_terms(rest_app, "ben@example.com")
     wrong = ben.post("/v1/terms/acceptances", json={"version": "2025-01"})
     assert (wrong.status_code, wrong.json()["code"]) == (409, "terms_changed")
     for more in ({"ip_address": "203.0.113.7"}, {"accepted_at": "2020-01-01T00:00:00Z"}, {"user_id": "ann@example.com"}):

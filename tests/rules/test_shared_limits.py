@@ -63,7 +63,7 @@ def test_connections_of_an_address_are_limited_across_processes(processes: list[
     for each in (first, second):
         with pytest.raises(RateLimited, match="open connections"):
             each.enter("10.0.0.1")
-    assert second.enter("10.0.0.2").counted == "10.0.0.2"
+    assert second.enter("10.0.0.2").address_key == "10.0.0.2"
 
     first.leave(entered[0])
     second.enter("10.0.0.1")

@@ -9,11 +9,11 @@ import pytest
 
 from artcafe.model import AgentId, AgentPrincipal, TenantId
 from artcafe.services.shares import (
-    AT_ONCE_OF_AGENT,
-    AT_ONCE_OF_TENANT,
-    LEAST_A_TURN,
-    MOST_A_GROUP,
-    MOST_A_TURN,
+    MAX_COMMANDS_PER_TURN,
+    MAX_CONCURRENT_PER_AGENT,
+    MAX_CONCURRENT_PER_TENANT,
+    MAX_MESSAGES_PER_GROUP,
+    MIN_COMMANDS_PER_TURN,
     Share,
     Shares,
 )
@@ -26,7 +26,7 @@ def agent(tenant: str = "ten_a", agent: str = "agt_1") -> AgentPrincipal:
 def begin_all(share: Share) -> int:
     """Begin commands while there is room, at most 1,000, and return their number."""
     begun = 0
-    while share.has_room and begun < 1000:
+    while share.can_begin and begun < 1000:
         share.begin()
         begun += 1
     return begun
@@ -49,7 +49,7 @@ async def test_tenant_that_is_active_alone_is_unlimited() -> None:
     shares = Shares()
     share = shares.of(agent())
     assert begin_all(share) == 1000
-    assert shares.most_a_group == sys.maxsize
+    assert shares.max_per_group == sys.maxsize
 
 
 @pytest.mark.parametrize("tenants", [2, 4, 100])
@@ -59,9 +59,9 @@ async def test_active_tenants_share_a_turn(tenants: int) -> None:
     for share in those:
         share.begin()
     await next_turn()
-    each = max(LEAST_A_TURN, MOST_A_TURN // tenants)
+    each = max(MIN_COMMANDS_PER_TURN, MAX_COMMANDS_PER_TURN // tenants)
     assert [begin_all(share) for share in those] == [each] * tenants
-    assert shares.most_a_group == MOST_A_GROUP
+    assert shares.max_per_group == MAX_MESSAGES_PER_GROUP
     await next_turn()
     assert begin_all(those[0]) == each
 
@@ -79,13 +79,13 @@ async def test_agents_of_a_tenant_share_its_limit_and_take_turns() -> None:
             share.wait(partial(take, name, share, left - 1))
 
     begin_all(busy)
-    assert not quiet.has_room
+    assert not quiet.can_begin
     take_busy: Callable[[], None] = partial(take, "busy", busy, 99)
     busy.wait(take_busy)
     quiet.wait(partial(take, "quiet", quiet, 0))
     await next_turn()
     assert begun[:2] == ["busy", "quiet"]
-    assert len(begun) == MOST_A_TURN // 2
+    assert len(begun) == MAX_COMMANDS_PER_TURN // 2
     while len(begun) < 101:
         await next_turn()
 
@@ -124,7 +124,7 @@ async def test_concurrent_commands_of_an_agent_and_of_a_tenant_are_limited() -> 
 
     async def work(share: Share) -> None:
         nonlocal doing
-        async with share.place():
+        async with share.slot():
             doing += 1
             most[0] = max(most[0], doing)
             await over.wait()
@@ -132,13 +132,13 @@ async def test_concurrent_commands_of_an_agent_and_of_a_tenant_are_limited() -> 
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         one = shares.of(agent())
-        for _ in range(3 * AT_ONCE_OF_AGENT):
+        for _ in range(3 * MAX_CONCURRENT_PER_AGENT):
             group.create_task(work(one))
         await next_turn(5)
-        assert doing == AT_ONCE_OF_AGENT
-        for number in range(AT_ONCE_OF_TENANT):
+        assert doing == MAX_CONCURRENT_PER_AGENT
+        for number in range(MAX_CONCURRENT_PER_TENANT):
             group.create_task(work(shares.of(agent(agent=f"agt_{number + 2}"))))
         await next_turn(5)
-        assert doing == AT_ONCE_OF_TENANT
+        assert doing == MAX_CONCURRENT_PER_TENANT
         over.set()
-    assert most[0] == AT_ONCE_OF_TENANT
+    assert most[0] == MAX_CONCURRENT_PER_TENANT

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from artcafe.tables.catalog import CHALLENGES, DELETED, TABLES, Environment, Table
+from artcafe.tables.catalog import CHALLENGES, RETIRED, TABLES, Environment, Table
 
 SEED = [
     ("artcafe-agents", "tenant_id", "id", "artcafe-agents-dev"),
@@ -41,7 +41,7 @@ def test_key_attribute_is_not_listed_twice(table: Table) -> None:
 
 
 def test_deleted_tables_match_the_older_system_and_are_unused() -> None:
-    assert {table.name for table in DELETED} == {
+    assert {table.name for table in RETIRED} == {
         "artcafe-ssh-keys",
         "artcafe-subscribers",
         "artcafe-subscriptions",
@@ -51,5 +51,5 @@ def test_deleted_tables_match_the_older_system_and_are_unused() -> None:
         "artcafe-ssh-keys-dev",
     }
     used = {table.name_in(environment) for table in TABLES for environment in Environment}
-    assert not used & {table.name for table in DELETED}
-    assert all(table.replaced_by for table in DELETED)
+    assert not used & {table.name for table in RETIRED}
+    assert all(table.replaced_by for table in RETIRED)

@@ -91,7 +91,7 @@ class PendingMessages:
 
 
 class _WriteGroup:
-    """Caught-up connections of one encoding: `direct` ones with their `descriptors`, and `others`, written to by their door."""
+    """Caught-up connections of one encoding: `direct` ones with `descriptors`, and `others`, which their transport writes to."""
 
     __slots__ = ("descriptors", "direct", "others")
 
@@ -157,7 +157,7 @@ class Feed:
         self.users = 0
         """Deliveries of this channel, members or not. The hub closes the feed without any."""
 
-    def begin(self, last: Seq, life: LogLineage) -> None:
+    def begin(self, last: Seq, lineage: LogLineage) -> None:
         """Start the feed above `last`, because the reader has opened or opened again.
 
         Earlier members are removed: the backlog reads the messages in between, or finds another log.
@@ -166,12 +166,12 @@ class Feed:
             self.leave(delivery)
             delivery.peer.feed_soon()
         self.pending = PendingMessages(self.channel, self.is_live)
-        self.flushed, self.lineage = last, life
+        self.flushed, self.lineage = last, lineage
         self.opened.set()
 
-    def begun(self, life: LogLineage) -> None:
+    def record_first_epoch(self, lineage: LogLineage) -> None:
         """Record the epoch of the tenant's log at its first message."""
-        self.lineage = life
+        self.lineage = lineage
 
     async def removed_to(self) -> Seq:
         """Return the sequence of the channel's last message removed, or about to be. Raises `Unavailable`."""

@@ -1,6 +1,6 @@
-"""One agent's deliveries on one connection of any door: begun at the cursor, resumed, acknowledged and ended.
+"""One agent's deliveries on one connection of any transport: begun at the cursor, resumed, acknowledged and ended.
 
-A door makes a `Subscriber` for each connection of an agent, passes it changes of the agent's subscriptions, and calls
+A transport makes a `Subscriber` for each connection of an agent, passes it changes of the agent's subscriptions, and calls
 `begin_next` from one task, in order with the agent's commands. People have no subscriptions: see `delivery.watcher`.
 """
 
@@ -182,7 +182,7 @@ class Subscriber:
         return bool(self._due)
 
     @property
-    def has_room(self) -> bool:
+    def can_add_left_out(self) -> bool:
         """Whether a subscription above `MAX_SUBSCRIPTIONS` could be delivered now."""
         return bool(self._left_out) and len(self._deliveries) + len(self._due) < MAX_SUBSCRIPTIONS
 
@@ -197,7 +197,7 @@ class Subscriber:
                 self._leave_out()
                 return
             try:
-                with self._begun(channel_id):
+                with self._guard_begin(channel_id):
                     await self._resume(channel_id, row)
             except ChannelNotFound:
                 pass  # The channel is being deleted, together with its subscriptions.
@@ -245,7 +245,7 @@ class Subscriber:
         channel_id = ChannelId(channel)
         if len(self._deliveries) >= MAX_SUBSCRIPTIONS and channel_id not in self._deliveries:
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
-        with self._begun(channel_id):
+        with self._guard_begin(channel_id):
             row, _ = await self._services.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
             if row.status is not SubscriptionStatus.ACTIVE:
                 raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
@@ -315,11 +315,11 @@ class Subscriber:
         try:
             tenant_log = await feed.tenant_fabric.connected_log()
             state = await tenant_log.state_for(cursor())
-            life, newest = (state.lineage, state.last_seq) if state else (start_position.LogLineage(None), 0)
+            lineage, newest = (state.lineage, state.last_seq) if state else (start_position.LogLineage(None), 0)
             last = await tenant_log.last_seq_of(channel_id) if state else 0
             removed_to = await services.hub.removed_to(tenant_id, channel_id)
-            seq, gap = start_position.resolve(start, cursor(), life, newest, removed_to)
-            delivery = Delivery(self._peer, feed, seq, life.epoch, max_unacked)
+            seq, gap = start_position.resolve(start, cursor(), lineage, newest, removed_to)
+            delivery = Delivery(self._peer, feed, seq, lineage.epoch, max_unacked)
             if 0 < last <= seq:
                 delivery.anchor, delivery.has_anchor = last, True
         finally:
@@ -330,8 +330,8 @@ class Subscriber:
         if gap is not None:
             # An ack of the position where delivery continues acknowledges the gap, and moves the cursor over it.
             delivery.acked = min(gap.from_, seq) - 1
-            self._peer.send_gap(channel_id, gap, life.epoch)
-        return Opened(life.epoch, seq, last, gap)
+            self._peer.send_gap(channel_id, gap, lineage.epoch)
+        return Opened(lineage.epoch, seq, last, gap)
 
     async def _begin_live(self, channel_id: ChannelId) -> Opened:
         """Add a delivery of a channel without stored messages. After the return, every message is delivered."""
@@ -345,7 +345,7 @@ class Subscriber:
         return _LIVE
 
     @contextlib.contextmanager
-    def _begun(self, channel_id: ChannelId) -> Iterator[None]:
+    def _guard_begin(self, channel_id: ChannelId) -> Iterator[None]:
         """Surround the beginning of a delivery, and end the delivery if its subscription was revoked meanwhile."""
         self._beginning, self._is_revoked = channel_id, False
         try:

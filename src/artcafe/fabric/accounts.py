@@ -33,7 +33,7 @@ SECRET_BYTES = 32
 """The shortest accepted secret: every identity is only as hard to guess as the secret."""
 
 STREAMS_PER_ACCOUNT = 4
-"""A tenant has one stream (decision 2). The rest is for the stream created beside it by a restore."""
+"""A tenant has one stream (design, decision 2). The rest is for the stream created beside it by a restore."""
 
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 _UNLIMITED = -1

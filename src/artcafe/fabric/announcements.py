@@ -2,7 +2,7 @@
 
 Announcements are sent at most once. Each server numbers its changes and repeats its number every second, so that the others
 detect a possible loss: a gap in the numbers, a silent server, a lost connection. They read the tables then
-(`services.version_watch`, decision 30).
+(`services.version_watch`, decision record 30).
 """
 
 from __future__ import annotations

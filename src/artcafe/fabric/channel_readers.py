@@ -42,7 +42,7 @@ class ChannelSink(Protocol):
         log, and with it `lineage`, is another one. Look in the log for the messages in between.
         """
 
-    def begun(self, lineage: LogLineage) -> None:
+    def record_first_epoch(self, lineage: LogLineage) -> None:
         """Note the lineage of a log created since `begin`."""
 
     def take(self, found: list[StoredMessage]) -> None:
@@ -109,7 +109,7 @@ class ChannelReader:
             raise unreachable()
         if self.lineage.epoch is None:
             self.lineage = state.lineage
-            self._sink.begun(state.lineage)
+            self._sink.record_first_epoch(state.lineage)
         if self.lineage.epoch != state.epoch:
             log.info("channel_reader.another_log", channel=self.channel, epoch=state.epoch)
             self._begin(await self._log.last_seq_of(self.channel), state.lineage)

@@ -27,7 +27,7 @@ from artcafe.gateway.client_socket import LIMITS, ClientSocket
 from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
 from artcafe.observe.logs import log
 from artcafe.rules import ids
-from artcafe.services.history import place
+from artcafe.services.history import parse_position
 from artcafe.wire import envelopes, frames, replies
 
 RETRY_S: Final = 0.5
@@ -170,8 +170,8 @@ class AgentSession:
             self._socket.send(replies.error(exc))
 
     async def _history(self, id: int, wanted: frames.History) -> bytes:
-        after = None if wanted.after is None else place(str(wanted.after), "after")
-        before = None if wanted.before is None else place(str(wanted.before), "before")
+        after = None if wanted.after is None else parse_position(str(wanted.after), "after")
+        before = None if wanted.before is None else parse_position(str(wanted.before), "before")
         past = await self._services.history.page(self.principal, wanted.channel, after, before, wanted.limit)
         messages = (envelopes.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
         return replies.history_reply(id, messages, past.gap, past.has_more, past.epoch)
@@ -229,7 +229,7 @@ class AgentSession:
         self._begin_soon()
 
     def _begin_soon(self) -> None:
-        if self.subscriber.has_room:
+        if self.subscriber.can_add_left_out:
             self.begin_subscriptions()
         elif self.subscriber.is_due and not self._is_over:
             self._worker.wake()

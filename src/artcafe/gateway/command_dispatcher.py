@@ -131,7 +131,7 @@ class CommandDispatcher:
                 share.begin()
                 self._next()
         else:
-            async with share.place():
+            async with share.slot():
                 await self._take_turn(share)
                 await self._do(*self._next())
 
@@ -146,7 +146,7 @@ class CommandDispatcher:
 
     async def _take_turn(self, share: Share) -> None:
         """Wait for `Share.turn`. The socket is not read meanwhile: further commands would only wait here."""
-        holds = 0 if share.has_room else 1
+        holds = 0 if share.can_begin else 1
         self._socket.adjust_holds(+holds)
         try:
             await share.turn()

@@ -57,7 +57,7 @@ class ConnectionEvents(Protocol):
     def on_authenticated(self, connection: Connection) -> None:
         """A `connect` has succeeded: the first, or a further one to renew it."""
 
-    def on_stalled(self, connection: Connection, is_stalled: bool) -> None:
+    def on_paused(self, connection: Connection, is_paused: bool) -> None:
         """The peer has stopped or resumed reading."""
 
     def on_closing(self, connection: Connection) -> None:
@@ -251,8 +251,8 @@ class Connection(WSListener):
 
     def _update_reading(self) -> None:
         divisor = 1 if self.is_reading else 2
-        has_room = self._in_flight <= MAX_IN_FLIGHT // divisor and self._in_flight_bytes <= MAX_IN_FLIGHT_BYTES // divisor
-        must_read = self.is_closed or (has_room and not self.is_paused and not self._holds)
+        has_capacity = self._in_flight <= MAX_IN_FLIGHT // divisor and self._in_flight_bytes <= MAX_IN_FLIGHT_BYTES // divisor
+        must_read = self.is_closed or (has_capacity and not self.is_paused and not self._holds)
         if must_read is not self.is_reading:
             self.is_reading = must_read
             if must_read:
@@ -307,10 +307,10 @@ class Connection(WSListener):
             self.pause()
 
     def pause(self) -> None:
-        """Take the deliveries out of their feeds, with their positions, until the peer has read the buffered bytes."""
+        """Take a slow reader's deliveries out of their feeds, with their positions, until it has read the buffered bytes."""
         self.is_paused = True
         self._update_reading()  # else a peer with many commands and no reads would fill our memory with replies
-        self._events.on_stalled(self, True)
+        self._events.on_paused(self, True)
         for delivery in self.deliveries.values():
             delivery.feed.leave(delivery)
 
@@ -319,7 +319,7 @@ class Connection(WSListener):
         self.is_paused = False
         self.has_answered = True  # reading is a sign of life, and its pong may wait in the unread socket
         self._update_reading()
-        self._events.on_stalled(self, False)
+        self._events.on_paused(self, False)
         self.dispatcher.on_writable()
 
     def feed_soon(self) -> None:

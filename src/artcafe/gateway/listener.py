@@ -76,7 +76,7 @@ class Gateway:
         """Authenticated sockets by the second of their ping, of `PING_S`: a sweep visits one slot, not all sockets."""
         self._current_slot = 0
         self._with_expiry: set[Connection] = set()
-        self._stalled: dict[Connection, tuple[float, int]] = {}
+        self._slow_readers: dict[Connection, tuple[float, int]] = {}
         """Sockets with a peer that is not reading: the time of its last read, and the number of bytes waiting then."""
         self._closing: dict[Connection, float] = {}
         self.access_updates = AccessUpdates(services, apply_interval_s)
@@ -168,9 +168,9 @@ class Gateway:
         """Count a connection from this address. Raises RateLimited or Overloaded."""
         return self._open_connections.enter(peer)
 
-    def linger(self) -> bool:
+    def try_linger(self) -> bool:
         """Return whether a refused connection may stay open until its peer has read the refusal."""
-        return self._open_connections.linger()
+        return self._open_connections.try_linger()
 
     def stop_lingering(self) -> None:
         """Count a lingering connection less."""
@@ -236,12 +236,12 @@ class Gateway:
         if session.token_until is not None:
             self._with_expiry.add(connection)
 
-    def on_stalled(self, connection: Connection, is_stalled: bool) -> None:
+    def on_paused(self, connection: Connection, is_paused: bool) -> None:
         """Start or end the deadline of a slow reader."""
-        if is_stalled:
-            self._stalled[connection] = (time.monotonic(), connection.waiting_bytes())
+        if is_paused:
+            self._slow_readers[connection] = (time.monotonic(), connection.waiting_bytes())
         else:
-            self._stalled.pop(connection, None)
+            self._slow_readers.pop(connection, None)
 
     def on_closing(self, connection: Connection) -> None:
         """Start the deadline of the reply to a close frame."""
@@ -251,7 +251,7 @@ class Gateway:
         """Forget the socket, and write its agent's acknowledged cursors."""
         self._closed.set()
         self._open_connections.leave(connection.counted)
-        for known in (self._unauthenticated, self._stalled, self._closing):
+        for known in (self._unauthenticated, self._slow_readers, self._closing):
             known.pop(connection, None)
         for slot in (self._with_expiry, *self._slots):
             slot.discard(connection)
@@ -281,15 +281,15 @@ class Gateway:
                 self._close(connection, CredentialsExpired())
 
     def _close_stalled(self, now: float) -> None:
-        for connection, (since, waiting) in list(self._stalled.items()):
+        for connection, (since, waiting) in list(self._slow_readers.items()):
             with self.supervisor.contain():
                 waits = connection.waiting_bytes()
                 if waits < waiting:
-                    self._stalled[connection] = (now, waits)
+                    self._slow_readers[connection] = (now, waits)
                 elif now - since > self._stall_s:
                     connection.close(SlowConsumer())
                 else:
-                    self._stalled[connection] = (since, waits)
+                    self._slow_readers[connection] = (since, waits)
 
     def _abort_unanswered(self, now: float) -> None:
         for connection, since in list(self._closing.items()):

@@ -27,7 +27,7 @@ class LoginHandshake:
         self._challenges: dict[str, LoginChallenge] = {}
 
     def issue_challenge(self, claim: frames.Challenge) -> replies.ChallengeReply:
-        """Return a challenge for the claimed agent. Raises `BadCommand` for more than `MAX_CHALLENGES`."""
+        """Return a challenge for the claimed agent. Raises `BadCommand` for more than `MAX_CHALLENGES`, and `RateLimited`."""
         now = self._clock()
         self._challenges = {id: each for id, each in self._challenges.items() if now < each.expires_at}
         if len(self._challenges) >= MAX_CHALLENGES:
@@ -39,8 +39,8 @@ class LoginHandshake:
     async def authenticate(self, connect: frames.Connect) -> tuple[Principal, datetime | None]:
         """Return the agent or person of a token or signature, and the expiry of the token or signing key, if any.
 
-        A challenge is used up by its first answer. Raises `BadCredentials`, `Unauthenticated`, `NotAMember`,
-        `CredentialsExpired`, `Revoked` or `Unavailable`.
+        Fails closed. A challenge is used up by its first answer. Raises `BadCredentials`, `Unauthenticated`, `NotAMember`,
+        `CredentialsExpired`, `Revoked`, `TenantSuspended`, `TermsRequired` or `Unavailable`.
         """
         if connect.access_token is not None and connect.challenge_id is None and connect.signature is None:
             return await self._authentication.open_session(connect.access_token, connect.tenant_id)

@@ -36,7 +36,7 @@ class HandshakeEvents(Protocol):
         """Count a connection from this address. Raises RateLimited or Overloaded."""
         ...
 
-    def linger(self) -> bool:
+    def try_linger(self) -> bool:
         """Return whether a refused connection may stay open until its peer has read the refusal."""
         ...
 
@@ -97,7 +97,7 @@ class OpeningHandshake(asyncio.Protocol):
         try:
             self._counted = self._events.count_connection(self._peer)
         except ArtcafeError as error:
-            self._is_lingering = self._events.linger()
+            self._is_lingering = self._events.try_linger()
             self._refuse(refusal(error))
             if not self._is_lingering:
                 self._transport.close()

@@ -40,7 +40,7 @@ class UserSession:
     # --- the connection's life ---------------------------------------------------------------------------------------
 
     def renew(self, principal: Principal, _max_unacked: int | None) -> None:
-        """Take the principal of a further `connect`: the same person, with the same or another role."""
+        """Replace the principal after another `connect`: the same person, with the same or another role."""
         assert isinstance(principal, UserPrincipal), "a connection belongs to one principal"
         self.principal = principal
 
@@ -63,7 +63,7 @@ class UserSession:
         self._socket.close(reason)
 
     def end(self) -> None:
-        """Show nothing more, because the socket is closed. May be repeated."""
+        """Stop watching: the socket is closed. May be repeated."""
         self._is_over = True
         if self._presence is not None:
             self._presence.stop()
@@ -79,7 +79,7 @@ class UserSession:
     async def handle(self, id: int, kind: str, body: frames.Body, _size: int) -> None:
         """Do a command and send its reply. Raises its error reply: Forbidden for a command of agents."""
         match body:
-            case frames.Unwatch():
+            case frames.Unwatch():  # before Watch, its base class
                 self._unwatch(body)
                 self._socket.send(replies.reply(id, kind, replies.UnwatchReply(body.channel, body.presence)))
             case frames.Watch():
@@ -143,9 +143,9 @@ class UserSession:
 
 
 def _for_agents(kind: str) -> Forbidden:
-    return Forbidden(f"{kind} here, which is for agents: a person watches, and does the rest over REST", "a person")
+    return Forbidden(f"{kind} on the gateway, only watch: use REST for the rest", "a person")
 
 
 def _check_one(body: frames.Watch) -> None:
     if (body.channel is not None) is body.presence:
-        raise BadCommand('name what is meant, either {"channel":"chn_…"} or {"presence":true}')
+        raise BadCommand('give exactly one of {"channel":"chn_…"} and {"presence":true}')

@@ -1,7 +1,7 @@
 """Defects left by an older system in a tenant's rows, and the writes to fix them. Pure: rows in, findings out.
 
 `repair` reads the rows and commits the fixes. A fix never grants a new right, and never removes an identifiable agent, channel or
-subscription (decision 17).
+subscription (decision record 17).
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pydantic import Field, computed_field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Items, json_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import Items, json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -103,16 +103,16 @@ class AgentPage(ResponseModel):
     next_cursor: str | None
 
 
-def shown_to(principal: model.Principal, agent: model.Agent, view: View | None) -> AgentResponse | AgentCardResponse:
+def to_response_for(principal: model.Principal, agent: model.Agent, view: View | None) -> AgentResponse | AgentCardResponse:
     """Return the complete agent for members, a card for agents."""
     return _shown(AgentCardResponse if isinstance(principal, model.AgentPrincipal) else AgentResponse, agent, view)
 
 
 def _shown(kind: type[Card], agent: model.Agent, view: View | None) -> Card:
-    shown = kind.model_validate(agent)
+    response = kind.model_validate(agent)
     if view is not None:
-        shown.presence = PresenceResponse.model_validate(view.of(agent.id))
-    return shown
+        response.presence = PresenceResponse.model_validate(view.of(agent.id))
+    return response
 
 
 def _is_connected(view: View | None, wanted: bool | None) -> Callable[[model.Agent], bool]:
@@ -125,15 +125,17 @@ def _is_connected(view: View | None, wanted: bool | None) -> Callable[[model.Age
 
 
 @router.get("", summary="List agents", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
-async def list_agents(request: Request, parts: Parts, principal: InTenant, query: Annotated[AgentQuery, Query()]) -> AgentPage:
+async def list_agents(
+    request: Request, services: ServicesDep, principal: InTenant, query: Annotated[AgentQuery, Query()]
+) -> AgentPage:
     """List the agents of the tenant. For members, and for agents, which can find others by capability and presence."""
     listing = Listing.of(request, principal.tenant_id, query)
-    view = None if query.connected is None else await parts.presence.view(principal.tenant_id)
+    view = None if query.connected is None else await services.presence.view(principal.tenant_id)
     only = _is_connected(view, query.connected)
-    page = await parts.agents.list(principal, listing.request, status=query.status, capability=query.capability, only=only)
+    page = await services.agents.list(principal, listing.request, status=query.status, capability=query.capability, only=only)
     if view is None and page.items:  # Without agents, presence is not read: that would open a connection to NATS.
-        view = await parts.presence.view(principal.tenant_id)
-    return AgentPage(items=[shown_to(principal, each, view) for each in page.items], next_cursor=listing.next_cursor(page))
+        view = await services.presence.view(principal.tenant_id)
+    return AgentPage(items=[to_response_for(principal, each, view) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
 @router.post(
@@ -141,17 +143,17 @@ async def list_agents(request: Request, parts: Parts, principal: InTenant, query
     status_code=201,
     summary="Register an agent",
     responses=problems.responses(*problems.IN_TENANT, *KEYS, errors.LimitReached, *problems.POST),
-    openapi_extra=takes(NewAgent),
+    openapi_extra=request_schema(NewAgent),
 )
 async def create_agent(
     response: Response,
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     body: Annotated[NewAgent, Depends(json_body(NewAgent))],
     key: IdempotencyKey = None,
 ) -> AgentResponse:
     """Register an agent with its public key. The private key stays with the agent."""
-    agent = await parts.agents.create(
+    agent = await services.agents.create(
         principal,
         name=body.name,
         public_key=body.public_key,
@@ -160,28 +162,28 @@ async def create_agent(
         idempotency_key=key,
     )
     response.headers["Location"] = tenant_path(agent.tenant_id, "agents", agent.id)
-    return _shown(AgentResponse, agent, await parts.presence.view(principal.tenant_id))
+    return _shown(AgentResponse, agent, await services.presence.view(principal.tenant_id))
 
 
 @router.get("/{agent_id}", summary="Read an agent", responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound))
-async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> AgentResponse | AgentCardResponse:
+async def read_agent(services: ServicesDep, principal: InTenant, agent_id: AgentPath) -> AgentResponse | AgentCardResponse:
     """Return the complete agent for members, a card for agents."""
-    agent = await parts.agents.get(principal, agent_id)
-    return shown_to(principal, agent, await parts.presence.view(principal.tenant_id))
+    agent = await services.agents.get(principal, agent_id)
+    return to_response_for(principal, agent, await services.presence.view(principal.tenant_id))
 
 
 @router.patch(
     "/{agent_id}",
     summary="Change an agent",
     responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *KEYS, *problems.BODY),
-    openapi_extra=takes(AgentChange),
+    openapi_extra=request_schema(AgentChange),
 )
 async def change_agent(
-    parts: Parts, principal: InTenant, agent_id: AgentPath, body: Annotated[AgentChange, Depends(json_body(AgentChange))]
+    services: ServicesDep, principal: InTenant, agent_id: AgentPath, body: Annotated[AgentChange, Depends(json_body(AgentChange))]
 ) -> AgentResponse:
     """Change the given fields. A new status or key ends the agent's tokens and connections on every server within seconds."""
-    agent = await parts.agents.update(principal, agent_id, **body.given())
-    return _shown(AgentResponse, agent, await parts.presence.view(principal.tenant_id))
+    agent = await services.agents.update(principal, agent_id, **body.given())
+    return _shown(AgentResponse, agent, await services.presence.view(principal.tenant_id))
 
 
 @router.delete(
@@ -190,6 +192,6 @@ async def change_agent(
     summary="Delete an agent",
     responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound),
 )
-async def delete_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> None:
+async def delete_agent(services: ServicesDep, principal: InTenant, agent_id: AgentPath) -> None:
     """Delete the agent and its subscriptions, and end its tokens and connections."""
-    await parts.agents.delete(principal, agent_id)
+    await services.agents.delete(principal, agent_id)

@@ -12,7 +12,7 @@ from pydantic import Field
 from artcafe import model
 from artcafe.errors import Invalid
 from artcafe.rest import problems
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import Listing, PageQuery, Time
 from artcafe.rest.principal import InTenant
 from artcafe.rest.schemas import ResponseModel
@@ -83,7 +83,9 @@ class AuditPage(ResponseModel):
     summary="List the audit",
     responses=problems.responses(*problems.IN_TENANT, *problems.LIST),
 )
-async def list_audit(request: Request, parts: Parts, principal: InTenant, query: Annotated[AuditQuery, Query()]) -> AuditPage:
+async def list_audit(
+    request: Request, services: ServicesDep, principal: InTenant, query: Annotated[AuditQuery, Query()]
+) -> AuditPage:
     """List logins, failed logins, refused attempts, and changes of access. For owners and admins.
 
     Entries about deleted records remain.
@@ -91,7 +93,7 @@ async def list_audit(request: Request, parts: Parts, principal: InTenant, query:
     Filters are applied while reading, so a page can have fewer entries than `limit`, even none, and still a `next_cursor`.
     """
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.audit.page(principal, listing.request, query.wanted(), oldest_first=query.order is Order.OLDEST)
+    page = await services.audit.page(principal, listing.request, query.wanted(), oldest_first=query.order is Order.OLDEST)
     items = [DigestedEntry(digest=line.digest, **EntryResponse.model_validate(line.entry).model_dump()) for line in page.items]
     return AuditPage(items=items, next_cursor=listing.next_cursor(page))
 

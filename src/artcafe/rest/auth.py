@@ -9,8 +9,8 @@ from pydantic import Field
 
 from artcafe.errors import BadCredentials
 from artcafe.rest import problems
-from artcafe.rest.bodies import SMALL_BODY_BYTES, json_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import SMALL_BODY_BYTES, json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.direct import DirectRoute
 from artcafe.rest.paging import Time
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -71,13 +71,15 @@ LoginKey = Annotated[
     status_code=201,
     summary="Begin an agent's login",
     responses=problems.responses(*problems.BODY),
-    openapi_extra=takes(NewChallenge),
+    openapi_extra=request_schema(NewChallenge),
 )
 async def create_challenge(
-    parts: Parts, body: Annotated[NewChallenge, Depends(json_body(NewChallenge, SMALL_BODY_BYTES))], _key: LoginKey = None
+    services: ServicesDep,
+    body: Annotated[NewChallenge, Depends(json_body(NewChallenge, SMALL_BODY_BYTES))],
+    _key: LoginKey = None,
 ) -> ChallengeResponse:
     """Return a challenge. The response for an unknown agent has the same form."""
-    posed = await parts.login.begin(body.tenant_id, body.agent_id)
+    posed = await services.login.begin(body.tenant_id, body.agent_id)
     return ChallengeResponse(challenge_id=posed.id, challenge=posed.text, expires_at=posed.expires_at)
 
 
@@ -86,13 +88,13 @@ async def create_challenge(
     status_code=200,
     summary="Finish an agent's login",
     responses=problems.responses(BadCredentials, *problems.BODY),
-    openapi_extra=takes(NewToken),
+    openapi_extra=request_schema(NewToken),
 )
 async def create_token(
-    parts: Parts, body: Annotated[NewToken, Depends(json_body(NewToken, SMALL_BODY_BYTES))], _key: LoginKey = None
+    services: ServicesDep, body: Annotated[NewToken, Depends(json_body(NewToken, SMALL_BODY_BYTES))], _key: LoginKey = None
 ) -> TokenResponse:
     """Exchange a signed challenge for an access token. An attempt uses up the challenge, and all failures are answered alike."""
-    token, expires_in_s = await parts.login.redeem(body.challenge_id, body.signature)
+    token, expires_in_s = await services.login.redeem(body.challenge_id, body.signature)
     return TokenResponse(access_token=token, expires_in=expires_in_s)
 
 

@@ -162,7 +162,7 @@ def optional_body(model: type[B]) -> Callable[[Request], Awaitable[B]]:
     return read
 
 
-def takes(model: type[RequestModel], *, required: bool = True) -> dict[str, Any]:
+def request_schema(model: type[RequestModel], *, required: bool = True) -> dict[str, Any]:
     """Return `openapi_extra=` for a route with `json_body`, or with `optional_body` if not `required`."""
     return shown_as(model.model_json_schema(ref_template=REF), required=required)
 

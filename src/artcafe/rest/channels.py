@@ -9,8 +9,8 @@ from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import json_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -70,10 +70,12 @@ class ChannelPage(ResponseModel):
 
 
 @router.get("", summary="List channels", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
-async def list_channels(request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]) -> ChannelPage:
+async def list_channels(
+    request: Request, services: ServicesDep, principal: InTenant, query: Annotated[PageQuery, Query()]
+) -> ChannelPage:
     """List the channels of the tenant. For members."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.channels.list(principal, listing.request)
+    page = await services.channels.list(principal, listing.request)
     return ChannelPage(items=[ChannelResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
@@ -82,17 +84,17 @@ async def list_channels(request: Request, parts: Parts, principal: InTenant, que
     status_code=201,
     summary="Create a channel",
     responses=problems.responses(*problems.IN_TENANT, errors.LimitReached, *problems.POST),
-    openapi_extra=takes(NewChannel),
+    openapi_extra=request_schema(NewChannel),
 )
 async def create_channel(
     response: Response,
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     body: Annotated[NewChannel, Depends(json_body(NewChannel))],
     key: IdempotencyKey = None,
 ) -> ChannelResponse:
     """Create a channel without messages and subscriptions."""
-    channel = await parts.channels.create(
+    channel = await services.channels.create(
         principal,
         name=body.name,
         description=body.description,
@@ -106,22 +108,25 @@ async def create_channel(
 
 
 @router.get("/{channel_id}", summary="Read a channel", responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound))
-async def read_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> ChannelResponse:
+async def read_channel(services: ServicesDep, principal: InTenant, channel_id: ChannelPath) -> ChannelResponse:
     """Return the channel. For members."""
-    return ChannelResponse.model_validate(await parts.channels.get(principal, channel_id))
+    return ChannelResponse.model_validate(await services.channels.get(principal, channel_id))
 
 
 @router.patch(
     "/{channel_id}",
     summary="Change a channel",
     responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.BODY),
-    openapi_extra=takes(ChannelChange),
+    openapi_extra=request_schema(ChannelChange),
 )
 async def change_channel(
-    parts: Parts, principal: InTenant, channel_id: ChannelPath, body: Annotated[ChannelChange, Depends(json_body(ChannelChange))]
+    services: ServicesDep,
+    principal: InTenant,
+    channel_id: ChannelPath,
+    body: Annotated[ChannelChange, Depends(json_body(ChannelChange))],
 ) -> ChannelResponse:
     """Change the given fields. Messages and subscriptions stay unchanged."""
-    return ChannelResponse.model_validate(await parts.channels.update(principal, channel_id, **body.given()))
+    return ChannelResponse.model_validate(await services.channels.update(principal, channel_id, **body.given()))
 
 
 @router.delete(
@@ -130,6 +135,6 @@ async def change_channel(
     summary="Delete a channel",
     responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound),
 )
-async def delete_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> None:
+async def delete_channel(services: ServicesDep, principal: InTenant, channel_id: ChannelPath) -> None:
     """Delete the channel with its subscriptions and messages."""
-    await parts.channels.delete(principal, channel_id)
+    await services.channels.delete(principal, channel_id)

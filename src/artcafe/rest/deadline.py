@@ -113,7 +113,7 @@ class DeadlineProtocol(H11Protocol):
 
     def _linger(self) -> None:
         """Close the connection after the peer had time to read the response, or at once if too many connections linger."""
-        self._is_lingering = self._connections.linger()
+        self._is_lingering = self._connections.try_linger()
         if not self._is_lingering:
             self.transport.close()
             return

@@ -15,7 +15,7 @@ from artcafe.rules.throttle import Buckets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestSettings:
-    """RestSettings of the HTTP API."""
+    """Settings of the HTTP API."""
 
     version: str
     gateway_url: str
@@ -46,9 +46,9 @@ def settings_of(request: Request) -> RestSettings:
     return cast(RestSettings, request.app.state.settings)  # As above.
 
 
-async def _parts(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     # A coroutine: FastAPI would send a plain function through its thread pool.
     return services_of(request)
 
 
-Parts = Annotated[Services, Depends(_parts)]
+ServicesDep = Annotated[Services, Depends(_services)]

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from artcafe.errors import Unavailable
 from artcafe.rest import problems
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.schemas import ResponseModel
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -38,12 +38,12 @@ async def read_live() -> LiveResponse:
 
 
 @router.get("/ready", summary="Check readiness", response_model=ReadyResponse, responses=problems.responses(Unavailable))
-async def read_ready(request: Request, parts: Parts) -> Response | ReadyResponse:
+async def read_ready(request: Request, services: ServicesDep) -> Response | ReadyResponse:
     """Check what agents need, at most once a second: store a message in NATS, write a row, and read every table.
 
     If a dependency is down, the response is 503, and the problem has a field with the state of each dependency.
     """
-    states = await parts.readiness.states()
+    states = await services.readiness.states()
     down = [name for name, state in states.items() if state != OK]
     if down:
         return problems.answer(Unavailable(", ".join(down)), request.state.request_id, states)

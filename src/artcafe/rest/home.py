@@ -7,7 +7,7 @@ from pydantic import Field
 
 from artcafe.model import AgentPrincipal, Role, UserId
 from artcafe.rest import problems
-from artcafe.rest.dependencies import Parts, settings_of
+from artcafe.rest.dependencies import ServicesDep, settings_of
 from artcafe.rest.paging import Time
 from artcafe.rest.principal import AnyCaller
 from artcafe.rest.schemas import ResponseModel
@@ -71,7 +71,7 @@ class MyAgent(ResponseModel):
 
 
 @router.get("/v1", summary="Read the service's addresses", responses=problems.responses())
-async def read_home(request: Request, parts: Parts) -> HomeResponse:
+async def read_home(request: Request, services: ServicesDep) -> HomeResponse:
     """Return the addresses and settings of the service. No token is required."""
     return HomeResponse(
         name="artcafe",
@@ -79,21 +79,21 @@ async def read_home(request: Request, parts: Parts) -> HomeResponse:
         gateway_url=settings_of(request).gateway_url,
         subprotocol=SUBPROTOCOL,
         issuer=settings_of(request).issuer,
-        terms_version=None if parts.terms.current is None else parts.terms.current.version,
+        terms_version=None if services.terms.current is None else services.terms.current.version,
         openapi="/openapi.json",
         asyncapi="/asyncapi.json",
-        time=parts.clock(),
+        time=services.clock(),
     )
 
 
 @router.get("/v1/me", summary="Read the current caller", responses=problems.responses(*problems.BEARER))
-async def read_me(parts: Parts, who: AnyCaller) -> MeResponse | MyAgent:
+async def read_me(services: ServicesDep, who: AnyCaller) -> MeResponse | MyAgent:
     """Return a user's tenants with roles, or an agent's id and tenant."""
     if isinstance(who, AgentPrincipal):
         return MyAgent(agent_id=who.agent_id, tenant_id=who.tenant_id)
-    terms = await parts.terms.outstanding(who)
+    terms = await services.terms.outstanding(who)
     outstanding = None if terms is None else OutstandingTermsResponse(version=terms.version, grace_until=terms.grace_until)
-    return MeResponse(user_id=who, tenants=await _tenants_of(parts.tenants, who), terms_outstanding=outstanding)
+    return MeResponse(user_id=who, tenants=await _tenants_of(services.tenants, who), terms_outstanding=outstanding)
 
 
 async def _tenants_of(tenants: Tenants, user: UserId) -> list[MyTenant]:

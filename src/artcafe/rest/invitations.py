@@ -12,8 +12,8 @@ from artcafe import errors, model
 from artcafe.assembly import Services
 from artcafe.errors import AddressUnproven, Unauthenticated
 from artcafe.rest import problems, tenants
-from artcafe.rest.bodies import json_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import InTenant, NeedlessKey, Person, bearer
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -69,11 +69,11 @@ class AcceptanceBody(RequestModel):
     responses=problems.responses(*problems.IN_TENANT, *problems.LIST),
 )
 async def list_invitations(
-    request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]
+    request: Request, services: ServicesDep, principal: InTenant, query: Annotated[PageQuery, Query()]
 ) -> InvitationPage:
     """List the open invitations. For owners and admins."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.invitations.list(principal, listing.request)
+    page = await services.invitations.list(principal, listing.request)
     items = [InvitationResponse.model_validate(each) for each in page.items]
     return InvitationPage(items=items, next_cursor=listing.next_cursor(page))
 
@@ -84,9 +84,9 @@ async def list_invitations(
     summary="Revoke an invitation",
     responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.InvitationNotFound),
 )
-async def revoke_invitation(parts: Parts, principal: InTenant, invitation_id: InvitationPath) -> None:
+async def revoke_invitation(services: ServicesDep, principal: InTenant, invitation_id: InvitationPath) -> None:
     """Revoke the invitation: its token becomes invalid. For owners and admins."""
-    await parts.invitations.revoke(principal, invitation_id)
+    await services.invitations.revoke(principal, invitation_id)
 
 
 @router.post(
@@ -103,10 +103,10 @@ async def revoke_invitation(parts: Parts, principal: InTenant, invitation_id: In
         errors.Conflict,
         *problems.BODY,
     ),
-    openapi_extra=takes(AcceptanceBody),
+    openapi_extra=request_schema(AcceptanceBody),
 )
 async def accept_invitation(
-    parts: Parts,
+    services: ServicesDep,
     user: Person,
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)],
     body: Annotated[AcceptanceBody, Depends(json_body(AcceptanceBody))],
@@ -116,15 +116,15 @@ async def accept_invitation(
 
     The request may be repeated: the member who accepted the invitation gets the same response again.
     """
-    address = await _proven_address(parts, user, body.id_token or credentials.credentials)
-    tenant, member = await parts.invitations.accept(user, address, body.token)
-    return tenants.shown(tenant, member.role)
+    address = await _proven_address(services, user, body.id_token or credentials.credentials)
+    tenant, member = await services.invitations.accept(user, address, body.token)
+    return tenants.to_response(tenant, member.role)
 
 
-async def _proven_address(parts: Services, user: model.UserId, id_token: str) -> str:
+async def _proven_address(services: Services, user: model.UserId, id_token: str) -> str:
     """Return the caller's verified address from their own ID token. Raises AddressUnproven; fails closed."""
     try:
-        address = await parts.identity.verify_id_token(id_token, parts.clock())
+        address = await services.identity.verify_id_token(id_token, services.clock())
     except (Unauthenticated, errors.CredentialsExpired) as exc:
         raise AddressUnproven("send your identity provider's ID token, a current one, as id_token (--id-token)") from exc
     if address.user_id != user:

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import agents, problems
-from artcafe.rest.bodies import json_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -80,11 +80,11 @@ def _shown(found: tuple[model.Agent, model.AgentKey]) -> KeyResponse:
     "", summary="List an agent's keys", responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *problems.LIST)
 )
 async def list_keys(
-    request: Request, parts: Parts, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
+    request: Request, services: ServicesDep, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
 ) -> KeyPage:
     """List the agent's first key and up to five more."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.keys.list(principal, agent_id, listing.request)
+    page = await services.keys.list(principal, agent_id, listing.request)
     return KeyPage(items=[_shown(each) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
@@ -93,11 +93,11 @@ async def list_keys(
     status_code=201,
     summary="Add a key to an agent",
     responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *agents.KEYS, errors.KeyLimit, *problems.POST),
-    openapi_extra=takes(NewKey),
+    openapi_extra=request_schema(NewKey),
 )
 async def add_key(
     response: Response,
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     agent_id: AgentPath,
     body: Annotated[NewKey, Depends(json_body(NewKey))],
@@ -107,25 +107,27 @@ async def add_key(
     not_after = body.not_after
     if not_after is not None and not_after.tzinfo is None:
         raise errors.Invalid("not_after", "must have a time zone, such as 2026-12-24T00:00:00Z")
-    made = _shown(await parts.keys.add(principal, agent_id, public_key=body.public_key, not_after=not_after, idempotency_key=key))
+    made = _shown(
+        await services.keys.add(principal, agent_id, public_key=body.public_key, not_after=not_after, idempotency_key=key)
+    )
     response.headers["Location"] = tenant_path(principal.tenant_id, "agents", made.agent_id, "keys", made.id)
     return made
 
 
 @router.get("/{key_id}", summary="Read an agent's key", responses=problems.responses(*problems.IN_TENANT, *FOUND))
-async def read_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> KeyResponse:
+async def read_key(services: ServicesDep, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> KeyResponse:
     """Return one of the agent's keys."""
-    return _shown(await parts.keys.get(principal, agent_id, key_id))
+    return _shown(await services.keys.get(principal, agent_id, key_id))
 
 
 @router.patch(
     "/{key_id}",
     summary="Disable or enable an agent's key",
     responses=problems.responses(*problems.IN_TENANT, *FOUND, errors.Conflict, *problems.BODY),
-    openapi_extra=takes(KeyChange),
+    openapi_extra=request_schema(KeyChange),
 )
 async def change_key(
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     agent_id: AgentPath,
     key_id: KeyPath,
@@ -135,7 +137,7 @@ async def change_key(
 
     Disabling ends only this key's tokens and connections. If it was the first key, another one becomes the first.
     """
-    return _shown(await parts.keys.set_status(principal, agent_id, key_id, body.status))
+    return _shown(await services.keys.set_status(principal, agent_id, key_id, body.status))
 
 
 @router.delete(
@@ -144,6 +146,6 @@ async def change_key(
     summary="Revoke an agent's key",
     responses=problems.responses(*problems.IN_TENANT, *FOUND, errors.Conflict),
 )
-async def revoke_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> None:
+async def revoke_key(services: ServicesDep, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> None:
     """Revoke the key. Its tokens and connections, and no others, end on every server within 5 seconds."""
-    await parts.keys.revoke(principal, agent_id, key_id)
+    await services.keys.revoke(principal, agent_id, key_id)

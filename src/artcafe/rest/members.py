@@ -9,8 +9,8 @@ from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import json_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.invitations import NewInvitation
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.principal import IdempotencyKey, InTenant
@@ -55,10 +55,12 @@ class MemberPage(ResponseModel):
 
 
 @router.get("", summary="List members", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
-async def list_members(request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]) -> MemberPage:
+async def list_members(
+    request: Request, services: ServicesDep, principal: InTenant, query: Annotated[PageQuery, Query()]
+) -> MemberPage:
     """List the members of the tenant. For owners and admins."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.members.list(principal, listing.request)
+    page = await services.members.list(principal, listing.request)
     return MemberPage(items=[MemberResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
@@ -67,11 +69,11 @@ async def list_members(request: Request, parts: Parts, principal: InTenant, quer
     status_code=201,
     summary="Invite a user",
     responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.LimitReached, *problems.POST),
-    openapi_extra=takes(NewMember),
+    openapi_extra=request_schema(NewMember),
 )
 async def invite_member(
     response: Response,
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     body: Annotated[NewMember, Depends(json_body(NewMember))],
     key: IdempotencyKey = None,
@@ -81,7 +83,7 @@ async def invite_member(
     The response has the token for the invited user, which is shown nowhere else: ArtCafe sends no e-mail. The token is valid once
     within 72 hours, for a user who proves the address.
     """
-    invitation, token = await parts.invitations.create(principal, address=body.address, role=body.role, idempotency_key=key)
+    invitation, token = await services.invitations.create(principal, address=body.address, role=body.role, idempotency_key=key)
     response.headers["Location"] = tenant_path(invitation.tenant_id, "invitations", invitation.id)
     return NewInvitation.of(invitation, token)
 
@@ -92,13 +94,13 @@ async def invite_member(
     responses=problems.responses(
         *problems.IN_TENANT, errors.TenantSuspended, errors.MemberNotFound, errors.LastOwner, errors.Conflict, *problems.BODY
     ),
-    openapi_extra=takes(RoleChange),
+    openapi_extra=request_schema(RoleChange),
 )
 async def change_member(
-    parts: Parts, principal: InTenant, user_id: UserPath, body: Annotated[RoleChange, Depends(json_body(RoleChange))]
+    services: ServicesDep, principal: InTenant, user_id: UserPath, body: Annotated[RoleChange, Depends(json_body(RoleChange))]
 ) -> MemberResponse:
     """Change a member's role. For owners and admins; only owners can grant or revoke the role of owner. One owner must remain."""
-    return MemberResponse.model_validate(await parts.members.set_role(principal, user_id, body.role))
+    return MemberResponse.model_validate(await services.members.set_role(principal, user_id, body.role))
 
 
 @router.delete(
@@ -109,9 +111,9 @@ async def change_member(
         *problems.IN_TENANT, errors.TenantSuspended, errors.MemberNotFound, errors.LastOwner, errors.Conflict
     ),
 )
-async def remove_member(parts: Parts, principal: InTenant, user_id: UserPath) -> None:
+async def remove_member(services: ServicesDep, principal: InTenant, user_id: UserPath) -> None:
     """Remove a member. For owners and admins, and for members to leave; only owners can remove owners, and one owner must remain.
 
     The member's next request is refused, and their connections end within 5 seconds.
     """
-    await parts.members.remove(principal, user_id)
+    await services.members.remove(principal, user_id)

@@ -16,12 +16,12 @@ from artcafe import errors
 from artcafe.errors import BadJson, Invalid
 from artcafe.rest import problems
 from artcafe.rest.bodies import body_of, shown_as
-from artcafe.rest.dependencies import Parts, settings_of
+from artcafe.rest.dependencies import ServicesDep, settings_of
 from artcafe.rest.paging import Listing, PageQuery
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import ResponseModel
 from artcafe.rules.pages import Page
-from artcafe.services.history import place
+from artcafe.services.history import parse_position
 from artcafe.wire import envelopes, frames
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels/{channel_id}/messages", tags=["messages"])
@@ -145,7 +145,7 @@ HISTORY: Final[dict[str, Any]] = {
     },
 )
 async def read_history(
-    request: Request, parts: Parts, principal: InTenant, channel_id: ChannelPath, query: Annotated[HistoryQuery, Query()]
+    request: Request, services: ServicesDep, principal: InTenant, channel_id: ChannelPath, query: Annotated[HistoryQuery, Query()]
 ) -> Response:
     """Return stored messages: oldest first with `after`, otherwise newest first, back from `before` or from the end.
 
@@ -153,11 +153,11 @@ async def read_history(
     """
     listing = Listing.of(request, principal.tenant_id, query)
     previous_end = listing.request.after
-    after = None if query.after is None else place(query.after, "after")
-    before = None if query.before is None else place(query.before, "before")
+    after = None if query.after is None else parse_position(query.after, "after")
+    before = None if query.before is None else parse_position(query.before, "before")
     if previous_end is not None:
         after, before = (None, int(previous_end)) if after is None else (int(previous_end), before)
-    past = await parts.history.page(principal, channel_id, after, before, listing.request.limit)
+    past = await services.history.page(principal, channel_id, after, before, listing.request.limit)
     page = Page(tuple(past.messages), str(past.messages[-1].seq) if past.has_more else None)
     items = b",".join(envelopes.message_text(channel_id, one.seq, one.envelope) for one in page.items)
     cursor = msgspec.json.encode(listing.next_cursor(page))
@@ -188,14 +188,14 @@ async def read_history(
 )
 async def publish(
     response: Response,
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     channel_id: ChannelPath,
     message: Annotated[NewMessage, Depends(new_message)],
     key: IdempotencyKey = None,
 ) -> Published:
     """Publish a message to all subscribed agents. An error says whether it was stored; with a key, a retry is always safe."""
-    reply = await parts.messaging.publish(
+    reply = await services.messaging.publish(
         principal,
         channel_id,
         frames.Publish(

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from artcafe.errors import ArtcafeError, Forbidden, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.services.authentication import Caller
 
 LONGEST_PATH: Final = 256
@@ -25,7 +25,7 @@ bearer = HTTPBearer(
 )
 
 
-async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
+async def caller(services: ServicesDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
     """Return the user or agent of the bearer token. Fails closed.
 
     Raises Unauthenticated, CredentialsExpired, Revoked or Unavailable. Tokens of users and agents have different issuers and
@@ -33,17 +33,17 @@ async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentia
     """
     if credentials is None:
         raise Unauthenticated
-    return await parts.authentication.caller(credentials.credentials)
+    return await services.authentication.caller(credentials.credentials)
 
 
 AnyCaller = Annotated[Caller, Depends(caller)]
 
 
-async def any_person(parts: Parts, who: AnyCaller) -> UserId:
+async def any_person(services: ServicesDep, who: AnyCaller) -> UserId:
     """Return a user, even one who has not accepted the terms. Raises Forbidden for an agent, which belongs to one tenant."""
     if isinstance(who, AgentPrincipal):
         refused = Forbidden("accept terms or invitations, or list or create tenants: only users can", "an agent")
-        parts.audit.counters.count_refusal(who, refused)
+        services.audit.counters.count_refusal(who, refused)
         raise refused
     return who
 
@@ -51,9 +51,9 @@ async def any_person(parts: Parts, who: AnyCaller) -> UserId:
 AnyPerson = Annotated[UserId, Depends(any_person)]
 
 
-async def person(parts: Parts, who: AnyPerson) -> UserId:
+async def person(services: ServicesDep, who: AnyPerson) -> UserId:
     """Return a user who has accepted the terms. Raises TermsRequired."""
-    await parts.terms.check(who)
+    await services.terms.check(who)
     return who
 
 
@@ -61,18 +61,18 @@ Person = Annotated[UserId, Depends(person)]
 TenantPath = Annotated[str, Path(description="The id of a tenant of the caller.", examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
 
 
-async def principal(request: Request, parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> AsyncIterator[Principal]:
+async def principal(request: Request, services: ServicesDep, who: AnyCaller, tenant_id: TenantPath) -> AsyncIterator[Principal]:
     """Yield the caller as a principal of the tenant in the path, and count refused requests in the tenant's audit.
 
     Raises TermsRequired, and then TenantNotFound for a tenant that is not the caller's, whether or not it exists.
     """
-    proven = await parts.authentication.principal(who, tenant_id)
+    proven = await services.authentication.principal(who, tenant_id)
     structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
     try:
         yield proven
     except ArtcafeError as exc:
         path = request.scope["raw_path"][:LONGEST_PATH].decode("ascii", "replace")
-        parts.audit.counters.count_refusal(proven, exc, request=f"{request.method} {path}")
+        services.audit.counters.count_refusal(proven, exc, request=f"{request.method} {path}")
         raise
 
 

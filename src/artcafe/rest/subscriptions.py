@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Items, json_body, optional_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import Items, json_body, optional_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -78,11 +78,11 @@ class SubscriptionPage(ResponseModel):
     responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.LIST),
 )
 async def list_channel_subscriptions(
-    request: Request, parts: Parts, principal: InTenant, channel_id: ChannelPath, query: Annotated[PageQuery, Query()]
+    request: Request, services: ServicesDep, principal: InTenant, channel_id: ChannelPath, query: Annotated[PageQuery, Query()]
 ) -> SubscriptionPage:
     """List the subscriptions to the channel. For members."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.subscriptions.of_channel(principal, channel_id, listing.request)
+    page = await services.subscriptions.of_channel(principal, channel_id, listing.request)
     return SubscriptionPage(
         items=[SubscriptionResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
     )
@@ -94,11 +94,11 @@ async def list_channel_subscriptions(
     responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *problems.LIST),
 )
 async def list_agent_subscriptions(
-    request: Request, parts: Parts, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
+    request: Request, services: ServicesDep, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
 ) -> SubscriptionPage:
     """List the subscriptions of the agent. For members and the agent itself."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.subscriptions.of_agent(principal, agent_id, listing.request)
+    page = await services.subscriptions.of_agent(principal, agent_id, listing.request)
     return SubscriptionPage(
         items=[SubscriptionResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
     )
@@ -106,10 +106,10 @@ async def list_agent_subscriptions(
 
 @router.get("/channels/{channel_id}/subscriptions/{agent_id}", summary="Read a subscription", responses=problems.responses(*ONE))
 async def read_subscription(
-    parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath
+    services: ServicesDep, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath
 ) -> SubscriptionResponse:
     """Return the subscription. For members and the agent itself."""
-    return SubscriptionResponse.model_validate(await parts.subscriptions.get(principal, channel_id, agent_id))
+    return SubscriptionResponse.model_validate(await services.subscriptions.get(principal, channel_id, agent_id))
 
 
 @router.put(
@@ -120,11 +120,11 @@ async def read_subscription(
         **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.AgentNotFound, *problems.BODY),
     },
     response_description="The subscription existed; only its permissions may have changed.",
-    openapi_extra=takes(NewSubscription, required=False),
+    openapi_extra=request_schema(NewSubscription, required=False),
 )
 async def put_subscription(
     response: Response,
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     channel_id: ChannelPath,
     agent_id: AgentPath,
@@ -136,7 +136,7 @@ async def put_subscription(
     """
     given = body.given()
     permissions = frozenset(body.permissions) if given else None
-    subscription, made = await parts.subscriptions.put(principal, channel_id, agent_id, permissions)
+    subscription, made = await services.subscriptions.put(principal, channel_id, agent_id, permissions)
     if made:
         response.status_code = 201
         response.headers["Location"] = tenant_path(
@@ -149,10 +149,10 @@ async def put_subscription(
     "/channels/{channel_id}/subscriptions/{agent_id}",
     summary="Pause or resume a subscription",
     responses=problems.responses(*ONE, *problems.BODY),
-    openapi_extra=takes(SubscriptionChange),
+    openapi_extra=request_schema(SubscriptionChange),
 )
 async def change_subscription(
-    parts: Parts,
+    services: ServicesDep,
     principal: InTenant,
     channel_id: ChannelPath,
     agent_id: AgentPath,
@@ -162,7 +162,9 @@ async def change_subscription(
 
     For members except viewers, and for the agent itself.
     """
-    return SubscriptionResponse.model_validate(await parts.subscriptions.set_status(principal, channel_id, agent_id, body.status))
+    return SubscriptionResponse.model_validate(
+        await services.subscriptions.set_status(principal, channel_id, agent_id, body.status)
+    )
 
 
 @router.delete(
@@ -171,6 +173,6 @@ async def change_subscription(
     summary="Unsubscribe an agent from a channel",
     responses=problems.responses(*ONE),
 )
-async def delete_subscription(parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath) -> None:
+async def delete_subscription(services: ServicesDep, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath) -> None:
     """Delete the subscription and its cursor. A new subscription starts after the newest message."""
-    await parts.subscriptions.delete(principal, channel_id, agent_id)
+    await services.subscriptions.delete(principal, channel_id, agent_id)

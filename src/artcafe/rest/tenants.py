@@ -9,8 +9,8 @@ from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import json_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.principal import IdempotencyKey, InTenant, Person
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -50,7 +50,7 @@ class TenantPage(ResponseModel):
     next_cursor: str | None
 
 
-def shown(tenant: model.Tenant, role: model.Role) -> TenantResponse:
+def to_response(tenant: model.Tenant, role: model.Role) -> TenantResponse:
     """Return the tenant as seen by a member with `role`."""
     return TenantResponse(
         id=tenant.id,
@@ -63,20 +63,20 @@ def shown(tenant: model.Tenant, role: model.Role) -> TenantResponse:
     )
 
 
-def shown_to(principal: model.Principal, tenant: model.Tenant) -> TenantResponse:
+def to_response_for(principal: model.Principal, tenant: model.Tenant) -> TenantResponse:
     """Return the tenant as seen by the caller."""
     assert isinstance(principal, model.UserPrincipal)  # Services refuse agents.
-    return shown(tenant, principal.role)
+    return to_response(tenant, principal.role)
 
 
 @router.get(
     "", summary="List the caller's tenants", responses=problems.responses(*problems.BEARER, errors.Forbidden, *problems.LIST)
 )
-async def list_tenants(request: Request, parts: Parts, user: Person, query: Annotated[PageQuery, Query()]) -> TenantPage:
+async def list_tenants(request: Request, services: ServicesDep, user: Person, query: Annotated[PageQuery, Query()]) -> TenantPage:
     """List the tenants of the caller, with the role in each."""
     listing = Listing.of(request, f"usr:{user}", query)
-    page = await parts.tenants.list(user, listing.request)
-    return TenantPage(items=[shown(each.tenant, each.role) for each in page.items], next_cursor=listing.next_cursor(page))
+    page = await services.tenants.list(user, listing.request)
+    return TenantPage(items=[to_response(each.tenant, each.role) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
 @router.post(
@@ -84,39 +84,41 @@ async def list_tenants(request: Request, parts: Parts, user: Person, query: Anno
     status_code=201,
     summary="Create a tenant",
     responses=problems.responses(*problems.BEARER, errors.Forbidden, errors.TenantLimit, *problems.POST),
-    openapi_extra=takes(NewTenant),
+    openapi_extra=request_schema(NewTenant),
 )
 async def create_tenant(
     response: Response,
-    parts: Parts,
+    services: ServicesDep,
     user: Person,
     body: Annotated[NewTenant, Depends(json_body(NewTenant))],
     key: IdempotencyKey = None,
 ) -> TenantResponse:
     """Create a tenant with the caller as its owner."""
-    tenant = await parts.tenants.create(user, body.name, idempotency_key=key)
+    tenant = await services.tenants.create(user, body.name, idempotency_key=key)
     response.headers["Location"] = tenant_path(tenant.id)
-    return shown(tenant, model.Role.OWNER)
+    return to_response(tenant, model.Role.OWNER)
 
 
 @router.get("/{tenant_id}", summary="Read a tenant", responses=problems.responses(*problems.IN_TENANT))
-async def read_tenant(parts: Parts, principal: InTenant) -> TenantResponse:
+async def read_tenant(services: ServicesDep, principal: InTenant) -> TenantResponse:
     """Return the tenant and the caller's role. For members."""
-    return shown_to(principal, await parts.tenants.get(principal))
+    return to_response_for(principal, await services.tenants.get(principal))
 
 
 @router.patch(
     "/{tenant_id}",
     summary="Rename a tenant",
     responses=problems.responses(*problems.IN_TENANT, *problems.BODY),
-    openapi_extra=takes(Rename),
+    openapi_extra=request_schema(Rename),
 )
-async def change_tenant(parts: Parts, principal: InTenant, body: Annotated[Rename, Depends(json_body(Rename))]) -> TenantResponse:
+async def change_tenant(
+    services: ServicesDep, principal: InTenant, body: Annotated[Rename, Depends(json_body(Rename))]
+) -> TenantResponse:
     """Rename the tenant. For owners and admins."""
-    return shown_to(principal, await parts.tenants.rename(principal, body.name))
+    return to_response_for(principal, await services.tenants.rename(principal, body.name))
 
 
 @router.delete("/{tenant_id}", status_code=204, summary="Delete a tenant", responses=problems.responses(*problems.IN_TENANT))
-async def delete_tenant(parts: Parts, principal: InTenant) -> None:
+async def delete_tenant(services: ServicesDep, principal: InTenant) -> None:
     """Delete the tenant with its agents, channels, subscriptions and messages. For owners. Repeat an interrupted request."""
-    await parts.tenants.delete(principal)
+    await services.tenants.delete(principal)

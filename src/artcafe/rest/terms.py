@@ -9,8 +9,8 @@ from pydantic import Field
 
 from artcafe import errors
 from artcafe.rest import problems
-from artcafe.rest.bodies import optional_body, takes
-from artcafe.rest.dependencies import Parts
+from artcafe.rest.bodies import optional_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import AnyPerson, NeedlessKey
 from artcafe.rest.schemas import RequestModel, ResponseModel
@@ -53,9 +53,9 @@ class NewTermsAcceptance(RequestModel):
 
 
 @router.get("", summary="Read the terms", responses=problems.responses(*problems.BEARER, errors.Forbidden))
-async def read_terms(parts: Parts, _user: AnyPerson) -> CurrentTermsResponse:
+async def read_terms(services: ServicesDep, _user: AnyPerson) -> CurrentTermsResponse:
     """Return the current terms. For all users, also before they accepted."""
-    current = parts.terms.current
+    current = services.terms.current
     if current is None:
         return CurrentTermsResponse(version=None, text=None, grace_until=None)
     return CurrentTermsResponse(version=current.version, text=current.text, grace_until=current.grace_until)
@@ -67,11 +67,11 @@ async def read_terms(parts: Parts, _user: AnyPerson) -> CurrentTermsResponse:
     responses=problems.responses(*problems.BEARER, errors.Forbidden, *problems.LIST),
 )
 async def list_acceptances(
-    request: Request, parts: Parts, user: AnyPerson, query: Annotated[PageQuery, Query()]
+    request: Request, services: ServicesDep, user: AnyPerson, query: Annotated[PageQuery, Query()]
 ) -> AcceptancePage:
     """List every accepted version, with time and IP address."""
     listing = Listing.of(request, f"usr:{user}", query)
-    page = await parts.terms.list(user, listing.request)
+    page = await services.terms.list(user, listing.request)
     items = [TermsAcceptanceResponse.model_validate(each) for each in page.items]
     return AcceptancePage(items=items, next_cursor=listing.next_cursor(page))
 
@@ -81,13 +81,13 @@ async def list_acceptances(
     status_code=201,
     summary="Accept the terms",
     responses=problems.responses(*problems.BEARER, errors.Forbidden, errors.TermsChanged, errors.Conflict, *problems.BODY),
-    openapi_extra=takes(NewTermsAcceptance, required=False),
+    openapi_extra=request_schema(NewTermsAcceptance, required=False),
 )
 async def accept_terms(
-    parts: Parts,
+    services: ServicesDep,
     user: AnyPerson,
     body: Annotated[NewTermsAcceptance, Depends(optional_body(NewTermsAcceptance))],
     _key: NeedlessKey = None,
 ) -> TermsAcceptanceResponse:
     """Accept the terms. The server records time and IP address; a repeated acceptance returns the first record."""
-    return TermsAcceptanceResponse.model_validate(await parts.terms.accept(user, body.version))
+    return TermsAcceptanceResponse.model_validate(await services.terms.accept(user, body.version))

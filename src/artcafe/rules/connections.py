@@ -32,9 +32,9 @@ def capacity(descriptors: int) -> int:
 
 @dataclass(slots=True)
 class CountedConnection:
-    """An open connection as counted. `counted` is None behind a proxy until its client is known."""
+    """An open connection. `address_key` is the key of its client's address; None behind a proxy until the client is known."""
 
-    counted: str | None
+    address_key: str | None
     is_spare: bool = False
 
 
@@ -44,9 +44,10 @@ class OpenConnections:
     def __init__(
         self, proxies: Proxies | None = None, most: int = 0, most_per_address: int = 0, in_all: SharedCounts | None = None
     ) -> None:
-        """Limit each address to half of `most`, so that other clients always find room.
+        """Limit each address to `most_per_address`, and to at most half of `most`, unless `most_per_address` is 0.
 
-        `in_all` counts the connections of an address in all processes, and `most_per_address` limits that count too.
+        Half, so that other clients always find a free connection. `in_all` counts the connections of an address in all
+        processes, and `most_per_address` limits that count too.
         """
         self._in_all, self._most_in_all = in_all, most_per_address
         if most and most_per_address:
@@ -71,32 +72,32 @@ class OpenConnections:
             entry = CountedConnection(None)
         else:
             entry = CountedConnection(rate_limit_key(self._proxies.client_address(peer, ())))
-            self._count(entry.counted)
+            self._count(entry.address_key)
         if self._all.take(None) is None:
             return entry
-        self._discount(entry.counted)
-        key = entry.counted or UNKNOWN
+        self._discount(entry.address_key)
+        key = entry.address_key or UNKNOWN
         if may_use_spare and self._spare.take(key) is None:
             return CountedConnection(key, is_spare=True)
         raise Overloaded("connections")
 
     def identify(self, entry: CountedConnection, address: str) -> None:
         """Count a proxy's connection by its client's address. Raises RateLimited."""
-        if entry.counted is None:
-            counted = rate_limit_key(address)
-            self._count(counted)
-            entry.counted = counted
+        if entry.address_key is None:
+            key = rate_limit_key(address)
+            self._count(key)
+            entry.address_key = key
 
     def leave(self, entry: CountedConnection) -> None:
         """Release a closed connection."""
         if entry.is_spare:
-            self._spare.release(entry.counted)
+            self._spare.release(entry.address_key)
             return
         self._all.release(None)
-        self._discount(entry.counted)
+        self._discount(entry.address_key)
 
-    def linger(self) -> bool:
-        """Return whether a refused connection may stay open for `LINGER_S`, until `stop_lingering`."""
+    def try_linger(self) -> bool:
+        """Reserve one of `LINGERING` slots, until `stop_lingering`. False if all are taken: then close the connection at once."""
         return self._lingering.take(None) is None
 
     def stop_lingering(self) -> None:

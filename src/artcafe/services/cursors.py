@@ -37,7 +37,7 @@ class Cursors:
         self.supervisor = Supervisor("cursors")
 
     def acknowledge(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> None:
-        """Move a cursor forward, to be written within `write_s` seconds. A cursor behind the known one is ignored."""
+        """Move a cursor forward, to be written within `write_s` seconds. A cursor below the known one is ignored."""
         channels = self._unwritten.setdefault((tenant_id, agent_id), {})
         known = channels.get(channel_id)
         if known is None or known.epoch != cursor.epoch or known.seq < cursor.seq:

@@ -16,7 +16,7 @@ from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import Retention
 from artcafe.wire.replies import Gap
 
-Place = Seq | datetime
+LogPosition = Seq | datetime
 """A sequence of the tenant's log, or a time."""
 
 PAGE_BYTES: Final = 512 * 1024
@@ -24,7 +24,7 @@ PAGE_BYTES: Final = 512 * 1024
 1 MiB (docs/gateway.md)."""
 
 
-def place(text: str, field: str) -> Place:
+def parse_position(text: str, field: str) -> LogPosition:
     """Parse a position in the log. Raises `Invalid` for `field` if the text is neither a sequence nor a time."""
     if text.isascii() and text.isdigit() and len(text) <= 16:
         return int(text)
@@ -34,7 +34,7 @@ def place(text: str, field: str) -> Place:
         raise Invalid(field, "must be a sequence such as 41, or an RFC 3339 time such as 2026-11-22T16:50:57Z") from None
 
 
-class Past(NamedTuple):
+class HistoryPage(NamedTuple):
     """A page of a channel's messages, the gap left by retention in the requested range, and whether more messages follow."""
 
     messages: Sequence[StoredMessage]
@@ -50,8 +50,10 @@ class MessageHistory:
     def __init__(self, record_cache: RecordCache, fabric: Fabric, retention: Retention) -> None:
         self._record_cache, self._fabric, self._retention = record_cache, fabric, retention
 
-    async def page(self, principal: Principal, channel_id: str, after: Place | None, before: Place | None, most: int) -> Past:
-        """Return at most `most` messages.
+    async def page(
+        self, principal: Principal, channel_id: str, after: LogPosition | None, before: LogPosition | None, limit: int
+    ) -> HistoryPage:
+        """Return at most `limit` messages.
 
         With `after`, messages above that sequence, or stored at that time or later, oldest first; without it, newest first. With
         `before`, only messages below that sequence, or stored before that time. Raises `ChannelNotFound`, `Forbidden` and
@@ -60,43 +62,43 @@ class MessageHistory:
         channel, log = await self._open(principal, channel_id)
         end = None if before is None else await _below(log, channel.id, before)
         if after is None:
-            return await self._back(channel, log, end, most)
-        behind = await _behind(log, channel.id, after)
+            return await self._newest_first(channel, log, end, limit)
+        after_seq = await _seq_before(log, channel.id, after)
         while True:
-            found = await _forward(log, channel.id, behind, end, most + 1)
+            found = await _forward(log, channel.id, after_seq, end, limit + 1)
             # Read the gap after the messages: retention records a removal before it removes anything.
-            life, gap = await self._gone(channel, log, after)
-            if gap is None or gap.to is None or behind is None or behind >= gap.to:
+            lineage, gap = await self._retention_gap(channel, log, after)
+            if gap is None or gap.to is None or after_seq is None or after_seq >= gap.to:
                 break
-            behind = gap.to
-        shown = _fitting(found, most)
-        return Past(shown, gap, len(found) > len(shown), life.epoch)
+            after_seq = gap.to
+        shown = _fitting(found, limit)
+        return HistoryPage(shown, gap, len(found) > len(shown), lineage.epoch)
 
-    async def _back(self, channel: Channel, log: TenantLog, end: Seq | None, most: int) -> Past:
+    async def _newest_first(self, channel: Channel, log: TenantLog, end: Seq | None, limit: int) -> HistoryPage:
         """Return the newest messages below `end`. Removed messages are below all stored ones, so only the last page has a gap."""
-        found = await log.before(channel.id, end, most=most + 1, most_bytes=PAGE_BYTES)
-        life, gap = await self._gone(channel, log, 0)
+        found = await log.before(channel.id, end, most=limit + 1, most_bytes=PAGE_BYTES)
+        lineage, gap = await self._retention_gap(channel, log, 0)
         kept = [one for one in found if gap is None or gap.to is None or one.seq > gap.to]
-        shown = _fitting(kept, most)
+        shown = _fitting(kept, limit)
         has_more = len(kept) > len(shown)
         if gap is not None and gap.to is not None and end is not None:
             gap = Gap(1, min(gap.to, end - 1), gap.reason) if end > 1 else None
-        return Past(shown, None if has_more else gap, has_more, life.epoch)
+        return HistoryPage(shown, None if has_more else gap, has_more, lineage.epoch)
 
-    async def _gone(self, channel: Channel, log: TenantLog, after: Place) -> tuple[LogLineage, Gap | None]:
+    async def _retention_gap(self, channel: Channel, log: TenantLog, after: LogPosition) -> tuple[LogLineage, Gap | None]:
         """Return the log's lineage, and the gap left by retention above a position."""
         removed_to, removed_before = await self._retention.removal(channel.tenant_id, channel.id)
         state = await log.state()
-        life = state.lineage if state else LogLineage(None)
+        lineage = state.lineage if state else LogLineage(None)
         if isinstance(after, datetime):
             # Retention removes the oldest first: nothing since `after` is gone if all removed messages or a stored one are older.
             if removed_before is not None and removed_before <= after:
-                return life, None
+                return lineage, None
             if await log.last_seqs([channel.id], until=after):
-                return life, None
+                return lineage, None
             after = 0  # it is unknown which of the removed messages were stored since then
-        removed = life.to_seq(removed_to)
-        return life, Gap(after + 1, removed, start_position.RETENTION) if removed > after else None
+        removed = lineage.to_seq(removed_to)
+        return lineage, Gap(after + 1, removed, start_position.RETENTION) if removed > after else None
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
         access.check(principal, access.Action.READ_MESSAGES)
@@ -105,36 +107,38 @@ class MessageHistory:
         return channel, await self._fabric.tenant(principal.tenant_id).connected_log()
 
 
-async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, end: Seq | None, most: int) -> list[StoredMessage]:
-    """Return messages above a sequence and below `end`, oldest first: `most`, or more than a page holds, or all."""
+async def _forward(
+    log: TenantLog, channel_id: ChannelId, after_seq: Seq | None, end: Seq | None, limit: int
+) -> list[StoredMessage]:
+    """Return messages above a sequence and below `end`, oldest first: at most `limit`, with no more reads above `PAGE_BYTES`."""
     found: list[StoredMessage] = []
     size = 0
-    while behind is not None and len(found) < most and size <= PAGE_BYTES:
-        some = await log.after(channel_id, behind, most=most - len(found))  # up to about 1 MB a read
+    while after_seq is not None and len(found) < limit and size <= PAGE_BYTES:
+        some = await log.after(channel_id, after_seq, most=limit - len(found))  # up to about 1 MB a read
         found += [one for one in some if end is None or one.seq < end]
         size = sum(len(one.envelope) for one in found)
-        behind = some[-1].seq if some and (end is None or some[-1].seq < end) else None
+        after_seq = some[-1].seq if some and (end is None or some[-1].seq < end) else None
     return found
 
 
-def _fitting(found: Sequence[StoredMessage], most: int) -> Sequence[StoredMessage]:
+def _fitting(found: Sequence[StoredMessage], limit: int) -> Sequence[StoredMessage]:
     """Return the first messages that fit a page, but at least one if there is any."""
     size = 0
-    for at, one in enumerate(found[:most]):
+    for at, one in enumerate(found[:limit]):
         size += len(one.envelope)
         if size > PAGE_BYTES and at > 0:
             return found[:at]
-    return found[:most]
+    return found[:limit]
 
 
-async def _behind(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | None:
+async def _seq_before(log: TenantLog, channel_id: ChannelId, position: LogPosition) -> Seq | None:
     """Return the last sequence before a position; None if nothing was stored at that time or later."""
-    if not isinstance(place, datetime):
-        return place
-    first = await log.since(channel_id, place)
+    if not isinstance(position, datetime):
+        return position
+    first = await log.since(channel_id, position)
     return None if first is None else first - 1
 
 
-async def _below(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | None:
-    """Return the first sequence at or after a position; None if all do."""
-    return await log.since(channel_id, place) if isinstance(place, datetime) else place
+async def _below(log: TenantLog, channel_id: ChannelId, position: LogPosition) -> Seq | None:
+    """Return the first sequence at or after a position; None if every message is earlier."""
+    return await log.since(channel_id, position) if isinstance(position, datetime) else position

@@ -1,7 +1,7 @@
 """Invitations: how a person joins a tenant. ArtCafe sends no mail: the inviting admin passes the token on.
 
-An invitation is a row among the tenant's members. Its token is derived from its id (decision 14), and is valid for 72 hours, for
-one role and one address, once.
+An invitation is a row among the tenant's members. Its token is derived from its id (decision record 14), and is valid for 72
+hours, for one role and one address, once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Invitations:
         Raises Forbidden (only owners invite owners), Invalid, LimitReached, IdempotencyMismatch if the key belongs to another
         request, and Conflict if the invitation of this request was used or revoked.
         """
-        _check(principal, role)
+        _check_may_grant(principal, role)
         address = fields.address(address)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "invitations")
         now = self._clock()
@@ -62,8 +62,8 @@ class Invitations:
             request_hash=request.hash(address, role.value),
         )
         async with self._audit.action(principal, "invitation.create", invitation.id, address=address, role=role.value):
-            kept = await self._insert(invitation, now)
-        return kept, rules.token(self._key, kept.tenant_id, kept.id)
+            stored = await self._insert(invitation, now)
+        return stored, rules.token(self._key, stored.tenant_id, stored.id)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Invitation]:
         """Return a page of the tenant's open invitations in order of creation. Raises Forbidden."""
@@ -95,14 +95,14 @@ class Invitations:
         row, invitation, now = await tenant.tenant(), await people.invitation(invitation_id), self._clock()
         if row is None:
             raise InvitationRefused
-        there = await people.member(user_id)
-        if there is not None and there.invitation_id == invitation_id:
-            return row, there
+        existing = await people.member(user_id)
+        if existing is not None and existing.invitation_id == invitation_id:
+            return row, existing
         if invitation is None or invitation.expires_at <= now or not await self._may_invite(invitation):
             raise InvitationRefused
         if not fields.is_same_address(proven_address, invitation.address):
-            raise AddressUnproven("this one is for another address than that which your identity provider has verified")
-        if there is not None:
+            raise AddressUnproven("this invitation is for another address than the one verified by your identity provider")
+        if existing is not None:
             raise Conflict("you are a member of this tenant already; the invitation stays open")
         member = Member(
             user_id=user_id,
@@ -113,8 +113,8 @@ class Invitations:
             invitation_id=invitation_id,
         )
         limit = plans.limit_of(row, Limit.MEMBERS)
-        spent = tenant.tombstones.put(invitation_id, now)
-        writes = [people.take_invitation(invitation, now), *people.insert_member(member), spent]
+        tombstone = tenant.tombstones.put(invitation_id, now)
+        writes = [people.take_invitation(invitation, now), *people.insert_member(member), tombstone]
         joining = UserPrincipal(user_id=user_id, tenant_id=tenant_id, role=member.role)
         try:
             async with self._audit.action(joining, "member.join", user_id, role=member.role.value, invitation=invitation_id):
@@ -135,17 +135,17 @@ class Invitations:
             return False
         principal = UserPrincipal(user_id=user_id, tenant_id=invitation.tenant_id, role=member.role)
         try:
-            _check(principal, invitation.role)
+            _check_may_grant(principal, invitation.role)
         except Forbidden:
             return False
         return True
 
     async def _accepted_meanwhile(self, user_id: UserId, member: Member, failed: ConditionFailed) -> Member:
         """Return the membership if a concurrent repeat created it. Raises InvitationRefused if another person did."""
-        there = await self._store.people(member.tenant_id).member(user_id)
-        if there is None or there.invitation_id != member.invitation_id:
+        existing = await self._store.people(member.tenant_id).member(user_id)
+        if existing is None or existing.invitation_id != member.invitation_id:
             raise InvitationRefused from failed
-        return there
+        return existing
 
     async def _insert(self, invitation: Invitation, now: datetime) -> Invitation:
         tenant, people = self._store.tenant(invitation.tenant_id), self._store.people(invitation.tenant_id)
@@ -154,8 +154,8 @@ class Invitations:
         if len([each for each in known if each.expires_at > now]) >= rules.MAX_OPEN:
             raise LimitReached("open invitations", rules.MAX_OPEN)
         try:
-            unspent = tenant.tombstones.check_absent(invitation.id, now)
-            await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation), unspent)
+            not_used = tenant.tombstones.check_absent(invitation.id, now)
+            await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation), not_used)
         except ConditionFailed as failed:
             existing = await people.invitation(invitation.id)
             if existing is None:
@@ -165,7 +165,7 @@ class Invitations:
         return invitation
 
 
-def _check(principal: Principal, role: Role) -> None:
+def _check_may_grant(principal: Principal, role: Role) -> None:
     """Raise Forbidden unless the principal may give the role."""
     access.check(principal, Action.CHANGE_MEMBERS)
     if role is Role.OWNER:

@@ -84,7 +84,8 @@ class Login:
     async def redeem(self, challenge_id: str, signature: str) -> tuple[str, int]:
         """Verify the armored signature of a challenge, and return a token and its lifetime in seconds.
 
-        The challenge is deleted before the verification: each allows one attempt. Raises BadCredentials and TenantSuspended.
+        The challenge is marked as used before the verification: each allows one attempt. Raises BadCredentials and
+        TenantSuspended.
         """
         attempt = ids.new_id("att")
         challenge_id = challenge_id if ids.is_possible(challenge_id) else _NOBODY
@@ -157,8 +158,9 @@ class Login:
     async def verify_token(self, token: str) -> tokens.AgentClaims:
         """Return the claims of an agent's token: the agent, and when the token expires. Fails closed.
 
-        Raises Unauthenticated for a token of another issuer, CredentialsExpired, Revoked once the agent was
-        deleted, disabled or given another first key, or the key it logged in with ended; TenantSuspended where its tenant is.
+        Raises Unauthenticated for a token of another issuer; CredentialsExpired; Revoked if the agent or its tenant was deleted,
+        the agent disabled or its first key replaced, or if the key of its login was revoked or has expired; TenantSuspended if
+        the tenant is suspended.
         """
         claims = self._tokens.read(token, self._clock())
         if not await self.is_current(claims.principal):
@@ -207,7 +209,7 @@ class Login:
 
 
 def _may_log_in(agent: Agent) -> bool:
-    """Return whether the agent is active, and has no older id like a person's."""
+    """Return whether the agent is active, and its id does not start with `usr:` (possible in rows of the first system)."""
     return agent.status is AgentStatus.ACTIVE and not agent.id.startswith(USER_PREFIX)
 
 

@@ -13,7 +13,7 @@ import math
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 from weakref import WeakValueDictionary
@@ -21,14 +21,14 @@ from weakref import WeakValueDictionary
 from artcafe.model import Principal, TenantId
 from artcafe.supervision import Supervisor
 
-MOST_A_TURN: Final = 64
+MAX_COMMANDS_PER_TURN: Final = 64
 """Commands of all active tenants in one turn of the event loop: some 4 ms of work. A tenant that is active alone is unlimited."""
-LEAST_A_TURN: Final = 8
-MOST_A_GROUP: Final = 128
+MIN_COMMANDS_PER_TURN: Final = 8
+MAX_MESSAGES_PER_GROUP: Final = 128
 """Messages in one group commit, and so in one batch of replies, while several tenants are active: some 2 ms of work."""
-AT_ONCE_OF_AGENT: Final = 8
+MAX_CONCURRENT_PER_AGENT: Final = 8
 """Concurrent commands other than publishes: each takes up to 0.1 ms of a turn, and a page of history 200 turns."""
-AT_ONCE_OF_TENANT: Final = 32
+MAX_CONCURRENT_PER_TENANT: Final = 32
 WINDOW_S: Final = 5.0
 """A tenant counts as active if it was active in this window or the previous one."""
 QUANTUM: Final = 16
@@ -40,12 +40,12 @@ class _Active:
 
     def __init__(self) -> None:
         self._window = -1
-        self._before: set[Hashable] = set()
-        self._now: set[Hashable] = set()
+        self._before: set[TenantId] = set()
+        self._now: set[TenantId] = set()
         self._fresh = 0
         """Number of entries in `_now` that are not in `_before`."""
 
-    def note(self, who: Hashable, window: int) -> int:
+    def note(self, who: TenantId, window: int) -> int:
         """Record activity in a window, and return the number of active tenants."""
         if window != self._window:
             self._before = self._now if window == self._window + 1 else set()
@@ -59,15 +59,15 @@ class _Active:
 class _Tenant:
     """The share of a tenant."""
 
-    __slots__ = ("__weakref__", "at_once", "begun", "id", "is_settling", "shares", "waiting", "window")
+    __slots__ = ("__weakref__", "at_once", "begun", "id", "is_counted", "shares", "waiting", "window")
 
     def __init__(self, id: TenantId) -> None:
         self.id = id
         self.begun = 0
         """Commands begun in this turn of the event loop."""
         self.window = -1
-        self.is_settling = False
-        self.at_once = asyncio.Semaphore(AT_ONCE_OF_TENANT)
+        self.is_counted = False
+        self.at_once = asyncio.Semaphore(MAX_CONCURRENT_PER_TENANT)
         self.shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self.waiting: OrderedDict[Share, None] = OrderedDict()
         """Shares with waiting commands, in the order of their turns."""
@@ -84,38 +84,38 @@ class Share:
         self.waiters: deque[Callable[[], None]] = deque()
 
     @property
-    def has_room(self) -> bool:
+    def can_begin(self) -> bool:
         """Whether a command may begin in this turn, and no earlier one is waiting."""
-        return self.tenant.begun < self._server.most_a_turn and not self.waiters
+        return self.tenant.begun < self._server.max_per_turn and not self.waiters
 
     @property
     def is_open(self) -> bool:
-        """Whether a command may begin in this turn. For a waiting command at its begin; else use `has_room`."""
-        return self.tenant.begun < self._server.most_a_turn
+        """Whether a command may begin in this turn. Ignores the queue: for the command at its head. Others use `can_begin`."""
+        return self.tenant.begun < self._server.max_per_turn
 
     def enter(self) -> bool:
-        """Begin a command if this turn has room, and return whether it began: `has_room` and `begin` in one call."""
+        """Begin a command if this turn has room, and return whether it began: `can_begin` and `begin` in one call."""
         tenant = self.tenant
-        if tenant.begun >= self._server.most_a_turn or self.waiters:
+        if tenant.begun >= self._server.max_per_turn or self.waiters:
             return False
         tenant.begun += 1
-        if not tenant.is_settling:
-            self._server.begin_turn(tenant)
+        if not tenant.is_counted:
+            self._server.register(tenant)
         return True
 
     def begin(self) -> None:
         """Count a new command."""
         tenant = self.tenant
         tenant.begun += 1
-        if not tenant.is_settling:  # the first command of this turn
-            self._server.begin_turn(tenant)
+        if not tenant.is_counted:  # the first command of this turn
+            self._server.register(tenant)
 
     def wait(self, waiter: Callable[[], None]) -> None:
         """Queue `waiter`: it is called once in a later turn, and may begin up to `QUANTUM` commands."""
         self.waiters.append(waiter)
         self.tenant.waiting.setdefault(self)
-        if not self.tenant.is_settling:
-            self._server.begin_turn(self.tenant)
+        if not self.tenant.is_counted:
+            self._server.register(self.tenant)
 
     async def turn(self) -> None:
         """Begin a command now, or wait for the first turn with room."""
@@ -132,22 +132,22 @@ class Share:
         await granted
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """Hold one slot of the agent and one of the tenant for a command; wait until both are free."""
         if self._at_once is None:
-            self._at_once = asyncio.Semaphore(AT_ONCE_OF_AGENT)
+            self._at_once = asyncio.Semaphore(MAX_CONCURRENT_PER_AGENT)
         async with self._at_once, self.tenant.at_once:
             yield
 
 
 class Shares:
-    """All shares of this server. `most_a_turn` limits the commands that each tenant begins in a turn of the event loop."""
+    """All shares of this server. `max_per_turn` limits the commands that each tenant begins in a turn of the event loop."""
 
     def __init__(self) -> None:
         self._tenants: WeakValueDictionary[TenantId, _Tenant] = WeakValueDictionary()
         self._active = _Active()
-        self._settling: list[_Tenant] = []
-        self.most_a_turn: float = math.inf
+        self._counted: list[_Tenant] = []
+        self.max_per_turn: float = math.inf
         self.supervisor = Supervisor("shares")
 
     def of(self, principal: Principal) -> Share:
@@ -161,36 +161,36 @@ class Shares:
         return share
 
     @property
-    def most_a_group(self) -> int:
+    def max_per_group(self) -> int:
         """Limit of messages in a group commit of any tenant."""
-        return sys.maxsize if self.most_a_turn == math.inf else MOST_A_GROUP
+        return sys.maxsize if self.max_per_turn == math.inf else MAX_MESSAGES_PER_GROUP
 
-    def begin_turn(self, tenant: _Tenant) -> None:
+    def register(self, tenant: _Tenant) -> None:
         """Register a tenant with work in this turn. The next turn resets its count."""
         window = int(time.monotonic() / WINDOW_S)
         if window != tenant.window:
             tenant.window = window
             active = self._active.note(tenant.id, window)
-            self.most_a_turn = math.inf if active == 1 else max(LEAST_A_TURN, MOST_A_TURN // active)
-        tenant.is_settling = True
-        if not self._settling:
-            asyncio.get_running_loop().call_soon(self._settle)
-        self._settling.append(tenant)
+            self.max_per_turn = math.inf if active == 1 else max(MIN_COMMANDS_PER_TURN, MAX_COMMANDS_PER_TURN // active)
+        tenant.is_counted = True
+        if not self._counted:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._counted.append(tenant)
 
-    def _settle(self) -> None:
-        settling, self._settling = self._settling, []
-        for tenant in settling:
-            tenant.is_settling, tenant.begun = False, 0
-        for tenant in settling:
+    def _end_turn(self) -> None:
+        counted, self._counted = self._counted, []
+        for tenant in counted:
+            tenant.is_counted, tenant.begun = False, 0
+        for tenant in counted:
             self._dispatch(tenant)
 
     def _dispatch(self, tenant: _Tenant) -> None:
         """Call the tenant's waiters, one of each share in turn, while the turn has room."""
-        while tenant.waiting and tenant.begun < self.most_a_turn:
+        while tenant.waiting and tenant.begun < self.max_per_turn:
             share, _ = tenant.waiting.popitem(last=False)
             with self.supervisor.contain(tenant=tenant.id):
                 share.waiters.popleft()()
             if share.waiters:
                 tenant.waiting[share] = None
-        if tenant.waiting and not tenant.is_settling:
-            self.begin_turn(tenant)
+        if tenant.waiting and not tenant.is_counted:
+            self.register(tenant)

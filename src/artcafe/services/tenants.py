@@ -90,7 +90,7 @@ class Tenants:
         """Write the tenant with its owner, and count it for the day. Return False if it exists, or the day's limit is reached."""
         writes = [self._store.insert_tenant(tenant), *self._store.people(tenant.id).insert_member(owner)]
         if self._per_person.made_a_day:
-            writes.append(self._store.ownership(owner.user_id).count_made(now, self._per_person.made_a_day))
+            writes.append(self._store.ownership(owner.user_id).count_created(now, self._per_person.made_a_day))
         try:
             async with self._audit.change(tenant.id, f"usr:{owner.user_id}", "tenant.create", tenant.id, name=tenant.name):
                 await self._store.transact(writes)
@@ -102,7 +102,7 @@ class Tenants:
         owned, made, theirs = self._per_person.owned, self._per_person.made_a_day, self._store.ownership(user_id)
         if owned and await theirs.owned(owned) >= owned:
             return TenantLimit(owned, "owned by one person")
-        return self._day_is_full() if made and await theirs.made_on(now) >= made else None
+        return self._day_is_full() if made and await theirs.created_on(now) >= made else None
 
     def _day_is_full(self) -> TenantLimit:
         return TenantLimit(self._per_person.made_a_day, "made by one person in a day (UTC)")

@@ -2,7 +2,7 @@
 
 While every announcement arrives, only a few rows are read in rotation, independent of the number of tenants: an operator may have
 changed a row by hand, or a server may have died between a change and its announcement. As soon as an announcement may have been
-lost, the rows of all served tenants are read (decision 30).
+lost, the rows of all served tenants are read (decision record 30).
 """
 
 from __future__ import annotations

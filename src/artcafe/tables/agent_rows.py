@@ -1,4 +1,4 @@
-"""Convert agents and their keys to items and back, and define the sort keys of the key claims in the same table (decision 6).
+"""Convert agents and their keys to items and back, and define the sort keys of key claims (decision record 6).
 
 The stores decide when an item is read or written; `attributes` defines how unexpected attributes are read.
 """
@@ -31,9 +31,9 @@ def is_claim(item: Item) -> bool:
 
 def agent_of(item: Item) -> Agent | None:
     """Return the agent in an item; None for a claim, which is stored in the same table."""
-    agent_id = text(item, "id")
     if is_claim(item):
         return None
+    agent_id = text(item, "id")
     return Agent(
         tenant_id=TenantId(text(item, "tenant_id")),
         id=AgentId(agent_id),

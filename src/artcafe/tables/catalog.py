@@ -1,7 +1,7 @@
 """The nine tables as data: the single source for creating, checking, exporting and reading tables.
 
-Names, key attributes, the case of `artcafe-Challenges` and the list of deleted tables match the existing tables of operators,
-which must work unchanged. This module knows no rows and no requests.
+Names, key attributes, the case of `artcafe-Challenges` and the list of retired tables match the existing tables of operators,
+which must work unchanged.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ USER_TENANT_INDEX = Table(
     partition_key="tenant_id",
     sort_key="user_id",
     attributes=("role", "joined_at"),
-    purpose="the members of a tenant: the same rows the other way round",
+    purpose="the members of a tenant: the same memberships, keyed by tenant",
 )
 CHANNELS = Table(
     name="artcafe-channels",
@@ -99,7 +99,7 @@ USAGE_METRICS = Table(
     partition_key="tenant_id",
     sort_key="metric_id",
     attributes=("name", "value", "timestamp", "period"),
-    purpose="what a tenant used, for billing and limits",
+    purpose="usage counters of a tenant (not written yet)",
     dev_twin="artcafe-usage-metrics-dev",
 )
 TERMS_ACCEPTANCE = Table(
@@ -141,19 +141,19 @@ def tags_of(name: str) -> Mapping[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class DeletedTable:
-    """A table of an older system, never created, read or required by ArtCafe."""
+class RetiredTable:
+    """A table of an older system, which may still exist. ArtCafe never creates, reads or requires it."""
 
     name: str
     replaced_by: str
 
 
-DELETED: tuple[DeletedTable, ...] = (
-    DeletedTable("artcafe-ssh-keys", "the public_key of each row in artcafe-agents"),
-    DeletedTable("artcafe-subscribers", "artcafe-channel-subscriptions"),
-    DeletedTable("artcafe-subscriptions", "artcafe-channel-subscriptions"),
-    DeletedTable("artcafe-organizations", "artcafe-tenants"),
-    DeletedTable("artcafe-users", "the identity provider, which holds the users"),
-    DeletedTable("artcafe-user-tenants-index", "artcafe-user-tenant-index (this name was a typo)"),
-    DeletedTable("artcafe-ssh-keys-dev", "the public_key of each row in artcafe-agents-dev"),
+RETIRED: tuple[RetiredTable, ...] = (
+    RetiredTable("artcafe-ssh-keys", "the public_key of each row in artcafe-agents"),
+    RetiredTable("artcafe-subscribers", "artcafe-channel-subscriptions"),
+    RetiredTable("artcafe-subscriptions", "artcafe-channel-subscriptions"),
+    RetiredTable("artcafe-organizations", "artcafe-tenants"),
+    RetiredTable("artcafe-users", "the identity provider, which holds the users"),
+    RetiredTable("artcafe-user-tenants-index", "artcafe-user-tenant-index (this name was a typo)"),
+    RetiredTable("artcafe-ssh-keys-dev", "the public_key of each row in artcafe-agents-dev"),
 )

@@ -1,4 +1,4 @@
-"""Read the plan and the limits in a tenant's row, in ArtCafe's words or in those of the older system (decision 27)."""
+"""Read the plan and the limits in a tenant's row, in ArtCafe's words or in those of the older system (decision record 27)."""
 
 from __future__ import annotations
 

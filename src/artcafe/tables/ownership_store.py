@@ -1,4 +1,4 @@
-"""Count the tenants owned and created by one person, for the limits per person.
+"""Count the tenants that one person owns, and those they created today, for the limits per person.
 
 The number created in a day is a row in the challenges table, where every engine removes expired rows by `ttl`.
 """
@@ -19,7 +19,7 @@ from artcafe.tables.engine.writes import Add, Assign, Change, ItemKey, Update
 from artcafe.tables.partition import ALL_AT_ONCE
 
 _KEPT: Final = timedelta(days=2)
-"""Longer than the day being counted."""
+"""The row must outlive the day it counts."""
 
 
 class OwnershipStore:
@@ -28,23 +28,23 @@ class OwnershipStore:
     def __init__(self, tables: Tables, user_id: UserId) -> None:
         self._tables, self._user_id = tables, user_id
 
-    async def owned(self, most: int) -> int:
-        """Return the number of tenants the person owns, counting at most one page beyond `most`."""
+    async def owned(self, limit: int) -> int:
+        """Return the number of tenants the person owns, counting at most one page beyond `limit`."""
         owned, after = 0, None
         while True:
             page = await self._tables.query(USER_TENANTS, self._user_id, after=after, limit=ALL_AT_ONCE, consistent=True)
             members = (people_rows.member_of(item) for item in page.items)
             owned += sum(member is not None and member.role is Role.OWNER for member in members)
             after = page.next
-            if after is None or owned >= most:
+            if after is None or owned >= limit:
                 return owned
 
-    async def made_on(self, now: datetime) -> int:
+    async def created_on(self, now: datetime) -> int:
         """Return the number of tenants the person has created on this day (UTC)."""
         (item,) = await self._tables.get(CHALLENGES, [self._day(now)], consistent=True)
         return 0 if item is None else number(item, "made")
 
-    def count_made(self, now: datetime, limit: int) -> Update:
+    def count_created(self, now: datetime, limit: int) -> Update:
         """Count one more tenant created on this day (UTC); fails if `limit` were created.
 
         Safe to retry only in a transaction with a write made impossible by the first attempt.

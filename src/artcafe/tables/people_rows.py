@@ -1,4 +1,4 @@
-"""Convert memberships and invitations to items and back; the index of a tenant's people holds both (decision 14).
+"""Convert memberships and invitations to items and back; the index of a tenant's people holds both (decision record 14).
 
 `people_store` decides when an item is read or written; `attributes` defines how unexpected attributes are read.
 """
@@ -14,7 +14,7 @@ from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Not
 from artcafe.tables.engine.values import Item, ValueKind
 
 INVITATION_PREFIX: Final = "~invitation#"
-"""The sort key of an invitation in the members' index is this prefix and its id (decision 14). No user id may begin with it."""
+"""The sort key of an invitation in the members' index is this prefix and its id (decision record 14). No user id begins so."""
 
 
 IS_IN_FORCE: Final[Condition] = Or(

@@ -1,6 +1,6 @@
 """The members and invitations of one tenant; a transaction writes both directions of a membership.
 
-Invitations are stored in the members' index, separated by the prefix of their sort keys (decision 14).
+Invitations are stored in the members' index, separated by the prefix of their sort keys (decision record 14).
 """
 
 from __future__ import annotations

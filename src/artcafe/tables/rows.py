@@ -62,7 +62,7 @@ REMOVED_TO: Final = "removed_to"
 
 
 def tenant_of(item: Item) -> Tenant:
-    """Return the tenant in an item. An unknown status comes from an older system and suspends nobody (decision 15)."""
+    """Return the tenant in an item. An unknown status comes from an older system and suspends nobody (decision record 15)."""
     tenant_id = text(item, "id")
     return Tenant(
         id=TenantId(tenant_id),

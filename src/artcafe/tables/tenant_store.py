@@ -112,7 +112,7 @@ class TenantStore:
     def write_tombstone(self, row: Tenant, by: UserId, now: datetime) -> Put:
         """Return the write that replaces a tenant's row by a tombstone: its identity, and the time and author of the deletion.
 
-        The id is never reused, and nobody is a member (decision 15). May be repeated.
+        The id is never reused, and nobody is a member (decision record 15). May be repeated.
         """
         return Put(TENANTS, rows.tombstone_item(row, by, now), Exists("id"))
 

@@ -36,12 +36,12 @@ async def test_tombstone_is_valid_for_72_hours_in_its_own_tenant(tables: Tables)
 async def test_tenants_created_by_a_person_are_counted_per_day_up_to_a_limit(tables: Tables) -> None:
     alice, bob = OwnershipStore(tables, ALICE), OwnershipStore(tables, UserId("bob"))
     for _ in range(3):
-        await tables.transact([alice.count_made(NOW, 3)])
+        await tables.transact([alice.count_created(NOW, 3)])
     with pytest.raises(ConditionFailed):
-        await tables.transact([alice.count_made(NOW, 3)])
-    assert await alice.made_on(NOW) == 3
-    assert await alice.made_on(NOW + timedelta(days=1)) == await bob.made_on(NOW) == 0
-    await tables.transact([alice.count_made(NOW + timedelta(days=1), 3), bob.count_made(NOW, 3)])
+        await tables.transact([alice.count_created(NOW, 3)])
+    assert await alice.created_on(NOW) == 3
+    assert await alice.created_on(NOW + timedelta(days=1)) == await bob.created_on(NOW) == 0
+    await tables.transact([alice.count_created(NOW + timedelta(days=1), 3), bob.count_created(NOW, 3)])
 
 
 async def test_only_owned_tenants_are_counted_over_all_pages(tables: Tables) -> None:

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from artcafe.errors import StartRefused
-from artcafe.tables.catalog import AGENTS, CHALLENGES, DELETED, TABLES, TENANTS, Environment
+from artcafe.tables.catalog import AGENTS, CHALLENGES, RETIRED, TABLES, TENANTS, Environment
 from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint
 from artcafe.tables.dynamodb.schema import Difference, Schema, create_request, differences, ensure_tables
 from artcafe.tables.engine.writes import ItemKey
@@ -134,9 +134,9 @@ async def test_remaining_tables_of_an_older_system_are_found(client: DynamoDbCli
     await schema.create(TABLES)
     assert await schema.deleted() == []
     key = create_request(TENANTS, Environment.PROD)
-    for deleted in DELETED[:2]:
+    for deleted in RETIRED[:2]:
         operator.create_table(**key | {"TableName": deleted.name})
-    assert await schema.deleted() == list(DELETED[:2])
+    assert await schema.deleted() == list(RETIRED[:2])
 
 
 async def test_all_table_names_are_listed_across_pages(client: DynamoDbClient, operator: Any) -> None:

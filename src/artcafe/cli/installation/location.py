@@ -68,11 +68,11 @@ class Installation:
 
     @property
     def is_dynamodb(self) -> bool:
-        return self.settings.tables_place.startswith(DYNAMODB)
+        return self.settings.tables_location.startswith(DYNAMODB)
 
     @property
     def region(self) -> str:
-        return self.settings.tables_place.removeprefix(DYNAMODB)
+        return self.settings.tables_location.removeprefix(DYNAMODB)
 
     def __str__(self) -> str:
         if not self.is_dynamodb:
@@ -93,7 +93,7 @@ class Installation:
     async def engine(self) -> AsyncIterator[Engine]:
         """Open the table engine. Raises StartRefused with a remedy when tables are missing."""
         endpoint = self.settings.dynamodb_endpoint
-        engine = await open_engine(self.settings.tables_place, endpoint, self.environment, make_missing=False)
+        engine = await open_engine(self.settings.tables_location, endpoint, self.environment, make_missing=False)
         try:
             yield engine
         finally:

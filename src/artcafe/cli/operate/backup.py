@@ -161,11 +161,11 @@ async def _save_data(settings: Settings, secret: bytes, out: archive.ArchiveWrit
     return streams
 
 
-async def _save_streams(vault: AccountConnector, tenants: list[str], out: archive.ArchiveWriter) -> list[Stream]:
+async def _save_streams(connector: AccountConnector, tenants: list[str], out: archive.ArchiveWriter) -> list[Stream]:
     streams: list[Stream] = []
     progress = BackupProgress(len(tenants), "tenant")
     for number, tenant_id in enumerate([None, *map(TenantId, tenants)]):
-        async with vault.connect(tenant_id) as link:
+        async with connector.connect(tenant_id) as link:
             for name in await snapshots.stream_names(link):
                 with out.part(f"streams/{number:06}-{name}.snapshot") as part:
                     saved = await snapshots.save(link, name, part.write)
@@ -236,9 +236,9 @@ async def _fill(source: archive.ArchiveReader, places: Settings, secret_file: Pa
             progress.at(number)
 
 
-async def _load_stream(vault: AccountConnector, source: archive.ArchiveReader, stream: Stream) -> int:
+async def _load_stream(connector: AccountConnector, source: archive.ArchiveReader, stream: Stream) -> int:
     """Restore a stream, a tenant's log under a new epoch, and return its number of messages."""
-    async with vault.connect(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
+    async with connector.connect(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
         made = await snapshots.restore(link, stream.saved.as_continuation(), source.chunks(stream.part))
     if made.last_seq != stream.saved.last_seq:
         raise ArchiveRefused(

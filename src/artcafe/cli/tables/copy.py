@@ -185,7 +185,7 @@ class _Copy:
         return self._result(done)
 
     def _check(self, here: CopyEnd, there: CopyEnd) -> None:
-        if self._label is None and here.tables_home == there.tables_home:
+        if self._label is None and here.tables_identity == there.tables_identity:
             raise TablesRefused(
                 "source and target are the same tables"
                 + (
@@ -229,7 +229,7 @@ class _Copy:
             return CopyState.THERE
         sums = CopyChecksums()
         await copier.compare(tenant_id, mapping, sums)
-        async with here.vault.connect(tenant_id) as source, there.vault.connect(tenant_id) as target:
+        async with here.connector.connect(tenant_id) as source, there.connector.connect(tenant_id) as target:
             counts = [
                 None if log is None else log.messages
                 for log in (await snapshots.current(source, STREAM), await snapshots.current(target, STREAM))
@@ -245,11 +245,11 @@ class _Copy:
         self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, mapping: IdMapping, progress: Progress
     ) -> tuple[int, int]:
         """Copy the messages. Return their number, and the number of messages published to the source in the meantime."""
-        if here.log_home == there.log_home and self._label is None:
+        if here.log_identity == there.log_identity and self._label is None:
             return 0, 0  # Source and target use the same NATS: the messages are there already.
         copy_id = mapping.tenant_id(tenant_id)
-        replicas = await there.vault.replica_count()
-        async with here.vault.connect(tenant_id) as source, there.vault.connect(copy_id) as target:
+        replicas = await there.connector.replica_count()
+        async with here.connector.connect(tenant_id) as source, there.connector.connect(copy_id) as target:
             if isinstance(mapping, NewIds):
                 channels = await Store(here.engine).tenant(tenant_id).all_channels()
                 names = {subjects.stored(each.id): subjects.stored(mapping.channel(each.id)) for each in channels}

@@ -24,17 +24,17 @@ from artcafe.tables.open import open_engine
 
 @dataclass(frozen=True, slots=True)
 class CopyEnd:
-    """An open source or target. `log_home` identifies its NATS and accounts."""
+    """An open source or target. `log_identity` identifies its NATS and accounts."""
 
     settings: Settings
     engine: Engine
-    vault: AccountConnector
-    log_home: tuple[str, ...]
+    connector: AccountConnector
+    log_identity: tuple[str, ...]
 
     @property
-    def tables_home(self) -> tuple[str, str | None]:
+    def tables_identity(self) -> tuple[str, str | None]:
         """Identify the tables regardless of the environment, because both environments share some."""
-        tables = self.settings.tables_place
+        tables = self.settings.tables_location
         kind, _, where = tables.partition(":")
         return (f"{kind}:{Path(where).absolute()}" if kind == "sqlite" else tables, self.settings.dynamodb_endpoint)
 
@@ -49,14 +49,14 @@ def load_settings(end: Path | None, option: str) -> Settings:
     try:
         return config.load({}, environ={}, file=end) if end.is_file() else config.load({"data_dir": end}, environ={})
     except SettingInvalid as exc:
-        raise TablesRefused(f"{option} {end}: {exc}", "correct that file") from exc
+        raise TablesRefused(f"{option} {end}: {exc}", "correct its settings") from exc
 
 
 @asynccontextmanager
 async def open_end(settings: Settings, say: Callable[[str], None], *, is_source: bool) -> AsyncIterator[CopyEnd]:
     """Open an end with its tables and its NATS. A target's data folder is created if missing; DynamoDB tables must exist.
 
-    Raises TablesRefused when the source is no data folder.
+    Raises TablesRefused if the source is not a data folder.
     """
     if is_source and not settings.nats_urls and not (settings.data_dir / "format").exists():
         raise TablesRefused(
@@ -72,7 +72,7 @@ async def open_end(settings: Settings, say: Callable[[str], None], *, is_source:
             nats = Broker(settings.nats_urls, nats_tls(settings))
         else:
             nats = await stack.enter_async_context(connect_nats(settings, accounts, say))
-        tables, environment = settings.tables_place, Environment(settings.environment)
+        tables, environment = settings.tables_location, Environment(settings.environment)
         engine = await open_engine(tables, settings.dynamodb_endpoint, environment, make_missing=False)
         stack.push_async_callback(engine.close)
         yield CopyEnd(

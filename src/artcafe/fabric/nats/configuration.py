@@ -68,11 +68,12 @@ def server_configuration(accounts: Accounts, *, name: str, host: str, port: int,
         "resolver_preload": {accounts.system_key: accounts.system_jwt(), accounts.platform_key: accounts.platform_jwt()},
         "jetstream": {
             "store_dir": str(folder / "jetstream"),
-            # Flush before acknowledging (decision 3): with the default, a power cut lost the last minutes.
+            # Flush before acknowledging (design, decision 3): with the default, a power cut lost the last minutes.
             "sync_interval": "always",
             # No stream is kept in memory; the limits of the accounts forbid it too.
             "max_mem": 64 * 1024 * 1024,
-            # The accounts' limits are reservations against this one (decision 1), so it is effectively infinite: 2**60 is 1 EiB.
+            # The accounts' limits are reservations against this one (design, decision 1), so it is infinite in effect:
+            # 2**60 is 1 EiB.
             "max_file": 2**60,
         },
         "max_payload": MAX_PAYLOAD_BYTES,

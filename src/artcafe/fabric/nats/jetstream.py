@@ -33,7 +33,7 @@ TRY_S: Final = 1.0
 """Timeout of one attempt of a repeatable request. The next attempt may reach a new leader."""
 LAG_TRIES: Final = 40
 LAG_PAUSE_S: Final = 0.05
-"""A direct get may reach a follower that lags behind its leader, and is repeated for 2 s."""
+"""A direct get may reach a follower that has not yet received its leader's newest messages, and is repeated for 2 s."""
 
 IsValid = Callable[[dict[str, Any]], bool]
 

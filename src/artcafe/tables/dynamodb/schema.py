@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from artcafe import errors
 from artcafe.observe.logs import log
-from artcafe.tables.catalog import DELETED, TABLES, DeletedTable, Environment, Table, tags_of
+from artcafe.tables.catalog import RETIRED, TABLES, RetiredTable, Environment, Table, tags_of
 from artcafe.tables.dynamodb.client import CallRefused, DynamoDbClient, Endpoint
 
 CREATE_S: Final = 180.0
@@ -130,10 +130,10 @@ class Schema:
         recovery = answer["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
         return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
 
-    async def deleted(self) -> list[DeletedTable]:
+    async def deleted(self) -> list[RetiredTable]:
         """Return the remaining tables of an older system."""
         names = set(await self.names())
-        return [each for each in DELETED if each.name in names]
+        return [each for each in RETIRED if each.name in names]
 
     async def names(self) -> list[str]:
         """Return the names of all tables in this account and region, ArtCafe's or not."""
