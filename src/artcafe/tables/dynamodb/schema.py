@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from artcafe import errors
 from artcafe.observe.logs import log
-from artcafe.tables.catalog import RETIRED, TABLES, RetiredTable, Environment, Table, tags_of
+from artcafe.tables.catalog import RETIRED, TABLES, Environment, RetiredTable, Table, tags_of
 from artcafe.tables.dynamodb.client import CallRefused, DynamoDbClient, Endpoint
 
 CREATE_S: Final = 180.0
