@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from bench.bench_env import BenchEnv, bench_env
 from bench.fanout.load import LoadGenerator, Measurement, SocketGroup
 from bench.fanout.servers import NO_REDIS, ArtCafe, FanoutServer, nats_web_socket, redis
-from bench.login import AGENTS, Crowd, Http, sample
+from bench.login import AGENTS, Crowd, Http, Login, sample
 from bench.report import Options, Sample, Table, cpu_seconds, median_latency, median_rate, median_ratio
 
 PROCESSES: Final = 2
@@ -59,7 +59,7 @@ async def _logins(platforms: dict[str, BenchEnv], options: Options) -> Table:
     for _ in range(options.rounds):
         for name in random.sample(list(platforms), len(platforms)):
             crowd, pids = crowds[name], platforms[name].server_pids()
-            rest = [partial(crowd.over_rest, http) for http in https[name]]
+            rest: list[Login] = [partial(crowd.over_rest, http) for http in https[name]]
             taken["over REST", name].append(await _cost(pids, partial(sample, rest, options.seconds)))
             on_sockets = partial(sample, [crowd.on_a_socket] * AT_ONCE, options.seconds)
             taken["on a socket", name].append(await _cost(pids, on_sockets))

@@ -20,6 +20,18 @@ from artcafe.observe.redaction import redacted
 log: FilteringBoundLogger = structlog.get_logger()
 
 
+class _StreamLogger(structlog.PrintLogger):
+    """Prints lines, and drops a line instead of raising OSError: the terminal was closed, or the disk is full."""
+
+    def msg(self, message: str) -> None:
+        """Print a line."""
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
 class ThrottledEvent:
     """An event that a peer can cause at any rate: the first is logged, then at most one line a minute with their count."""
 
@@ -54,7 +66,7 @@ def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.s
             json_line if json else structlog.dev.ConsoleRenderer() if stream.isatty() else plain_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: _StreamLogger(stream),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -88,5 +100,5 @@ class _Forward(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError):  # the library's format and arguments do not match
             message = str(record.msg)
-        with contextlib.suppress(OSError, ValueError):  # the log is closed; `handleError` would print the record unredacted
+        with contextlib.suppress(ValueError):  # the log is closed; `handleError` would print the record unredacted
             say("library.said", library=record.name, message=message, exc_info=record.exc_info)

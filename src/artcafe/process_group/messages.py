@@ -71,7 +71,7 @@ ToSupervisor = Ready | Refused | Report | Draining
 Incoming = TypeVar("Incoming")
 
 
-class Channel(Generic[Incoming]):
+class MessageChannel(Generic[Incoming]):
     """One end of the socket pair. Belongs to the loop it was opened on."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: Any) -> None:
@@ -79,7 +79,7 @@ class Channel(Generic[Incoming]):
         self._decoder: msgspec.json.Decoder[Incoming] = msgspec.json.Decoder(kind)
 
     @classmethod
-    async def open(cls, end: socket.socket, kind: Any) -> Channel[Incoming]:
+    async def open(cls, end: socket.socket, kind: Any) -> MessageChannel[Incoming]:
         """Use a connected socket; the channel closes it. `kind` is the union of incoming messages."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=MAX_LINE_BYTES), kind)
 

@@ -25,7 +25,8 @@ async def serve_processes(
     size: int,
     reload: Callable[[], Settings],
 ) -> None:
-    """Run `size` server processes until the event is set, then end them in order. SIGHUP replaces them one by one.
+    """Run `size` server processes until the event is set, then end them in order. SIGHUP replaces them one by one, and ends them
+    if it comes because our terminal was closed.
 
     `ready` is called once, when every process serves. `embedded` is as for `server.serve`, and so are the errors; `reload` reads
     the settings again for a rolling restart.
@@ -55,14 +56,17 @@ async def serve_processes(
 
 
 def _on_hangup(roll: Callable[[], None], until: asyncio.Event) -> None:
-    """Call `roll` at SIGHUP; set `until` instead if our terminal was closed, which sends the same signal."""
-    had_terminal = _has_terminal()
+    """Call `roll` at SIGHUP. At the SIGHUP of a closed terminal set `until` instead, or do nothing under nohup."""
+    had_terminal, has_nohup = _has_terminal(), signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
     def hang_up() -> None:
-        if had_terminal and not _has_terminal():
-            until.set()
-        else:
+        nonlocal had_terminal
+        if not had_terminal or _has_terminal():
             roll()
+        elif has_nohup:
+            had_terminal = False
+        else:
+            until.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
 

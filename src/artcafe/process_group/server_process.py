@@ -9,12 +9,22 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from artcafe.observe.logs import log
 from artcafe.process_group.handover import send
-from artcafe.process_group.messages import Boot, Channel, Draining, Ready, Refused, Report, ToProcess, ToSupervisor
+from artcafe.process_group.messages import (
+    Boot,
+    Draining,
+    MessageChannel,
+    NatsMoved,
+    Ready,
+    Refused,
+    Report,
+    ToProcess,
+    ToSupervisor,
+)
 
 MODULE: Final = "artcafe.process_group.worker"
 SILENT_TICKS: Final = 5
@@ -26,7 +36,7 @@ HUNG_TICKS: Final = 30
 class ServerProcess:
     """A process of the group, running `process_group.worker` in its own interpreter."""
 
-    def __init__(self, boot: Boot, process: Process, channel: Channel[ToSupervisor], connections: socket.socket) -> None:
+    def __init__(self, boot: Boot, process: Process, channel: MessageChannel[ToSupervisor], connections: socket.socket) -> None:
         """For `start`."""
         self.boot = boot
         self.pid = process.pid
@@ -34,6 +44,7 @@ class ServerProcess:
         self.refused: Refused | None = None
         self.ready, self.ended = asyncio.Event(), asyncio.Event()
         self._process, self._channel, self._connections = process, channel, connections
+        self._nats_urls = boot.nats_urls
         self._is_open = False
         self._reported = self._since_report = self._silent = 0
 
@@ -60,7 +71,7 @@ class ServerProcess:
         finally:
             theirs.close()
             take.close()
-        channel: Channel[ToSupervisor] = await Channel.open(ours, ToSupervisor)
+        channel: MessageChannel[ToSupervisor] = await MessageChannel.open(ours, ToSupervisor)
         channel.send(boot)
         return cls(boot, process, channel, give)
 
@@ -117,6 +128,12 @@ class ServerProcess:
     def send(self, message: ToProcess) -> None:
         """Send a message to the process."""
         self._channel.send(message)
+
+    def move_nats(self, urls: Sequence[str]) -> None:
+        """Send the addresses of NATS, unless the process has them: from its boot message, or sent later."""
+        if list(urls) != self._nats_urls:
+            self._nats_urls = list(urls)
+            self.send(NatsMoved(self._nats_urls))
 
     def tick(self) -> bool:
         """Count a second without a heartbeat; return whether the process has just become silent. Kill a hung process.

@@ -14,7 +14,7 @@ from artcafe.errors import SettingInvalid, StartRefused
 from artcafe.fabric.fabric import Broker
 from artcafe.observe.logs import log
 from artcafe.process_group.handover import Acceptor
-from artcafe.process_group.messages import Boot, NatsMoved, Serving
+from artcafe.process_group.messages import Boot, Serving
 from artcafe.process_group.reload import keep_fixed
 from artcafe.process_group.server_process import ServerProcess
 from artcafe.process_group.shared_memory import SharedLimits
@@ -33,6 +33,8 @@ START_S: Final = 120.0
 """Time for a replacement to become ready: it may wait for NATS or DynamoDB."""
 DRAIN_S: Final = 20.0
 """Time for a process to drain: the gateway takes up to 4 s, and REST 5 s."""
+
+UNCHANGED: Final = "the processes go on as they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,6 @@ class ProcessSupervisor:
         self._is_stopping = self._was_any_ready = self._was_ready = False
         self._all_ready = asyncio.Event()
         self._serving = 0
-        self._nats_urls = list(shared.nats.urls)
 
     def serving(self) -> list[ServerProcess]:
         """Return the processes ready to take connections."""
@@ -105,23 +106,34 @@ class ProcessSupervisor:
 
     async def _keep(self, number: int) -> None:
         """Start the process of this number, and restart it whenever it ends."""
-        process = self._processes[number] = await self._start(number)
+        process = await self._start_after(number, None)
         failures = 0
         while True:
             await process.ended.wait()
             if self._processes[number] is process:
                 failures = 0 if time.monotonic() - process.began > SETTLED_S else failures + 1
-                delay_s = min(RESTART_MAX_S, RESTART_MIN_S * 2 ** max(0, failures - 1))
+                delay_s = _delay_s(failures)
                 log.error("process.ended", process=number, pid=process.pid, problem=process.end, restart_s=delay_s)
                 self._give_up(process, failures)
                 await asyncio.sleep(delay_s)
-            if self._processes[number] is process:
-                started = await self._start(number)
-                if self._processes[number] is process:
-                    self._processes[number] = started
-                else:  # A rolling restart was faster.
-                    await self._end(started)
-            process = self._processes[number]
+            process = await self._start_after(number, process)
+
+    async def _start_after(self, number: int, ended: ServerProcess | None) -> ServerProcess:
+        """Start a process in the place of the ended one, or of none, and try again until the system allows it.
+
+        Return the process of this number: that of a rolling restart, if it was faster.
+        """
+        failures = 0
+        while self._processes.get(number) is ended:
+            started = await self._start(number)
+            if started is None:
+                failures += 1
+                await asyncio.sleep(_delay_s(failures))
+            elif self._processes.get(number) is ended:
+                self._processes[number] = started
+            else:
+                await self._end(started)
+        return self._processes[number]
 
     def _give_up(self, process: ServerProcess, failures: int) -> None:
         """Raise `StartRefused` if another start is unlikely to succeed."""
@@ -136,8 +148,11 @@ class ProcessSupervisor:
                 "what it logged stands above; with --processes 1 it fails in the open",
             )
 
-    async def _start(self, number: int) -> ServerProcess:
-        """Start a process, and follow it until it ends."""
+    async def _start(self, number: int) -> ServerProcess | None:
+        """Start a process, and follow it until it ends. Return None if the system allows no new process.
+
+        Raises `StartRefused` in that case if no process has ever become ready.
+        """
         boot = Boot(
             self._settings.model_dump_json(),
             number,
@@ -153,9 +168,11 @@ class ProcessSupervisor:
             process = await ServerProcess.start(boot, self._limits.descriptor)
         except OSError as exc:
             self._limits.free_column(boot.column)
-            raise StartRefused(
-                f"a server process cannot be started: {exc}", "are the machine's processes or memory used up?"
-            ) from exc
+            remedy = "are the machine's processes or memory used up?"
+            if not self._was_any_ready:
+                raise StartRefused(f"a server process cannot be started: {exc}", remedy) from exc
+            log.error("process.not_started", process=number, problem=str(exc), remedy=remedy)
+            return None
         log.info("process.started", process=number, pid=process.pid)
         assert self._followers is not None, "run comes first"
         self._followers.create_task(self._follow(process))
@@ -167,13 +184,16 @@ class ProcessSupervisor:
         finally:
             self._limits.free_column(process.boot.column)
 
+    def _all(self) -> list[ServerProcess]:
+        """Return every process, including a replacement that is still starting."""
+        return [*self._processes.values(), *([self._replacing] if self._replacing else [])]
+
     def _changed(self) -> None:
         """Notify processes and acceptors: a process has begun or stopped serving."""
-        everybody = [*self._processes.values(), *([self._replacing] if self._replacing else [])]
         serving = len(self.serving())
         self._was_any_ready = self._was_any_ready or serving > 0
         self._serving = serving
-        for each in everybody:
+        for each in self._all():
             each.send(Serving(serving))
         for acceptor in self._acceptors:
             acceptor.resume()
@@ -188,10 +208,8 @@ class ProcessSupervisor:
                 if process.tick():
                     log.warning("process.silent", process=process.boot.number, pid=process.pid)
                     self._changed()
-            if list(self._shared.nats.urls) != self._nats_urls:
-                self._nats_urls = list(self._shared.nats.urls)
-                for process in self._processes.values():
-                    process.send(NatsMoved(self._nats_urls))
+            for process in self._all():
+                process.move_nats(self._shared.nats.urls)
 
     # --- a rolling restart -----------------------------------------------------------------------------------------------------
 
@@ -207,7 +225,7 @@ class ProcessSupervisor:
         try:
             self._settings = keep_fixed(self._settings, self._reload())
         except SettingInvalid as exc:
-            log.error("group.not_restarted", problem=str(exc), effect="the processes go on as they are")
+            log.error("group.not_restarted", problem=str(exc), effect=UNCHANGED)
             return
         log.info("group.restarting", processes=self._size)
         for number in range(1, self._size + 1):
@@ -216,20 +234,25 @@ class ProcessSupervisor:
         log.info("group.restarted", processes=self._size)
 
     async def _replace(self, number: int) -> bool:
+        """Replace a process by a new one. Return False, with the old one unchanged, if the new one does not become ready."""
         new = self._replacing = await self._start(number)
+        if new is None:
+            log.error("group.restart_stopped", process=number, problem="it was not started", effect=UNCHANGED)
+            return False
         try:
             if not await self._becomes_ready(new):
-                log.error("group.restart_stopped", process=number, problem=new.end, effect="the others go on as they are")
+                log.error("group.restart_stopped", process=number, problem=new.end, effect=UNCHANGED)
                 return False
-            old, self._processes[number] = self._processes[number], new
+            old, self._processes[number] = self._processes.get(number), new
         finally:
             self._replacing = None
             if self._processes.get(number) is not new:
                 new.kill()
                 await new.ended.wait()
         self._changed()
-        await self._end(old)
-        log.info("process.replaced", process=number, old=old.pid, new=new.pid)
+        if old is not None:  # None if the system has allowed no process of this number so far.
+            await self._end(old)
+        log.info("process.replaced", process=number, old=old and old.pid, new=new.pid)
         return True
 
     @staticmethod
@@ -247,9 +270,8 @@ class ProcessSupervisor:
             acceptor.close()
         if self._was_any_ready:
             log.info("group.draining", processes=len(self._processes))
-        everybody = [*self._processes.values(), *([self._replacing] if self._replacing else [])]
         async with asyncio.TaskGroup() as group:
-            for process in everybody:
+            for process in self._all():
                 group.create_task(self._end(process))
 
     async def _end(self, process: ServerProcess) -> None:
@@ -262,3 +284,9 @@ class ProcessSupervisor:
             log.warning("process.slow_to_end", process=process.boot.number, pid=process.pid, waited_s=DRAIN_S)
             process.kill()
             await process.ended.wait()
+
+
+def _delay_s(failures: int) -> float:
+    """Return the delay before the next start, after this number of failures in succession."""
+    doublings = min(max(0, failures - 1), 10)  # More would change nothing, and 1,024 would overflow.
+    return min(RESTART_MAX_S, RESTART_MIN_S * 2.0**doublings)

@@ -20,7 +20,7 @@ from artcafe.listeners import ListenerSettings, allow_descriptors
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure, log
 from artcafe.process_group.handover import Receiver
-from artcafe.process_group.messages import Boot, Channel, Draining, NatsMoved, Ready, Refused, Report, Serving, ToProcess
+from artcafe.process_group.messages import Boot, Draining, MessageChannel, NatsMoved, Ready, Refused, Report, Serving, ToProcess
 from artcafe.resources import Addresses
 from artcafe.rules.shared_limits import peer_limits
 from artcafe.server import serve_handed
@@ -42,7 +42,7 @@ AnyError = TypeVar("AnyError", bound=BaseException)
 class Worker:
     """One server process, from its boot message to its end."""
 
-    def __init__(self, boot: Boot, channel: Channel[ToProcess], receiver: Receiver, shared: mmap.mmap) -> None:
+    def __init__(self, boot: Boot, channel: MessageChannel[ToProcess], receiver: Receiver, shared: mmap.mmap) -> None:
         """`shared` are the group's limits."""
         self._boot, self._channel, self._receiver = boot, channel, receiver
         self._settings = Settings.model_validate_json(boot.settings)
@@ -125,7 +125,7 @@ class Worker:
 
 async def _run(channel_fd: int, connections_fd: int, shared_fd: int) -> int:
     """Return the exit status."""
-    channel: Channel[ToProcess] = await Channel.open(socket.socket(fileno=channel_fd), ToProcess)
+    channel: MessageChannel[ToProcess] = await MessageChannel.open(socket.socket(fileno=channel_fd), ToProcess)
     boot = await channel.receive()
     if not isinstance(boot, Boot):  # The supervisor is gone.
         return REFUSED

@@ -26,8 +26,11 @@ Serve = Callable[[asyncio.Event, Callable[[Addresses], None]], Coroutine[Any, An
 
 
 def run(settings: Settings, reload: Callable[[], Settings], *, embedded: bool, demo: bool) -> None:
-    """Run a server until SIGINT or SIGTERM, in the number of processes set in `settings`. `demo` runs the demo once it is ready.
+    """Run a server until SIGINT, SIGTERM or SIGHUP, in the number of processes set in `settings`. `demo` runs the demo once it is
+    ready.
 
+    A terminal sends SIGHUP when it is closed; under nohup, which ignores SIGHUP, the server continues. Several processes are
+    replaced one by one instead, unless their terminal was closed (`process_group.serve`).
     `reload` reads the settings again, for a rolling restart of several processes.
     """
     configure(settings.log_level, json=settings.log_json)
@@ -77,6 +80,8 @@ async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -
         serving.add_done_callback(lambda _: showing and showing.cancel())
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, stop)
 
 
 def _freeze_heap() -> None:
