@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,6 @@ from tests.process_group.groups import (
     children_of,
     command_of,
     events,
-    is_running,
     kill,
     readiness,
     wait_until_all_serve,
@@ -117,11 +116,17 @@ def _port_of_nats_taken(platform: Platform) -> Iterator[None]:
     port = json.loads((platform.data / "nats" / "nats.conf").read_text())["port"]
     platform.process.send_signal(signal.SIGSTOP)
     nats = platform.nats_pid
+    taken: list[socket.socket] = []
+
+    def is_taken() -> bool:
+        with suppress(OSError):  # Some threads of nats-server may still hold the port.
+            taken.append(socket.create_server(("127.0.0.1", port)))
+        return bool(taken)
+
     try:
         os.kill(nats, signal.SIGKILL)
-        wait_for(lambda: not is_running(nats), "the end of nats-server")
-        taken = socket.create_server(("127.0.0.1", port))
+        wait_for(is_taken, "the port of nats-server")
     finally:
         platform.process.send_signal(signal.SIGCONT)
-    with taken:
+    with taken[0]:
         yield
