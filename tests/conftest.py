@@ -41,7 +41,11 @@ class FailureNames:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Clean up when a signal stops the run: SIGTERM is handled like Ctrl-C, and workers stop with the main process."""
+    """Clean up when a signal stops the run: SIGTERM is handled like Ctrl-C, and workers stop with the main process.
+
+    A run in the background of a script inherits an ignored SIGINT, and the commands under test would inherit it too.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         interrupt_with_parent()

@@ -13,6 +13,8 @@ def main() -> None:
     SIGTERM ends a command as Ctrl-C does: the command cleans up and exits with 130. It is passed on as SIGINT, for which asyncio
     cancels the command's task; an exception raised in the handler could interrupt any task, such as the one that sends acks.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as scripts start commands with `&`: SIGTERM would have no effect
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:
         _run()

@@ -310,6 +310,17 @@ def test_signal_exits_with_130_without_traceback_and_keeps_acks(cast: Cast, argu
         assert [message["data"] for message in received(cast, 1)] == ["the end"]
 
 
+def test_sigterm_ends_a_command_that_a_script_started_in_the_background(cast: Cast) -> None:
+    run(cast, "publish", cast.channels[0], "1")
+    in_background = ["sh", "-c", '"$@" & echo $!; wait $!', "-", *COMMAND, "listen"]
+    with subprocess.Popen(in_background, stdout=subprocess.PIPE, env=environ(cast), text=True) as shell:
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+        assert shell.stdout.readline()  # The command is connected, and prints messages.
+        os.kill(pid, signal.SIGTERM)
+        assert shell.wait(10) == 130
+
+
 async def test_listen_notes_that_no_subscription_is_active(home: Cast) -> None:
     cast = await recast(home, subscribed=False)
     (channel,) = cast.channels
