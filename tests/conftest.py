@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -137,7 +138,11 @@ def ssh_agent(short_folder: Path, monkeypatch: pytest.MonkeyPatch, require: Requ
 
 @pytest.fixture(autouse=True)
 def logging_stays() -> Iterator[None]:
-    """Restore logging after the test: a command that runs in this process configures it."""
+    """Log everything in the test, and restore logging after it: a command that runs in this process configures it.
+
+    A command run by a fixture of a wider scope has done so before this fixture, and left only errors.
+    """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
     config = structlog.get_config()
     yield
     structlog.configure(**config)
