@@ -120,7 +120,11 @@ class GatewayApp:
 
     async def caught_up(self) -> None:
         """Wait until every delivery of every connection has caught up."""
-        await until(lambda: all(_has_caught_up(each) for each in self.gateway.connections()))
+        await until(self.is_caught_up)
+
+    def is_caught_up(self) -> bool:
+        """Return whether every delivery of every connection has caught up."""
+        return all(_has_caught_up(each) for each in self.gateway.connections())
 
     async def publish(self, data: bytes, channel: Channel | None = None) -> int:
         """Store a message as the owner, and return its sequence."""

@@ -100,15 +100,19 @@ async def test_failed_subscribe_keeps_the_current_delivery(tmp_path: Path) -> No
         assert (await raw.message())["seq"] == 2
 
 
-async def test_ack_sent_behind_a_subscribe_counts(tmp_path: Path) -> None:
-    async with gateway_app(tmp_path) as it, it.connected() as raw:
-        for seq in range(1, 20):
-            assert await it.publish(b"1") == seq
-            assert (await raw.message())["seq"] == seq
+async def test_ack_received_while_a_subscribe_waits_for_nats_moves_its_start(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path, has_proxy=True) as it, it.connected() as raw:
+        await it.publish(b"1")
+        assert await raw.messages(1) == [1]
+        await it.caught_up()
+        async with without_nats(it):
             id = await raw.say("subscribe", channel=it.channel.id)
-            await raw.ack(it.channel.id, seq)
-            reply = await raw.next()
-            assert (reply.get("id"), reply["subscribe"]["cursor"]) == (id, seq)
+            await until(lambda: not it.is_caught_up())  # the current delivery is suspended, and the new one waits
+            await raw.ack(it.channel.id, 1)
+            await until(lambda: it.services.cursors.has_unwritten(it.owner.tenant_id, it.agent.id))
+        reply = await raw.next()
+        assert (reply.get("id"), reply["subscribe"]["cursor"]) == (id, 1)
+        assert await raw.is_quiet()
 
 
 async def test_channel_waiting_for_nats_can_be_unsubscribed(tmp_path: Path) -> None:
