@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.6, help="duration of each sample [0.6]")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for the data; must be on a disk [build/bench]")
     parser.add_argument("--against", type=Path, metavar="PYTHON", help="for pairs: the interpreter of another version's checkout")
+    parser.add_argument("--only", nargs="+", default=(), metavar="KIND", help="for pairs: of publish, fan-out, backlog, login")
     given = parser.parse_args()
     if unknown := set(given.names) - set(MODULES):
         parser.error(f"unknown bench {', '.join(sorted(unknown))}; the benches are {', '.join(MODULES)}")
@@ -61,7 +62,7 @@ def main() -> int:
         return 0
     configure("error")
     given.folder.mkdir(parents=True, exist_ok=True)
-    options = Options(given.folder, given.rounds, given.seconds, given.against)
+    options = Options(given.folder, given.rounds, given.seconds, given.against, given.only)
     print(machine(given.folder), end="\n\n", flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in given.names or [name for name in MODULES if name != "pairs"]:

@@ -8,6 +8,8 @@ work on the machine slows both alike. Both get their load from this checkout's c
 * fan-out: 1,000 subscribers, with 64 messages in flight and with one, on one channel and on ten.
 * backlog: 20,000 stored messages, read by a new socket.
 * login: agents over REST and on a socket, one and 16 at a time.
+
+`--only fan-out` measures that kind alone.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import random
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +34,7 @@ from bench.raw_client import Publisher
 from bench.readers import Order
 from bench.report import Options, Sample, Table, process_seconds
 
+KINDS: Final = ("publish", "fan-out", "backlog", "login")
 READERS: Final = 1000
 FANOUT_S: Final = 0.8
 
@@ -56,13 +59,17 @@ class Server:
         self.lines: list[SocketGroup] = []
         self.works: dict[str, Work] = {}
 
-    async def prepare(self, others: list[SocketGroup]) -> None:
+    async def prepare(self, kinds: Sequence[str], others: list[SocketGroup]) -> None:
         """Create the objects that each kind of work needs. `others` are the other server's sockets: connecting takes longer than
         its pings allow them to be silent."""
-        await self._prepare_publish()
-        await self._prepare_fanout(others)
-        await self._prepare_backlog()
-        await self._prepare_login()
+        if "publish" in kinds:
+            await self._prepare_publish()
+        if "fan-out" in kinds:
+            await self._prepare_fanout(others)
+        if "backlog" in kinds:
+            await self._prepare_backlog()
+        if "login" in kinds:
+            await self._prepare_login()
 
     async def _prepare_publish(self) -> None:
         cast = await self._env.platform.tenant_with(agents=1, channels=1, subscribed=False)
@@ -132,13 +139,16 @@ async def run(options: Options) -> list[Table]:
     """Return one table: the other version's figure, this version's, and the median ratio of the pairs."""
     if options.against is None:
         raise RuntimeError("pairs compares with another version: name its interpreter, --against ../before/.venv/bin/python")
+    kinds = options.only or KINDS
+    if unknown := set(kinds) - set(KINDS):
+        raise RuntimeError(f"unknown kind of work {', '.join(sorted(unknown))}; pairs measures {', '.join(KINDS)}")
     taken: dict[tuple[str, int], list[Measured]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(LoadGenerator())
         servers: list[Server] = []
         for python in (options.against, Path(sys.executable)):
             server = Server(await stack.enter_async_context(bench_env(options, python)), load, stack, options)
-            await server.prepare([line for other in servers for line in other.lines])
+            await server.prepare(kinds, [line for other in servers for line in other.lines])
             servers.append(server)
         names = list(servers[0].works)
         for number in range(options.rounds + 1):

@@ -27,6 +27,8 @@ class Options:
     seconds: float = 0.6
     against: Path | None = None
     """The Python interpreter of another version, for `pairs`."""
+    only: Sequence[str] = ()
+    """The kinds of work that `pairs` measures; none: all."""
 
 
 @dataclass(slots=True)
