@@ -139,7 +139,9 @@ class JetStream:
         query = {"seq": seq + 1, "next_by_subj": subject}
         some = await self.get_direct(stream, {**query, "batch": most, "max_bytes": most_bytes})
         if some or not is_replicated:
-            return [stream_message(each) for each in some]
+            if subject.endswith((".*", ".>")):
+                return [stream_message(each) for each in some]
+            return [StreamMessage(seq_of(each), subject, each.data) for each in some]  # without decoding 256 equal headers
         one = await self.get_from_leader(stream, query)
         return [] if one is None else [one]
 
