@@ -14,6 +14,7 @@ from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.delivery.subscriber import Subscriber
 from artcafe.delivery.watcher import Watcher
 from artcafe.errors import AckBeyondSent, ArtcafeError
+from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, ChannelType, Epoch
 from artcafe.wire.envelopes import parse_envelope
@@ -27,7 +28,7 @@ class EventEncoding:
     def __init__(self) -> None:
         self.count = 0
 
-    def messages(self, channel_id: ChannelId, messages: Sequence[StoredMessage], *, is_live: bool) -> list[bytes]:
+    def messages(self, channel_id: ChannelId, kind: ChannelKind, messages: Sequence[StoredMessage]) -> list[bytes]:
         """Return one event per message."""
         self.count += len(messages)
         return [b"data: %b\n\n" % bytes(parse_envelope(one.envelope).data) for one in messages]

@@ -9,6 +9,7 @@ import pytest
 from artcafe.delivery.feed import Delivery
 from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError, Internal
+from artcafe.fabric.channel_kinds import LOGGED
 from artcafe.gateway.encoding import WebSocketEncoding
 from artcafe.model import ChannelId, Epoch, SubscriptionStatus
 from artcafe.wire.replies import Gap
@@ -94,7 +95,7 @@ async def test_subscription_paused_while_it_begins_does_not_begin(tmp_path: Path
 
 async def test_feed_released_before_it_opens_wakes_its_waiters(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
-        feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
+        feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id, LOGGED)
         it.services.hub.release(feed)
 
         async with asyncio.timeout(5):
@@ -159,7 +160,7 @@ async def test_failed_flush_closes_its_tenants_sockets_and_loses_nothing(tmp_pat
     async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             await it.caught_up()
-            feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
+            feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id, LOGGED)
             broken = FailingPeer()
             assert feed.join(Delivery(broken, feed, feed.flushed, feed.lineage.epoch, max_unacked))
             seqs = [await it.publish(b"1")]

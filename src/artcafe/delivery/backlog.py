@@ -78,15 +78,18 @@ class Backlog:
         await feed.opened.wait()
         if not self._is_fed(delivery):
             return  # it has ended; its feed may have closed with it, without an epoch
+        if not feed.kind.has_log:
+            feed.join(delivery)
+            return
         shown = feed.flushed
         try:
-            is_same_log = feed.is_live or await self._is_of_this_log(delivery)
-            found = await self._read(delivery, shown) if is_same_log and not feed.is_live else []
+            is_same_log = await self._is_of_this_log(delivery)
+            found = await self._read(delivery, shown) if is_same_log else []
         except OurFault as exc:
             log.debug("backlog.waits", channel=feed.channel, error=repr(exc))
             await asyncio.sleep(RETRY_S)
             return
-        if not self._is_fed(delivery) or (is_same_log and not feed.is_live and delivery.epoch != feed.lineage.epoch):
+        if not self._is_fed(delivery) or (is_same_log and delivery.epoch != feed.lineage.epoch):
             return  # it has ended, or the log was renewed during the read
         if not is_same_log:
             log.info("backlog.another_log", channel=feed.channel, epoch=feed.lineage.epoch, delivered=delivery.epoch)
@@ -155,4 +158,4 @@ class Backlog:
         due = due if fits is None else due[:fits]
         delivery.track([one.seq for one in due])
         delivery.advance_to(due[-1].seq)
-        self._peer.write(b"".join(self._peer.encoding.messages(delivery.feed.channel, due, is_live=False)))
+        self._peer.write(b"".join(self._peer.encoding.messages(delivery.feed.channel, delivery.feed.kind, due)))

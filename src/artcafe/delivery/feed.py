@@ -9,6 +9,7 @@ from typing import Final
 
 from artcafe.delivery.frame_batch import FrameBatch, write_to_all
 from artcafe.delivery.peer import Encoding, Peer
+from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.channel_readers import ChannelReader, LiveChannelReader
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import StoredMessage
@@ -73,10 +74,10 @@ class Delivery:
 class PendingMessages:
     """Messages of one channel since the last flush. A flush encodes them once per encoding."""
 
-    __slots__ = ("_batches", "_channel_id", "_is_live", "messages", "turns")
+    __slots__ = ("_batches", "_channel_id", "_kind", "messages", "turns")
 
-    def __init__(self, channel_id: ChannelId, is_live: bool) -> None:
-        self._channel_id, self._is_live = channel_id, is_live
+    def __init__(self, channel_id: ChannelId, kind: ChannelKind) -> None:
+        self._channel_id, self._kind = channel_id, kind
         self.messages: list[StoredMessage] = []
         self.turns: list[int] = []
         self._batches: dict[Encoding, FrameBatch] = {}
@@ -85,7 +86,7 @@ class PendingMessages:
         """Return the batch in this encoding."""
         batch = self._batches.get(encoding)
         if batch is None:
-            frames = encoding.messages(self._channel_id, self.messages, is_live=self._is_live)
+            frames = encoding.messages(self._channel_id, self._kind, self.messages)
             batch = self._batches[encoding] = FrameBatch(frames, self.turns)
         return batch
 
@@ -104,8 +105,8 @@ class _WriteGroup:
 class Feed:
     """One channel with subscribers on this server: the sink of its reader, and the source of its members.
 
-    Every member has been sent everything up to `flushed`; `pending` came since. Messages of a `live` channel are not stored and
-    all have sequence 0: every delivery is caught up, and a closed connection misses them.
+    Every member has been sent everything up to `flushed`; `pending` came since. Messages of a channel without a log all have
+    sequence 0: every delivery is caught up, and a closed connection misses them.
     """
 
     __slots__ = (
@@ -117,7 +118,7 @@ class Feed:
         "caught_up",
         "channel",
         "flushed",
-        "is_live",
+        "kind",
         "lineage",
         "opened",
         "pending",
@@ -131,20 +132,20 @@ class Feed:
         self,
         tenant_fabric: TenantFabric,
         channel: ChannelId,
-        is_live: bool,
+        kind: ChannelKind,
         schedule_flush: Callable[[Feed], None],
         next_turn: Callable[[], int],
         removed_to: RemovedTo,
     ) -> None:
         """`schedule_flush` is called when the first message is pending; `next_turn` numbers messages over all channels."""
-        self.tenant_fabric, self.channel, self.is_live = tenant_fabric, channel, is_live
+        self.tenant_fabric, self.channel, self.kind = tenant_fabric, channel, kind
         self._schedule_flush, self._next_turn, self._removed_to = schedule_flush, next_turn, removed_to
         self.reader: ChannelReader | LiveChannelReader | None = None
         self.opened = asyncio.Event()
         self.lineage = LogLineage(None)
         """The lineage of the reader's log."""
         self.flushed: Seq = 0
-        self.pending = PendingMessages(channel, is_live)
+        self.pending = PendingMessages(channel, kind)
         self._groups: dict[Encoding, _WriteGroup] | None = None
         """The write groups of `caught_up`, or None after a change of a member or a descriptor."""
         self.caught_up: dict[Peer, Delivery] = {}
@@ -165,7 +166,7 @@ class Feed:
         for delivery in [*self.caught_up.values(), *self.windowed.values(), *self.ahead.values()]:
             self.leave(delivery)
             delivery.peer.feed_soon()
-        self.pending = PendingMessages(self.channel, self.is_live)
+        self.pending = PendingMessages(self.channel, self.kind)
         self.flushed, self.lineage = last, lineage
         self.opened.set()
 
@@ -226,7 +227,7 @@ class Feed:
         taken = self.pending
         if not taken.messages:
             return None
-        self.pending = PendingMessages(self.channel, self.is_live)
+        self.pending = PendingMessages(self.channel, self.kind)
         self.flushed = taken.messages[-1].seq
         return taken
 
@@ -265,7 +266,7 @@ class Feed:
         pending = self.pending
         if not pending.messages:
             return  # the feed has begun again since the flush was scheduled
-        self.pending = PendingMessages(self.channel, self.is_live)
+        self.pending = PendingMessages(self.channel, self.kind)
         encoding: Encoding | None = None
         batch: FrameBatch | None = None
         for peer in self.caught_up:

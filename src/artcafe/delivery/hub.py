@@ -17,6 +17,7 @@ from artcafe.delivery.feed import Feed, RemovedTo
 from artcafe.delivery.frame_batch import FrameBatch, join_batches
 from artcafe.delivery.peer import Peer
 from artcafe.errors import Internal, OurFault
+from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import ChannelId, TenantId
 from artcafe.observe.logs import log
@@ -44,12 +45,12 @@ class Hub:
         """Connections with replies waiting for the end of the turn: a reply goes before the messages caused by its command."""
         self._next_turn: Callable[[], int] = itertools.count().__next__
 
-    def feed(self, tenant_id: TenantId, channel: ChannelId, *, is_live: bool = False) -> Feed:
+    def feed(self, tenant_id: TenantId, channel: ChannelId, kind: ChannelKind) -> Feed:
         """Return the channel's feed for one more delivery. It opens in the background and sets `opened`."""
         feed = self._feeds.get((tenant_id, channel))
         if feed is None:
             tenant_fabric = self._fabric.tenant(tenant_id)
-            feed = Feed(tenant_fabric, channel, is_live, self._schedule_flush, self._next_turn, self.removed_to)
+            feed = Feed(tenant_fabric, channel, kind, self._schedule_flush, self._next_turn, self.removed_to)
             self._feeds[tenant_id, channel] = feed
             self._spawn(partial(self._open, feed))
         feed.users += 1
@@ -73,7 +74,7 @@ class Hub:
         while feed.users > 0:
             self._fabric.peek(feed.tenant_fabric.tenant_id)  # marks the tenant as in use, before it has a reader
             try:
-                reader = await feed.tenant_fabric.follow(feed.channel, feed, is_live=feed.is_live)
+                reader = await feed.kind.follow(feed.tenant_fabric, feed.channel, feed)
             except OurFault as exc:
                 log.debug("hub.feed_waits", channel=feed.channel, error=repr(exc))
                 await asyncio.sleep(RETRY_S)

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError
+from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, Epoch
 from artcafe.wire.replies import Gap
@@ -20,8 +21,8 @@ MAX_SUBSCRIPTIONS: Final = 128
 class Encoding(Protocol):
     """How a transport encodes messages, with one instance for all its connections: each message is encoded once per instance."""
 
-    def messages(self, channel_id: ChannelId, messages: Sequence[StoredMessage], *, is_live: bool) -> list[bytes]:
-        """Return the bytes of each message, ready to be written. Messages of a `live` channel have no sequence."""
+    def messages(self, channel_id: ChannelId, kind: ChannelKind, messages: Sequence[StoredMessage]) -> list[bytes]:
+        """Return the bytes of each message, ready to be written. `kind.texts` returns the messages as JSON."""
         ...
 
 

@@ -26,10 +26,10 @@ from artcafe.errors import (
     OurFault,
     SubscriptionLimit,
 )
+from artcafe.fabric.channel_kinds import KINDS, ChannelKind
 from artcafe.model import (
     AgentPrincipal,
     ChannelId,
-    ChannelType,
     Cursor,
     Epoch,
     Permission,
@@ -44,8 +44,8 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.wire.frames import Start
 from artcafe.wire.replies import Gap
 
-LIVE_S: Final = 5.0
-"""Longest wait for the feed of a `live` channel before `subscribe` returns."""
+OPEN_S: Final = 5.0
+"""Longest wait for the feed of a channel without a log before `subscribe` returns."""
 
 _NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
 
@@ -73,7 +73,7 @@ class DeliveryServices(Protocol):
 class Opened:
     """The result of `subscribe`: messages above `seq` follow. `last` is the channel's newest sequence, `gap` what is missing.
 
-    All are None for a `live` channel; `epoch` is None before the log's first message.
+    All are None for a channel without a log; `epoch` is None before the log's first message.
     """
 
     epoch: Epoch | None
@@ -82,7 +82,7 @@ class Opened:
     gap: Gap | None = None
 
 
-_LIVE: Final = Opened(None, None, None)
+_WITHOUT_LOG: Final = Opened(None, None, None)
 
 
 class Subscriber:
@@ -239,8 +239,8 @@ class Subscriber:
     async def subscribe(self, channel: str, start: Start, max_unacked: int | None) -> Opened:
         """Begin a delivery, replacing the channel's current one. Create the subscription if it is missing.
 
-        The delivery of a `live` channel continues instead: it has no other place to begin, and messages in between would be lost.
-        Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`, and changes nothing then.
+        The delivery of a channel without a log continues instead: it has no other place to begin, and messages in between would
+        be lost. Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`, and changes nothing.
         """
         channel_id = ChannelId(channel)
         if len(self._deliveries) >= MAX_SUBSCRIPTIONS and channel_id not in self._deliveries:
@@ -252,8 +252,8 @@ class Subscriber:
             if not row.allows(Permission.RECEIVE):
                 raise Forbidden(_NOT_PERMITTED, "an agent")
             known = self._deliveries.get(channel_id)
-            if known is not None and known.feed.is_live:
-                return _LIVE
+            if known is not None and not known.feed.kind.has_log:
+                return _WITHOUT_LOG
             with self.backlog.suspended(known):
                 opened = await self._begin(channel_id, start, partial(self._services.cursors.newest, row), max_unacked)
             self._muted -= {channel_id}
@@ -308,9 +308,10 @@ class Subscriber:
         `Unavailable`.
         """
         services, tenant_id = self._services, self.principal.tenant_id
-        if (await services.record_cache.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
-            return await self._begin_live(channel_id)
-        feed = services.hub.feed(tenant_id, channel_id)
+        kind = KINDS[(await services.record_cache.channel(tenant_id, channel_id)).type]
+        if not kind.has_log:
+            return await self._begin_without_log(channel_id, kind)
+        feed = services.hub.feed(tenant_id, channel_id, kind)
         delivery: Delivery | None = None
         try:
             tenant_log = await feed.tenant_fabric.connected_log()
@@ -333,16 +334,16 @@ class Subscriber:
             self._peer.send_gap(channel_id, gap, lineage.epoch)
         return Opened(lineage.epoch, seq, last, gap)
 
-    async def _begin_live(self, channel_id: ChannelId) -> Opened:
+    async def _begin_without_log(self, channel_id: ChannelId, kind: ChannelKind) -> Opened:
         """Add a delivery of a channel without stored messages. After the return, every message is delivered."""
-        feed = self._services.hub.feed(self.principal.tenant_id, channel_id, is_live=True)
+        feed = self._services.hub.feed(self.principal.tenant_id, channel_id, kind)
         delivery = self._deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
         with contextlib.suppress(TimeoutError):  # while NATS is away: the delivery begins when it is back
-            async with asyncio.timeout(LIVE_S):
+            async with asyncio.timeout(OPEN_S):
                 await feed.opened.wait()
         if self._deliveries.get(channel_id) is delivery and not delivery.is_member:
             feed.join(delivery)
-        return _LIVE
+        return _WITHOUT_LOG
 
     @contextlib.contextmanager
     def _guard_begin(self, channel_id: ChannelId) -> Iterator[None]:
@@ -360,7 +361,7 @@ class Subscriber:
         self._due.pop(channel_id, None)
         self._is_revoked = self._is_revoked or channel_id == self._beginning
         delivery = self._end_delivery(channel_id)
-        if delivery is not None and not delivery.feed.is_live:
+        if delivery is not None and delivery.feed.kind.has_log:
             self._withheld[channel_id] = delivery
 
     def _end_delivery(self, channel_id: ChannelId) -> Delivery | None:

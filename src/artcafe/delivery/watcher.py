@@ -10,7 +10,8 @@ from artcafe.delivery.feed import Delivery
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.delivery.subscriber import DeliveryServices
 from artcafe.errors import ChannelNotFound, NotSubscribed, SubscriptionLimit, Unavailable
-from artcafe.model import ChannelId, ChannelType, UserPrincipal
+from artcafe.fabric.channel_kinds import KINDS
+from artcafe.model import ChannelId, UserPrincipal
 from artcafe.rules import access
 from artcafe.rules.access import Action
 
@@ -40,7 +41,7 @@ class Watcher:
             return
         if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
-        feed = self._services.hub.feed(tenant_id, found.id, is_live=found.type is ChannelType.LIVE)
+        feed = self._services.hub.feed(tenant_id, found.id, KINDS[found.type])
         self._deliveries[found.id] = Delivery(self._peer, feed, 0, None, None)
         try:
             async with asyncio.timeout(FOLLOW_S):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from artcafe.fabric.channel_readers import ChannelReader, ChannelReaders, ChannelSink, LiveChannelReader
+from artcafe.fabric.channel_readers import ChannelReaders
 from artcafe.fabric.log_writer import LogWriter
-from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.presence_registry import PresenceRegistry
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.model import ChannelId, TenantId
-from artcafe.rules import subjects
+from artcafe.model import TenantId
 from artcafe.supervision import Supervisor
 
 
@@ -53,16 +51,3 @@ class TenantFabric:
         """Return the log once NATS is connected."""
         await self.connection.wait_up()
         return self.log
-
-    async def follow(
-        self, channel_id: ChannelId, sink: ChannelSink, *, is_live: bool = False
-    ) -> ChannelReader | LiveChannelReader:
-        """Follow a channel for `sink`, beginning after its newest message. `is_live`: nothing of the channel is stored."""
-        await self.connection.wait_up()
-        follow = self.readers.follow_live if is_live else self.readers.follow
-        return await follow(channel_id, sink)
-
-    async def publish_live(self, channel_id: ChannelId, envelope: bytes) -> None:
-        """Send a message to a channel's current subscribers, at most once. Raise `NatsConnectionLost` if that is uncertain."""
-        await self.connection.wait_up()
-        await self.connection.send(OutgoingMessage(subjects.live(channel_id), "", envelope))

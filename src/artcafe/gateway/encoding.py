@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId
-from artcafe.wire.envelopes import id_text, live_frame, message_frame
+from artcafe.wire.envelopes import id_text
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -24,9 +25,6 @@ class WebSocketEncoding:
 
     __slots__ = ()
 
-    def messages(self, channel_id: ChannelId, messages: Sequence[StoredMessage], *, is_live: bool) -> list[bytes]:
+    def messages(self, channel_id: ChannelId, kind: ChannelKind, messages: Sequence[StoredMessage]) -> list[bytes]:
         """Return the text frame of each message."""
-        channel = id_text(channel_id)
-        if is_live:
-            return [text_frame(live_frame(channel, one.envelope)) for one in messages]
-        return [text_frame(message_frame(channel, one.seq, one.prev, one.envelope)) for one in messages]
+        return [text_frame(text) for text in kind.texts(id_text(channel_id), messages)]

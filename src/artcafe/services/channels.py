@@ -6,6 +6,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from artcafe.errors import ChannelNotFound, Conflict, Invalid, LimitReached, TenantNotFound
+from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
@@ -174,8 +175,8 @@ def _retention(seconds: int | None, type: ChannelType, tenant: Tenant) -> Change
     """Return the change of a channel's retention. Raises Invalid."""
     if seconds is None:
         return Remove("retention_s")
-    if type is ChannelType.LIVE:
-        raise Invalid("retention_s", "has no meaning for a live channel, which stores nothing")
+    if not KINDS[type].has_log:
+        raise Invalid("retention_s", f"has no meaning for a {type.value} channel, which stores nothing")
     return Assign("retention_s", plans.check_retention(seconds, tenant))
 
 

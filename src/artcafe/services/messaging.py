@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from artcafe.errors import Invalid, TooLarge
+from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.tenant_fabric import TenantFabric
-from artcafe.model import Access, Channel, ChannelType, Permission, Principal
+from artcafe.model import Access, Channel, Permission, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, subjects, times
 from artcafe.services.record_cache import RecordCache
@@ -35,46 +35,33 @@ class Messaging:
         access.check(principal, access.Action.PUBLISH)
         channel = await self._record_cache.channel(principal.tenant_id, channel_id)
         await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish)
         tenant_fabric = self._fabric.tenant(principal.tenant_id)
-        if channel.type is ChannelType.LIVE:
-            return await self._send(principal, channel, tenant_fabric, publish)
-        return self._submit(principal, channel, tenant_fabric, publish)
+        return await KINDS[channel.type].submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
 
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or live."""
+        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log."""
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
         tenant_fabric = self._fabric.peek(principal.tenant_id)
-        if channel is None or tenant_fabric is None or channel.access is not Access.OPEN or channel.type is ChannelType.LIVE:
+        if channel is None or tenant_fabric is None or channel.access is not Access.OPEN:
+            return None
+        kind = KINDS[channel.type]
+        if not isinstance(kind, LoggedKind):
             return None
         access.check(principal, access.Action.PUBLISH)
-        return self._submit(principal, channel, tenant_fabric, publish)
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish)
+        return kind.submit_nowait(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
 
-    def _enveloped(self, principal: Principal, publish: frames.Publish) -> tuple[str, bytes]:
-        """Return a new message id, and the envelope to store or send. Raises `Invalid` and `TooLarge`."""
+    def _prepare(self, principal: Principal, channel: Channel, publish: frames.Publish) -> tuple[str, bytes, str | None]:
+        """Return a new message id, the envelope, and the id of the key if one is given. Raises `Invalid` and `TooLarge`."""
         check(publish)
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())
-        return message_id, envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
-
-    async def _send(
-        self, principal: Principal, channel: Channel, tenant_fabric: TenantFabric, publish: frames.Publish
-    ) -> asyncio.Future[replies.PublishReply]:
-        """Send a message to the present subscribers of a live channel, ignoring its key. Raises `Unavailable`."""
-        message_id, envelope = self._enveloped(principal, publish)
-        await tenant_fabric.publish_live(channel.id, envelope)
-        sent: asyncio.Future[replies.PublishReply] = asyncio.get_running_loop().create_future()
-        sent.set_result(replies.PublishReply(None, message_id, duplicate=False))
-        return sent
-
-    def _submit(
-        self, principal: Principal, channel: Channel, tenant_fabric: TenantFabric, publish: frames.Publish
-    ) -> asyncio.Future[replies.PublishReply]:
-        message_id, envelope = self._enveloped(principal, publish)
+        envelope = envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
         key = publish.key
-        dedupe_id = None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
-        return tenant_fabric.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id, principal.sender)
+        return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
 
 
 def check(publish: frames.Publish) -> None:

@@ -1,0 +1,120 @@
+"""The kinds of channels: how the messages of each `ChannelType` are published, followed and encoded.
+
+No other module compares channel types. A new type gets its object in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
+
+from artcafe.fabric.channel_readers import ChannelReader, ChannelSink, LiveChannelReader
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.tenant_fabric import TenantFabric
+from artcafe.fabric.tenant_log import StoredMessage
+from artcafe.model import ChannelId, ChannelType
+from artcafe.rules import subjects
+from artcafe.wire.envelopes import live_frame, message_frame
+from artcafe.wire.replies import PublishReply
+
+
+class ChannelKind(ABC):
+    """What distinguishes the channels of one type. Every method raises `Unavailable` after 5 s without NATS."""
+
+    has_log: ClassVar[bool]
+    """Whether messages are stored: only then are there sequences, cursors, a backlog, gaps, history and retention."""
+
+    @abstractmethod
+    async def submit(
+        self,
+        tenant_fabric: TenantFabric,
+        channel_id: ChannelId,
+        envelope: bytes,
+        message_id: str,
+        dedupe_id: str | None,
+        sender: str,
+    ) -> asyncio.Future[PublishReply]:
+        """Send a message, and return the future of its outcome."""
+
+    @abstractmethod
+    async def follow(
+        self, tenant_fabric: TenantFabric, channel_id: ChannelId, sink: ChannelSink
+    ) -> ChannelReader | LiveChannelReader:
+        """Follow a channel for `sink`, beginning after its newest message."""
+
+    @abstractmethod
+    def texts(self, channel: bytes, messages: Sequence[StoredMessage]) -> list[bytes]:
+        """Return each message as the JSON text of a push. `channel` is the channel's id as JSON text."""
+
+
+class LoggedKind(ChannelKind):
+    """Channels with messages in the tenant's log: `broadcast`."""
+
+    has_log = True
+
+    def submit_nowait(
+        self,
+        tenant_fabric: TenantFabric,
+        channel_id: ChannelId,
+        envelope: bytes,
+        message_id: str,
+        dedupe_id: str | None,
+        sender: str,
+    ) -> asyncio.Future[PublishReply]:
+        """Queue a message for the log without waiting. Raises nothing; see `LogWriter.submit` for the future."""
+        return tenant_fabric.writer.submit(subjects.stored(channel_id), envelope, message_id, dedupe_id, sender)
+
+    async def submit(
+        self,
+        tenant_fabric: TenantFabric,
+        channel_id: ChannelId,
+        envelope: bytes,
+        message_id: str,
+        dedupe_id: str | None,
+        sender: str,
+    ) -> asyncio.Future[PublishReply]:
+        return self.submit_nowait(tenant_fabric, channel_id, envelope, message_id, dedupe_id, sender)
+
+    async def follow(self, tenant_fabric: TenantFabric, channel_id: ChannelId, sink: ChannelSink) -> ChannelReader:
+        await tenant_fabric.connection.wait_up()
+        return await tenant_fabric.readers.follow(channel_id, sink)
+
+    def texts(self, channel: bytes, messages: Sequence[StoredMessage]) -> list[bytes]:
+        return [message_frame(channel, one.seq, one.prev, one.envelope) for one in messages]
+
+
+class LiveKind(ChannelKind):
+    """Channels without stored messages: present subscribers get each message at most once, and keys are ignored."""
+
+    has_log = False
+
+    async def submit(
+        self,
+        tenant_fabric: TenantFabric,
+        channel_id: ChannelId,
+        envelope: bytes,
+        message_id: str,
+        dedupe_id: str | None,
+        sender: str,
+    ) -> asyncio.Future[PublishReply]:
+        """Send a message to the channel's present subscribers. Raises `NatsConnectionLost` if that is uncertain."""
+        await tenant_fabric.connection.wait_up()
+        await tenant_fabric.connection.send(OutgoingMessage(subjects.live(channel_id), "", envelope))
+        sent: asyncio.Future[PublishReply] = asyncio.get_running_loop().create_future()
+        sent.set_result(PublishReply(None, message_id, duplicate=False))
+        return sent
+
+    async def follow(self, tenant_fabric: TenantFabric, channel_id: ChannelId, sink: ChannelSink) -> LiveChannelReader:
+        await tenant_fabric.connection.wait_up()
+        return await tenant_fabric.readers.follow_live(channel_id, sink)
+
+    def texts(self, channel: bytes, messages: Sequence[StoredMessage]) -> list[bytes]:
+        return [live_frame(channel, one.envelope) for one in messages]
+
+
+LOGGED: Final = LoggedKind()
+LIVE: Final = LiveKind()
+KINDS: Final[Mapping[ChannelType, ChannelKind]] = {ChannelType.BROADCAST: LOGGED, ChannelType.LIVE: LIVE}
+"""The kind of each type. A test compares the keys with `ChannelType`."""
