@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import time
 
@@ -28,6 +29,20 @@ def test_new_id_contains_its_millisecond() -> None:
 def test_id_does_not_reveal_the_next_one_of_the_same_millisecond() -> None:
     numbers = [int.from_bytes(each.encode(), "big") for each in (ids.new_id("chl") for _ in range(1000))]
     assert not any(after - before == 1 for before, after in itertools.pairwise(numbers))
+
+
+def test_forked_process_makes_other_ids() -> None:
+    ids.new_id("agt")  # more random parts are read from now on
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, ids.new_id("agt").encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(read, 100).decode()
+    os.close(read)
+    os.close(write)
+
+    assert theirs[-16:] not in {ids.new_id("agt")[-16:] for _ in range(300)}
 
 
 @given(st.lists(st.text()))
