@@ -17,14 +17,17 @@ from artcafe.data_dir import read_secret
 from artcafe.errors import OurFault, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
+from artcafe.fabric.counters import DAILY, Counters
 from artcafe.fabric.embedded.process import some_free_port
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.nats.cluster import REPLICAS
 from artcafe.fabric.nats.configuration import Node
+from artcafe.fabric.nats.jetstream import JetStream
 from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.model import TenantId
 from artcafe.rules import subjects
 from artcafe.rules.secrets import derive
+from artcafe.rules.subjects import Subject
 from tests.fabric.nats_clients import connected
 from tests.fabric.nats_env import A, Nats, Writer, a_tenant, within
 from tests.fabric.test_channel_readers import Sink
@@ -370,6 +373,40 @@ async def test_with_two_of_three_servers_down_publishes_and_the_storage_check_fa
         finally:
             servers.start(*down)
         await until_stored(fabric)
+
+
+async def test_counter_returns_no_total_twice_while_its_leader_is_killed(servers: NatsServers, accounts: Accounts) -> None:
+    counter = subjects.chain_counter(a_tenant(), "msg_1")
+    totals: list[int] = []
+    async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+        counters = fabric.daily_counters
+        totals += await added(counters, counter, 20)
+        info = await JetStream(fabric._platform).info(DAILY.name)
+        assert info is not None
+        assert info["config"]["num_replicas"] == REPLICAS
+        leader = servers.node(info["cluster"]["leader"])
+        servers.kill(leader.name)
+        try:
+            totals += await added(counters, counter, 20)
+        finally:
+            servers.start(leader)
+        totals += await added(counters, counter, 20)
+        last = await counters.add(counter, 1)
+    assert len(set(totals)) == len(totals) == 60
+    assert sorted(totals) == totals
+    assert last > totals[-1]
+
+
+async def added(counters: Counters, counter: Subject, count: int) -> list[int]:
+    """Add 1 until `count` additions are acknowledged, and return their totals. Others may have counted too."""
+    totals: list[int] = []
+    async with asyncio.timeout(START_S):
+        while len(totals) < count:
+            try:
+                totals.append(await counters.add(counter, 1))
+            except (OurFault, TimeoutError):
+                await asyncio.sleep(0.05)
+    return totals
 
 
 async def until_stored(fabric: Fabric) -> None:

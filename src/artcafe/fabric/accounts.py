@@ -34,6 +34,8 @@ SECRET_BYTES = 32
 
 STREAMS_PER_ACCOUNT = 4
 """A tenant has one stream (design, decision 2). The rest is for the stream created beside it by a restore."""
+PLATFORM_STREAMS = 8
+"""The platform's account has four: the audit, the storage check and two of counters. The rest is for a restore."""
 
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 _UNLIMITED = -1
@@ -125,8 +127,12 @@ class Accounts:
         return self._account("system", "system", {}, self._generation)
 
     def platform_jwt(self) -> str:
-        """Return the JWT of the platform's own account, for the audit stream and the announcements of changes."""
-        return self._account("platform", "platform", _jetstream(_UNLIMITED), self._generation)
+        """Return the JWT of the platform's own account, for the audit, the announcements of changes and the counters.
+
+        Only this account may keep streams in memory: the counters (`fabric.counters`).
+        """
+        limits = {**_jetstream(_UNLIMITED), "mem_storage": _UNLIMITED, "streams": PLATFORM_STREAMS}
+        return self._account("platform", "platform", limits, self._generation)
 
     def route_password(self) -> str:
         """Return the password between the NATS servers of a cluster."""

@@ -16,6 +16,7 @@ from artcafe.errors import OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
+from artcafe.fabric.counters import DAILY, RECENT, Counters
 from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
 from artcafe.fabric.nats.account_claims import delete_account, register_account
 from artcafe.fabric.nats.cluster import REPLICAS, replica_count
@@ -84,6 +85,9 @@ class Fabric:
         self.announcements = Announcements(self._platform, self._server)
         self.audit_log = AuditLog(self._platform, replicas=self._replicas)
         self._probe = StorageProbe(self._platform, replicas=self._replicas)
+        self.recent_counters, self.daily_counters = (
+            Counters(self._platform, stream, self._renew_platform, replicas=self._replicas) for stream in (RECENT, DAILY)
+        )
         self._tenants: dict[TenantId, TenantFabric] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
@@ -132,8 +136,16 @@ class Fabric:
         self._replicas = max(self._replicas, await replica_count(self._system, within_s=timeout_s))
         for tenant in self._tenants.values():
             tenant.log.replicas = self._replicas
-        self.audit_log.replicas = self._probe.replicas = self._replicas
+        for each in self._platform_streams:
+            each.replicas = self._replicas
         return self._replicas
+
+    @property
+    def _platform_streams(self) -> tuple[AuditLog | StorageProbe | Counters, ...]:
+        return self.audit_log, self._probe, self.recent_counters, self.daily_counters
+
+    async def _renew_platform(self) -> None:
+        await register_account(self._system, self._accounts.platform_jwt())
 
     def peek(self, tenant_id: TenantId) -> TenantFabric | None:
         """Return the tenant if it is open, and count this as use."""
@@ -239,8 +251,8 @@ class Fabric:
             await asyncio.sleep(self._sweep_s)
             with self.supervisor.contain(), contextlib.suppress(OurFault):  # The next sweep tries again.
                 await self.update_replicas(COUNT_TIMEOUT_S)
-                await self.audit_log.raise_replicas()
-                await self._probe.raise_replicas()
+                for each in self._platform_streams:
+                    await each.raise_replicas()
             for tenant in list(self._tenants.values()):
                 if not tenant.is_used and time.monotonic() - tenant.used_at > self._idle_s:
                     log.debug("fabric.tenant_closed", tenant=tenant.tenant_id)

@@ -18,7 +18,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
-from artcafe.fabric import storage_probe
+from artcafe.fabric import counters, storage_probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.nats.account_claims import register_account
 from artcafe.fabric.nats.client import OutgoingMessage
@@ -122,9 +122,9 @@ class AccountConnector:
 
 
 async def stream_names(connection: NatsConnection) -> list[str]:
-    """Return the names of the account's streams to back up. Raise `Unavailable`."""
+    """Return the names of the account's streams to back up: not the storage check and the counters. Raise `Unavailable`."""
     answer = await JetStream(connection).request("STREAM.NAMES", {}, timeout_s=UP_S)
-    return [name for name in answer.get("streams") or [] if name != storage_probe.STREAM]
+    return [name for name in answer.get("streams") or [] if name not in (storage_probe.STREAM, *counters.STREAMS)]
 
 
 async def save(connection: NatsConnection, stream: str, write: Callable[[bytes], object]) -> StreamSnapshot:

@@ -32,6 +32,10 @@ AUDIT_OF_PLATFORM: Final = Subject("audit.platform")
 """Audit entries of no single tenant: people's terms, creation and deletion of tenants."""
 HEALTH: Final = Subject("health")
 """In the platform's account: the storage check of the servers."""
+RECENT_COUNTERS: Final = Subject("count.recent.>")
+"""In the platform's account: all counters that expire within minutes."""
+DAILY_COUNTERS: Final = Subject("count.daily.>")
+"""In the platform's account: all counters that expire after a day without use."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -57,6 +61,16 @@ def live(channel: ChannelId) -> Subject:
 def audit(tenant_id: TenantId) -> Subject:
     """Return the subject of a tenant's audit."""
     return Subject(f"audit.tenant.{token(tenant_id)}")
+
+
+def rate_counter(tenant_id: TenantId, limit: str, slot: int) -> Subject:
+    """Return the counter of a tenant's use of a rate limit in one slot of time. `limit` is a name of `rules.plans.Limit`."""
+    return Subject(f"count.recent.{token(tenant_id)}.{limit}.{slot}")
+
+
+def chain_counter(tenant_id: TenantId, chain: str) -> Subject:
+    """Return the counter of the messages of a chain, which is named by the id of its first message."""
+    return Subject(f"count.daily.{token(tenant_id)}.chain.{token(chain)}")
 
 
 def dedupe_id(channel: ChannelId, sender: str, key: str) -> str:

@@ -70,8 +70,8 @@ def server_configuration(accounts: Accounts, *, name: str, host: str, port: int,
             "store_dir": str(folder / "jetstream"),
             # Flush before acknowledging (design, decision 3): with the default, a power cut lost the last minutes.
             "sync_interval": "always",
-            # No stream is kept in memory; the limits of the accounts forbid it too.
-            "max_mem": 64 * 1024 * 1024,
+            # Only the counters are kept in memory (`fabric.counters`, 48 MiB); the limits of the tenants' accounts forbid it.
+            "max_mem": 128 * 1024 * 1024,
             # The accounts' limits are reservations against this one (design, decision 1), so it is infinite in effect:
             # 2**60 is 1 EiB.
             "max_file": 2**60,
