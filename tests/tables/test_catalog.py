@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from artcafe.tables.catalog import CHALLENGES, RETIRED, TABLES, Environment, Table
+from artcafe.tables.catalog import CHALLENGES, RETIRED, TABLES, USAGE_METRICS, Environment, Table
 
 SEED = [
     ("artcafe-agents", "tenant_id", "id", "artcafe-agents-dev"),
@@ -29,8 +29,8 @@ def test_dev_uses_its_four_tables_and_shares_the_rest() -> None:
     assert [table.name_in(Environment.DEV) for table in TABLES] == [twin or name for name, _, _, twin in SEED]
 
 
-def test_only_challenges_expire() -> None:
-    assert [(table, table.ttl) for table in TABLES if table.ttl] == [(CHALLENGES, "ttl")]
+def test_only_usage_and_challenges_expire() -> None:
+    assert [(table, table.ttl) for table in TABLES if table.ttl] == [(USAGE_METRICS, "ttl"), (CHALLENGES, "ttl")]
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

@@ -22,6 +22,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "artcafe-Challenges": ("challenge_id",),
 }
 """The keys of the existing tables, duplicated here on purpose."""
+EXPIRING = ("artcafe-usage-metrics", "artcafe-usage-metrics-dev", "artcafe-Challenges")
 TWINS = ("artcafe-agents", "artcafe-tenants", "artcafe-channels", "artcafe-usage-metrics")
 KEYS_OF_BOTH = KEYS | {f"{name}-dev": KEYS[name] for name in TWINS}
 
@@ -49,7 +50,7 @@ def test_cloudformation_creates_exactly_the_thirteen_existing_tables() -> None:
         ]
         assert properties["BillingMode"] == "PAY_PER_REQUEST"
         assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-        expiry = {"AttributeName": "ttl", "Enabled": True} if name == "artcafe-Challenges" else None
+        expiry = {"AttributeName": "ttl", "Enabled": True} if name in EXPIRING else None
         assert properties.get("TimeToLiveSpecification") == expiry
         tags = {each["Key"]: each["Value"] for each in properties["Tags"]}
         assert tags == {"application": "artcafe", "environment": "dev" if name.endswith("-dev") else "prod"}
@@ -77,7 +78,7 @@ def test_terraform_creates_the_same_tables() -> None:
         assert (table["hash_key"], table.get("range_key")) == (KEYS_OF_BOTH[name] + (None,))[:2]
         assert table["attribute"] == [{"name": key, "type": "S"} for key in KEYS_OF_BOTH[name]]
         assert (table["billing_mode"], table["point_in_time_recovery"]) == ("PAY_PER_REQUEST", {"enabled": True})
-        expiry = {"attribute_name": "ttl", "enabled": True} if name == "artcafe-Challenges" else None
+        expiry = {"attribute_name": "ttl", "enabled": True} if name in EXPIRING else None
         assert table.get("ttl") == expiry
         assert table["tags"] == {"application": "artcafe", "environment": "dev" if name.endswith("-dev") else "prod"}
         assert table["lifecycle"] == {"prevent_destroy": True}

@@ -24,9 +24,10 @@ from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.server_proof import ServerProof
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
 from artcafe.fabric.storage_probe import StorageProbe
+from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.model import ChannelId, Cursor, TenantId
+from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 
@@ -94,6 +95,7 @@ class Fabric:
         self._on_failure: list[Callable[[TenantId], None]] = []
         self._quota: Callable[[TenantId], Awaitable[int]] | None = None
         self._max_group: Callable[[], int] = lambda: BATCH_MESSAGES
+        self._is_metered = False
         self.supervisor = Supervisor("fabric")
 
     async def run(self) -> None:
@@ -174,7 +176,8 @@ class Fabric:
             presence = PresenceRegistry(connection, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
             quota = None if self._quota is None else partial(self._quota, tenant_id)
             tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
-            writer = LogWriter(tenant_log, max_group=self._max_group)
+            stored = StoredSegments() if self._is_metered else None
+            writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored)
             tenant = self._tenants[tenant_id] = TenantFabric(tenant_id, connection, writer, tenant_log, presence)
             # An empty context: its log events must not carry the ids of the request that opened it.
             self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
@@ -210,6 +213,10 @@ class Fabric:
         """Call `max_group` before each group commit for the number of messages it may contain."""
         self._max_group = max_group
 
+    def note_stored(self) -> None:
+        """Note for the meter what this server stores in each tenant that is opened from now on (`LogWriter.stored`)."""
+        self._is_metered = True
+
     def open_tenants(self) -> list[TenantFabric]:
         """Return the open tenants. This does not count as use of them."""
         return list(self._tenants.values())
@@ -224,10 +231,10 @@ class Fabric:
         state = await tenant_log.state()
         return Cursor() if state is None else Cursor(epoch=state.epoch, seq=state.last_seq)
 
-    async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
-        """Remove a channel's messages. May be repeated. Raise `Unavailable`."""
+    async def purge(self, tenant_id: TenantId, channel_id: ChannelId, *, up_to: Seq | None = None) -> None:
+        """Remove a channel's messages, up to `up_to` if given. May be repeated. Raise `Unavailable`."""
         tenant_log = await self.tenant(tenant_id).connected_log()
-        await tenant_log.purge(channel_id)
+        await tenant_log.purge(channel_id, up_to=up_to)
 
     async def drop(self, tenant_id: TenantId) -> None:
         """Delete a tenant's log, and then its account: deleted first, the account would bring the log back. May be repeated.

@@ -28,6 +28,7 @@ from artcafe.errors import (
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.jetstream import check_answer
 from artcafe.fabric.pending_publish import PendingPublish
+from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
@@ -71,10 +72,12 @@ class LogWriter:
         timeout_s: float = PUBLISH_TIMEOUT_S,
         max_messages: int = MAX_QUEUED,
         max_group: Callable[[], int] = lambda: BATCH_MESSAGES,
+        stored: StoredSegments | None = None,
     ) -> None:
-        """`max_group` is called before each group, and may return less than `BATCH_MESSAGES`."""
+        """`max_group` is called before each group, and may return less than `BATCH_MESSAGES`. `stored` notes each stored message
+        for the meter."""
         self._log, self._timeout_s, self._max_messages = log, timeout_s, max_messages
-        self._max_group = max_group
+        self._max_group, self.stored = max_group, stored
         self._reserved = min(RESERVED_PER_SENDER, max_messages)
         self._queues: OrderedDict[str, deque[PendingPublish]] = OrderedDict()
         """One queue for each sender, in the order of their turns."""
@@ -251,6 +254,8 @@ class LogWriter:
             self._refuse([one], exc)
             return
         if not answer.get("duplicate"):
+            if self.stored is not None:
+                self.stored.add(answer["seq"], (one,))
             one.resolve(answer["seq"])
             return
         first = await self._log.read(answer["seq"])
@@ -263,6 +268,8 @@ class LogWriter:
         answer = decode(await self._send_batch(group))
         if answer.get("error") is None:
             first = answer["seq"] - answer["count"] + 1
+            if self.stored is not None:
+                self.stored.add(first, group)
             for at, one in enumerate(group, first):
                 one.resolve(at)
             return

@@ -27,6 +27,8 @@ class TenantFabric:
         self.connection, self.writer, self.log, self.presence = connection, writer, log, presence
         self.readers = ChannelReaders(log)
         self.used_at = time.monotonic()
+        self.is_uncounted = False
+        """Whether this server's meter has work here. The tenant stays open meanwhile, so that nothing must be read again."""
         self.leave = asyncio.Event()
         """Set to end `run`."""
 
@@ -44,8 +46,9 @@ class TenantFabric:
 
     @property
     def is_used(self) -> bool:
-        """Whether this server follows a channel or the presence of the tenant, or holds a connection of one of its agents."""
-        return len(self.readers) > 0 or len(self.presence) > 0 or self.presence.is_watched
+        """Whether this server follows a channel or the presence of the tenant, holds a connection of one of its agents, or has
+        messages to meter."""
+        return len(self.readers) > 0 or len(self.presence) > 0 or self.presence.is_watched or self.is_uncounted
 
     async def connected_log(self) -> TenantLog:
         """Return the log once NATS is connected."""

@@ -53,6 +53,8 @@ class LogState(NamedTuple):
     continues: Mapping[Epoch, Seq] = {}
     has_quorum: bool = True
     """Whether a majority of the replicas followed the reporting leader. Otherwise another leader may have been elected."""
+    size_bytes: int = 0
+    """The disk space of its messages."""
 
     @property
     def lineage(self) -> LogLineage:
@@ -275,12 +277,13 @@ class TenantLog:
             size += len(got.data)
         return found
 
-    async def since(self, channel: ChannelId, time: datetime) -> Seq | None:
-        """Return the sequence of a channel's first message stored at `time` or later, or None.
+    async def since(self, channel: ChannelId | None, time: datetime) -> Seq | None:
+        """Return the sequence of a channel's first message stored at `time` or later, or None. Without a channel, of any one's.
 
         Raise `Unavailable`.
         """
-        query = {"start_time": times.to_text(time), "next_by_subj": subjects.stored(channel)}
+        subject = subjects.STORED if channel is None else subjects.stored(channel)
+        query = {"start_time": times.to_text(time), "next_by_subj": subject}
         if got := await self._jetstream.get_direct(STREAM, {**query, "batch": 1}):
             return seq_of(got[0])
         first = await self._jetstream.get_from_leader(STREAM, query) if self.replicas > 1 else None
@@ -292,7 +295,15 @@ class TenantLog:
         self.is_beginning = False
         self.replicas = max(self.replicas, info["config"].get("num_replicas", 1))
         state, continues = info["state"], parse_continues(metadata.get(CONTINUES, ""))
-        return LogState(self.epoch, state["first_seq"], state["last_seq"], state["messages"], continues, has_quorum(info))
+        return LogState(
+            self.epoch,
+            state["first_seq"],
+            state["last_seq"],
+            state["messages"],
+            continues,
+            has_quorum(info),
+            state["bytes"],
+        )
 
 
 def seq_or_0(found: StreamMessage | None) -> Seq:

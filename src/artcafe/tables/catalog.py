@@ -99,8 +99,9 @@ USAGE_METRICS = Table(
     partition_key="tenant_id",
     sort_key="metric_id",
     attributes=("name", "value", "timestamp", "period"),
-    purpose="usage counters of a tenant (not written yet)",
+    purpose="what a tenant used in each hour, day and month, and how far its messages are counted",
     dev_twin="artcafe-usage-metrics-dev",
+    ttl="ttl",
 )
 TERMS_ACCEPTANCE = Table(
     name="artcafe-terms-acceptance",

@@ -31,6 +31,7 @@ from artcafe.tables.engine.writes import Assign, ItemKey, Put, Update, Write
 from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tenant_store import TenantStore
+from artcafe.tables.usage_store import UsageStore
 
 HEALTH_KEY: Final = "health"
 """The key of the health check's row; every id of ArtCafe has a prefix, so none can collide with it."""
@@ -58,6 +59,10 @@ class Store:
     def ownership(self, user_id: UserId) -> OwnershipStore:
         """Return the store that counts one person's tenants."""
         return OwnershipStore(self._tables, user_id)
+
+    def usage(self, tenant_id: TenantId) -> UsageStore:
+        """Return the store of one tenant's usage; the id as in `tenant`."""
+        return UsageStore(self._tables, tenant_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """Apply all writes or none. Raises ConditionFailed, and RowFull if a row is full."""

@@ -40,6 +40,7 @@ from artcafe.tables.partition import Partition
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.subscription_store import SubscriptionStore
 from artcafe.tables.tombstones import Tombstones
+from artcafe.tables.usage_store import UsageStore
 
 _IS_ACTIVE: Final = NotEquals("status", TenantStatus.SUSPENDED.value)
 """Matches the active tenants of `rows.tenant_of`."""
@@ -270,11 +271,12 @@ class TenantStore:
     # --- everything ---
 
     async def remove_all(self) -> None:
-        """Delete every subscription, channel, agent and key claim. May be repeated."""
+        """Delete every subscription, channel, agent, key claim and usage row. May be repeated."""
         everything = ((CHANNEL_SUBSCRIPTIONS, self.subscriptions.partition), (CHANNELS, self._channels), (AGENTS, self._agents))
         for table, partition in everything:
             async for items in partition.queries():
                 await self._tables.transact([Delete(table, key_of(table, item)) for item in items])
+        await UsageStore(self._tables, self.id).remove_all()
 
     # --- reading ---
 

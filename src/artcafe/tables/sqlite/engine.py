@@ -136,7 +136,7 @@ class Sqlite:
             tables = self._statements.items()
             sqlite_file.begin_write(self._write_db)
             try:
-                removed = sum(self._sweep_table(table.ttl, statements, now) for table, statements in tables if table.ttl)
+                removed = sum(self._sweep_table(statements.sweep(table.ttl), now) for table, statements in tables if table.ttl)
                 self._write_db.execute("COMMIT")
             finally:
                 self._end_unfinished()
@@ -231,8 +231,8 @@ class Sqlite:
         else:
             self._write_db.execute(statements.put, (key.partition, key.sort or "", to_text(item)))
 
-    def _sweep_table(self, ttl: str, statements: _Statements, now: datetime) -> int:
-        return self._write_db.execute(statements.sweep, (f'$."{ttl}"', int(now.timestamp()))).rowcount
+    def _sweep_table(self, statement: str, now: datetime) -> int:
+        return self._write_db.execute(statement, (int(now.timestamp()),)).rowcount
 
     def _close_file(self) -> None:
         """Close the readers first: the last connection to close moves the write-ahead log into the file."""
@@ -274,11 +274,15 @@ class _Statements:
         self.get = f'SELECT item FROM "{name}" WHERE partition = ? AND sort = ?'
         self.put = f'INSERT INTO "{name}" VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET item = excluded.item'
         self.delete = f'DELETE FROM "{name}" WHERE partition = ? AND sort = ?'
-        self.sweep = f'DELETE FROM "{name}" WHERE json_extract(item, ?) <= ?'
+        self._name = name
         self.scan = (
             f'SELECT partition, sort, item FROM "{name}" WHERE (partition, sort) > (?, ?) ORDER BY partition, sort LIMIT ?'
         )
         self._rows = f'SELECT sort, item FROM "{name}" WHERE partition = ? AND sort'
+
+    def sweep(self, ttl: str) -> str:
+        """Return the SQL that deletes expired rows, with the current time in seconds as its argument."""
+        return f'DELETE FROM "{self._name}" WHERE {sqlite_file.expiry_of(ttl)} <= ?'
 
     def page(self, query: Query) -> tuple[str, tuple[object, ...]]:
         """Return the SQL and arguments of a page. Text compares by its UTF-8 bytes: SQLite's BINARY collation in a UTF-8 file."""

@@ -88,6 +88,11 @@ def copy(path: Path, to: Path) -> None:
         raise errors.StartRefused(f"the table file {path} is damaged: {found}", "restore an older backup")
 
 
+def expiry_of(ttl: str) -> str:
+    """Return the SQL expression of an item's expiry attribute. Its text must be equal in the index and in every use of it."""
+    return f"""json_extract(item, '$."{ttl}"')"""
+
+
 def rows(path: Path) -> dict[str, int]:
     """Return the number of rows of each table in the file. Raises `errors.StartRefused` like `copy`."""
     return {name: count for name, ((count,),) in _each(path, "SELECT count(*)").items()}
@@ -153,6 +158,12 @@ def _lay_out(db: sqlite3.Connection, path: Path, environment: Environment) -> No
             f'CREATE TABLE IF NOT EXISTS "{table.name_in(environment)}"'
             " (partition TEXT NOT NULL, sort TEXT NOT NULL, item TEXT NOT NULL, PRIMARY KEY (partition, sort)) WITHOUT ROWID"
         )
+        if table.ttl is not None:
+            # Without an index, the sweep of each minute would parse every row, of years of usage, while no other write proceeds.
+            db.execute(
+                f'CREATE INDEX IF NOT EXISTS "{table.name_in(environment)} expiry"'
+                f' ON "{table.name_in(environment)}" ({expiry_of(table.ttl)}) WHERE {expiry_of(table.ttl)} IS NOT NULL'
+            )
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {FORMAT}")
     db.execute("COMMIT")
