@@ -162,7 +162,7 @@ async def test_failed_flush_closes_its_tenants_sockets_and_loses_nothing(tmp_pat
             await it.caught_up()
             feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id, LOGGED)
             broken = FailingPeer()
-            assert feed.join(Delivery(broken, feed, feed.flushed, feed.lineage.epoch, max_unacked))
+            assert feed.join(Delivery(broken, feed, feed.flushed, feed.lineage.epoch, max_unacked, "agt_broken"))
             seqs = [await it.publish(b"1")]
             assert await raw.closed() == 4000
             assert isinstance(broken.reason, Internal)

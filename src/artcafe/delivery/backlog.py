@@ -158,4 +158,5 @@ class Backlog:
         due = due if fits is None else due[:fits]
         delivery.track([one.seq for one in due])
         delivery.advance_to(due[-1].seq)
+        delivery.feed.add_count(delivery.receiver, len(due))
         self._peer.write(b"".join(self._peer.encoding.messages(delivery.feed.channel, delivery.feed.kind, due)))

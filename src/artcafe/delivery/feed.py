@@ -31,10 +31,26 @@ class Delivery:
     valid once `has_anchor` is set. Sequences belong to the log of `epoch`, None before the log's first message.
     """
 
-    __slots__ = ("acked", "anchor", "epoch", "feed", "has_anchor", "is_member", "max_unacked", "peer", "sent", "unacked")
+    __slots__ = (
+        "acked",
+        "anchor",
+        "count",
+        "epoch",
+        "feed",
+        "has_anchor",
+        "is_member",
+        "max_unacked",
+        "peer",
+        "receiver",
+        "sent",
+        "unacked",
+    )
 
-    def __init__(self, peer: Peer, feed: Feed, start: Seq, epoch: Epoch | None, max_unacked: int | None) -> None:
-        self.peer, self.feed, self.epoch, self.max_unacked = peer, feed, epoch, max_unacked
+    def __init__(self, peer: Peer, feed: Feed, start: Seq, epoch: Epoch | None, max_unacked: int | None, receiver: str) -> None:
+        """`receiver`: the principal of the connection, as in `Principal.sender`."""
+        self.peer, self.feed, self.epoch, self.max_unacked, self.receiver = peer, feed, epoch, max_unacked, receiver
+        self.count = 0
+        """Messages sent that the feed has not counted for the receiver yet, less `Feed.shown` while it is in `caught_up`."""
         self.sent = self.acked = start
         self.unacked: deque[Seq] = _NO_SEQS if max_unacked is None else deque()
         """Sequences sent and not acknowledged; kept only with a `max_unacked`."""
@@ -117,12 +133,14 @@ class Feed:
         "ahead",
         "caught_up",
         "channel",
+        "counts",
         "flushed",
         "kind",
         "lineage",
         "opened",
         "pending",
         "reader",
+        "shown",
         "tenant_fabric",
         "users",
         "windowed",
@@ -155,6 +173,10 @@ class Feed:
         self.ahead: dict[Peer, Delivery] = {}
         """Members with a position above the channel's messages seen by this server, such as the end of the tenant's log. A
         message above its position moves a member to one of the other two."""
+        self.shown = 0
+        """Messages sent to every member of `caught_up`. A flush to a thousand connections adds to this number only."""
+        self.counts: dict[str, int] = {}
+        """By receiver: messages sent and not taken by `take_counts`, except those that members still have in their `count`."""
         self.users = 0
         """Deliveries of this channel, members or not. The hub closes the feed without any."""
 
@@ -199,6 +221,7 @@ class Feed:
             self.ahead[delivery.peer] = delivery
         elif delivery.max_unacked is None:
             self.caught_up[delivery.peer] = delivery
+            delivery.count -= self.shown
             self.regroup()
         else:
             self.windowed[delivery.peer] = delivery
@@ -209,6 +232,10 @@ class Feed:
         """Remove a member, recording its position and the log's epoch. The backlog feeds it from here on."""
         if not delivery.is_member:
             return
+        if delivery.peer in self.caught_up:
+            delivery.count += self.shown
+        self.add_count(delivery.receiver, delivery.count)
+        delivery.count = 0
         delivery.epoch = delivery.epoch or self.lineage.epoch  # it may have joined before the log's first message
         if delivery.peer not in self.ahead:
             delivery.advance_to(self.flushed)
@@ -229,7 +256,30 @@ class Feed:
             return None
         self.pending = PendingMessages(self.channel, self.kind)
         self.flushed = taken.messages[-1].seq
+        self.shown += len(taken.messages)
         return taken
+
+    # --- usage -------------------------------------------------------------------------------------------------------
+
+    def add_count(self, receiver: str, messages: int) -> None:
+        """Count messages that were sent to a connection of this principal."""
+        if messages:
+            self.counts[receiver] = self.counts.get(receiver, 0) + messages
+
+    def take_counts(self) -> dict[str, int]:
+        """Return the messages sent since the last call, by receiver: one for each message and connection."""
+        if self.shown:  # else there was no flush, and no member has a count
+            for delivery in self.caught_up.values():
+                self.add_count(delivery.receiver, delivery.count + self.shown)
+                delivery.count = 0
+            for delivery in self.windowed.values():
+                self.add_count(delivery.receiver, delivery.count)
+                delivery.count = 0
+            self.shown = 0
+        counts, self.counts = self.counts, {}
+        return counts
+
+    # --- flushes -----------------------------------------------------------------------------------------------------
 
     def regroup(self) -> None:
         """Invalidate the write groups: a member, or the descriptor of one, has changed."""
@@ -278,8 +328,10 @@ class Feed:
                 touched.append(peer)
             out.append(batch)
         seqs = [message.seq for message in pending.messages]
+        self.shown += len(seqs)
         for delivery in list(self.windowed.values()):
             if delivery.track(seqs):
+                delivery.count += len(seqs)
                 _put(delivery.peer, pending.encoded(delivery.peer.encoding), touched)
             else:
                 self.leave(delivery)
@@ -297,6 +349,7 @@ class Feed:
             delivery.peer.feed_soon()
             return
         _put(delivery.peer, pending.encoded(delivery.peer.encoding).since(first), touched)
+        self.add_count(delivery.receiver, len(seqs) - first)
         delivery.advance_to(self.flushed)
         self.join(delivery)
 

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from artcafe.delivery.feed import Feed, RemovedTo
 from artcafe.delivery.frame_batch import FrameBatch, join_batches
@@ -31,6 +31,15 @@ RETRY_S: Final = 0.2
 """Between two attempts to follow a channel while NATS is away."""
 
 
+class SentCount(NamedTuple):
+    """Messages of a channel sent to the connections of one principal."""
+
+    tenant_id: TenantId
+    channel_id: ChannelId
+    receiver: str
+    messages: int
+
+
 class Hub:
     """Every feed of this server, and their common flush. `group` owns the tasks for opening and closing feeds."""
 
@@ -44,6 +53,7 @@ class Hub:
         self.with_replies: set[Peer] = set()
         """Connections with replies waiting for the end of the turn: a reply goes before the messages caused by its command."""
         self._next_turn: Callable[[], int] = itertools.count().__next__
+        self._closed_counts: list[SentCount] = []
 
     def feed(self, tenant_id: TenantId, channel: ChannelId, kind: ChannelKind) -> Feed:
         """Return the channel's feed for one more delivery. It opens in the background and sets `opened`."""
@@ -66,8 +76,16 @@ class Hub:
         if feed.users == 0:
             feed.opened.set()  # wake the waiters of a feed that will never open
             del self._feeds[feed.tenant_fabric.tenant_id, feed.channel]
+            self._closed_counts += _counts_of(feed)
             if feed.reader is not None:
                 self._spawn(partial(feed.tenant_fabric.readers.unfollow, feed.reader))
+
+    def take_counts(self) -> list[SentCount]:
+        """Return the messages sent to connections since the last call."""
+        counts, self._closed_counts = self._closed_counts, []
+        for feed in self._feeds.values():
+            counts += _counts_of(feed)
+        return counts
 
     async def _open(self, feed: Feed) -> None:
         """Follow the channel, retrying until it succeeds or the feed has no deliveries."""
@@ -155,3 +173,8 @@ class Hub:
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Start work, safe to repeat, under the supervisor."""
         self._group.create_task(self.supervisor.keep(work))
+
+
+def _counts_of(feed: Feed) -> list[SentCount]:
+    tenant_id = feed.tenant_fabric.tenant_id
+    return [SentCount(tenant_id, feed.channel, receiver, messages) for receiver, messages in feed.take_counts().items()]

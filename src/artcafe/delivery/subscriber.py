@@ -320,7 +320,7 @@ class Subscriber:
             last = await tenant_log.last_seq_of(channel_id) if state else 0
             removed_to = await services.hub.removed_to(tenant_id, channel_id)
             seq, gap = start_position.resolve(start, cursor(), lineage, newest, removed_to)
-            delivery = Delivery(self._peer, feed, seq, lineage.epoch, max_unacked)
+            delivery = Delivery(self._peer, feed, seq, lineage.epoch, max_unacked, self.principal.sender)
             if 0 < last <= seq:
                 delivery.anchor, delivery.has_anchor = last, True
         finally:
@@ -337,7 +337,7 @@ class Subscriber:
     async def _begin_without_log(self, channel_id: ChannelId, kind: ChannelKind) -> Opened:
         """Add a delivery of a channel without stored messages. After the return, every message is delivered."""
         feed = self._services.hub.feed(self.principal.tenant_id, channel_id, kind)
-        delivery = self._deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
+        delivery = self._deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None, self.principal.sender)
         with contextlib.suppress(TimeoutError):  # while NATS is away: the delivery begins when it is back
             async with asyncio.timeout(OPEN_S):
                 await feed.opened.wait()

@@ -42,7 +42,7 @@ class Watcher:
         if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
         feed = self._services.hub.feed(tenant_id, found.id, KINDS[found.type])
-        self._deliveries[found.id] = Delivery(self._peer, feed, 0, None, None)
+        self._deliveries[found.id] = Delivery(self._peer, feed, 0, None, None, principal.sender)
         try:
             async with asyncio.timeout(FOLLOW_S):
                 await feed.opened.wait()

@@ -76,10 +76,12 @@ class _Tenant:
 class Share:
     """The share of one agent, or of one person in a tenant. It lives as long as a connection references it."""
 
-    __slots__ = ("__weakref__", "_at_once", "_server", "tenant", "waiters")
+    __slots__ = ("__weakref__", "_at_once", "_server", "requests", "sender", "tenant", "waiters")
 
-    def __init__(self, server: Shares, tenant: _Tenant) -> None:
-        self._server, self.tenant = server, tenant
+    def __init__(self, server: Shares, tenant: _Tenant, sender: str) -> None:
+        self._server, self.tenant, self.sender = server, tenant, sender
+        self.requests = 0
+        """Commands to be counted in the tenant's usage, since the last `Shares.take_requests`."""
         self._at_once: asyncio.Semaphore | None = None
         self.waiters: deque[Callable[[], None]] = deque()
 
@@ -102,6 +104,12 @@ class Share:
         if not tenant.is_counted:
             self._server.register(tenant)
         return True
+
+    def count_request(self) -> None:
+        """Count a command in the tenant's usage."""
+        if not self.requests:
+            self._server.used.append(self)  # which keeps the share until its requests are taken
+        self.requests += 1
 
     def begin(self) -> None:
         """Count a new command."""
@@ -147,6 +155,8 @@ class Shares:
         self._tenants: WeakValueDictionary[TenantId, _Tenant] = WeakValueDictionary()
         self._active = _Active()
         self._counted: list[_Tenant] = []
+        self.used: list[Share] = []
+        """Shares with `requests`."""
         self.max_per_turn: float = math.inf
         self.supervisor = Supervisor("shares")
 
@@ -157,8 +167,16 @@ class Shares:
             tenant = self._tenants[principal.tenant_id] = _Tenant(principal.tenant_id)
         share = tenant.shares.get(principal.sender)
         if share is None:
-            share = tenant.shares[principal.sender] = Share(self, tenant)
+            share = tenant.shares[principal.sender] = Share(self, tenant, principal.sender)
         return share
+
+    def take_requests(self) -> list[tuple[TenantId, str, int]]:
+        """Return the tenant, principal and number of the commands counted since the last call."""
+        used, self.used = self.used, []
+        taken = [(share.tenant.id, share.sender, share.requests) for share in used]
+        for share in used:
+            share.requests = 0
+        return taken
 
     @property
     def max_per_group(self) -> int:
