@@ -17,6 +17,8 @@ from artcafe.identity.port import Identity
 from artcafe.maintenance.adoption import adopt
 from artcafe.model import Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
+from artcafe.plan_catalogue import shipped
+from artcafe.rules.plans import Plans
 from artcafe.rules.secrets import derive
 from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
@@ -90,6 +92,8 @@ class ServiceSettings:
     """Checks for `/health/ready` besides those of the tables and NATS."""
     terms: Current | None = None
     """The terms that people must accept; None asks for nothing."""
+    plans: Plans = field(default_factory=shipped)
+    """The catalogue of plans."""
 
 
 def service_name(secret: bytes, environment: str) -> str:
@@ -111,12 +115,12 @@ class TableServices:
         announce: Callable[[TenantChange], None] | None = None,
     ) -> None:
         """`chains` stores the audit entries. `announce` sends each change to the other servers; it must not raise or block."""
-        self.store, self.clock = store, clock
+        self.store, self.clock, self.plans = store, clock, settings.plans
         self.tokens = Tokens(keys.agent_tokens, settings.service_name)
         self.audit = Audit(chains, store, clock)
         self.counters = self.audit.counters
         self.invalidation = Invalidation(announce)
-        self.record_cache = RecordCache(store, self.invalidation)
+        self.record_cache = RecordCache(store, self.invalidation, self.plans)
         self.changes = changes = Changes(self.invalidation, adopt)
         self.login = Login(
             store,
@@ -131,11 +135,11 @@ class TableServices:
         self.terms = Terms(store, self.audit, clock, settings.terms)
         self.member_login = MemberLogin(self.tenants, self.terms, self.audit)
         self.members = Members(store, changes, self.audit)
-        self.invitations = Invitations(store, changes, self.audit, clock, keys.invitations)
-        self.agents = Agents(store, changes, self.audit, clock)
+        self.invitations = Invitations(store, changes, self.audit, clock, keys.invitations, self.plans)
+        self.agents = Agents(store, changes, self.audit, clock, self.plans)
         self.keys = AgentKeys(store, changes, self.audit, clock)
-        self.channels = Channels(store, changes, self.audit, clock, logs)
-        self.subscriptions = Subscriptions(store, changes, self.audit, clock, logs.position)
+        self.channels = Channels(store, changes, self.audit, clock, logs, self.plans)
+        self.subscriptions = Subscriptions(store, changes, self.audit, clock, logs.position, self.record_cache)
 
 
 class Services(TableServices):
@@ -158,7 +162,7 @@ class Services(TableServices):
         super().__init__(store, fabric.audit_log, fabric, keys, clock, settings, fabric.announcements.announce)
         self.fabric, self.identity = fabric, identity
         fabric.announcements.listen(self.invalidation.on_remote_change)
-        self.retention = Retention(store, fabric, clock)
+        self.retention = Retention(store, fabric, clock, self.plans)
         fabric.limit_storage(self.retention.storage_bytes)
         self.invalidation.subscribe(self.retention.changed)
         self.shares = Shares()
@@ -168,7 +172,7 @@ class Services(TableServices):
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.messaging = Messaging(self.record_cache, fabric, clock)
         self.presence = Presence(fabric, clock)
-        self.connections = Connections(self.record_cache)
+        self.connections = Connections(self.record_cache, self.plans)
         self.authentication = Authentication(
             self.login, self.member_login, identity, self.tenants, self.terms, self.counters, clock
         )

@@ -196,6 +196,10 @@ class Settings(BaseModel):
     tenants_per_day: int = Field(default=100, ge=0)
     """Maximum number of tenants created by one person per day (UTC). 0: unlimited."""
 
+    plans_file: Path | None = None
+    """A TOML file with the plans and their limits, checked at the start (`artcafe plans check FILE` explains each fault).
+    Default: the shipped plans, which `artcafe plans list` shows."""
+
     nats_ca: Path | None = None
     """The certificate authority of the NATS servers, as PEM, for `tls://` URLs of NATS. Default: the system's authorities."""
 

@@ -7,6 +7,7 @@ An exception carries facts as attributes, and its text is built from them. Its c
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
@@ -327,11 +328,43 @@ class TermsChanged(CallerFault):
 
 
 @dataclass(eq=False, repr=False)
-class LimitReached(CallerFault):
-    what: str
+class LimitFault(CallerFault):
+    """A refusal by a limit of the tenant: of its plan, or its own.
+
+    `limit` is the limit's name, as in `GET …/limits`, `most` its number, and `used` what is used or was asked for; None is
+    unknown. `resets_at` is the time (RFC 3339) at which a limit of a period begins again.
+    """
+
+    limit: str = ""
+    most: int | None = None
+    used: int | None = None
+    resets_at: str | None = None
+
+
+class LimitReached(LimitFault):
+    """A count has reached its limit."""
+
+    code, status = "limit_reached", 402
+    text = (
+        "this tenant's limit of {most} {limit} is reached; delete some, or get a higher limit: GET …/limits shows all of them, an"
+        " owner can choose another plan, and the operator of this service can give more"
+    )
+
+
+class LimitExceeded(LimitReached):
+    """A size above its limit. It has the code of `LimitReached`."""
+
+    text = (
+        "{limit} would be {used}, and this tenant's limit is {most}; nothing was changed: ask for less, or get a higher limit: an"
+        " owner can choose another plan, and the operator of this service can give more"
+    )
+
+
+@dataclass(eq=False, repr=False)
+class InvitationLimit(CallerFault):
     limit: int
-    code, status = "limit_reached", 409
-    text = "this tenant's limit of {limit} {what} is reached; delete some, or ask for a higher limit"
+    code, status = "invitation_limit", 409
+    text = "this tenant has {limit} open invitations, the most that it may have; revoke some, or wait until they expire"
 
 
 @dataclass(eq=False, repr=False)
@@ -458,9 +491,16 @@ class KeyReused(CallerFault):
     text = "this key was used within 10 minutes for a message with other content; nothing was stored: use a new key"
 
 
-class QuotaFull(CallerFault):
-    code, status, temporary = "quota_full", 507, True
-    text = "the tenant's storage is full; this message was not stored, and no older one was removed"
+@dataclass(eq=False, repr=False)
+class QuotaFull(LimitFault):
+    """The tenant's messages take all the space that its limit `storage_bytes` gives them."""
+
+    limit: str = "storage_bytes"
+    code, status, temporary = "quota_full", 402, True
+    text = (
+        "the tenant's storage is full (its limit is storage_bytes); this message was not stored, and no older one was removed:"
+        " wait until retention removes some, delete a channel, or get a higher limit"
+    )
 
 
 class NotStored(OurFault):
@@ -545,6 +585,18 @@ class StartRefused(ArtcafeError):
 
 class FolderInUse(StartRefused):
     """Another process holds the data folder."""
+
+
+class PlansInvalid(StartRefused):
+    """A catalogue of plans with faults, each a clause that begins with the place in the file."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        listed = "".join(f"\n  - {fault}" for fault in faults)
+        super().__init__(
+            f"{source} cannot be used:{listed}",
+            "correct the file ('artcafe plans check FILE' reads it again), or unset ARTCAFE_PLANS_FILE for the shipped plans",
+        )
 
 
 @dataclass(eq=False, repr=False)

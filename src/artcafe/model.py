@@ -261,6 +261,11 @@ class TenantChange(Record, frozen=True, kw_only=True):
     users: tuple[UserId, ...] = ()
     raised: int = 0
 
+    @property
+    def may_change_limits(self) -> bool:
+        """Return whether the tenant's plan or limits may have changed: such a change names no other row."""
+        return self.is_whole or not (self.agents or self.channels or self.subscriptions or self.users)
+
 
 class UserPrincipal(Record, frozen=True, kw_only=True):
     """An authenticated person acting in one tenant by one membership."""

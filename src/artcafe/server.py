@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Final
 
+from artcafe import plan_catalogue
 from artcafe.assembly import ServiceKeys, Services, ServiceSettings, service_name
 from artcafe.config import Settings
 from artcafe.connection_source import ConnectionSource, HandedConnections, OwnListeners
@@ -29,6 +30,7 @@ from artcafe.observe.logs import log
 from artcafe.resources import Addresses, check_settings, listening, open_nats, open_tables
 from artcafe.rest import app as rest
 from artcafe.rest.server import RestServer
+from artcafe.rules.plans import Plans
 from artcafe.rules.secrets import derive
 from artcafe.services.tenants import PerPerson
 from artcafe.services.terms import Current
@@ -49,7 +51,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     Raises `StartRefused` with a remedy if the server cannot start, in an ExceptionGroup if a task raised it; nothing is left
     running then.
     """
-    front = check_settings(settings, embedded=embedded)
+    front, plans = check_settings(settings, embedded=embedded), plan_catalogue.read(settings.plans_file)
     folder = DataDir.acquire(settings.data_dir)
     try:
         if embedded:
@@ -62,7 +64,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
             async with open_tables(settings, make_missing=embedded) as tables, open_nats(settings, front, accounts) as nats:
                 fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
                 source = OwnListeners(settings, front, listener, folder)
-                opened = _Opened(settings, front, secret, identity, current_terms, tables, fabric, source)
+                opened = _Opened(settings, front, secret, identity, current_terms, plans, tables, fabric, source)
                 await _serve(opened, until, ready)
     finally:
         folder.release()
@@ -75,13 +77,14 @@ async def serve_handed(
 
     Raises `StartRefused` as `serve` does.
     """
-    secret = read_secret(settings.secret_path)
+    secret, plans = read_secret(settings.secret_path), plan_catalogue.read(settings.plans_file)
     identity, current_terms = await _identity(settings, secret), _terms(settings)
     accounts = Accounts(derive(secret, "nats"), settings.environment)
     tls = client_context(accounts) if handed.is_embedded else handed.front.nats_tls
     fabric = Fabric(handed.nats_urls, accounts, tls=tls, is_embedded=handed.is_embedded)
     async with open_tables(settings, make_missing=False) as tables:
-        await _serve(_Opened(settings, handed.front, secret, identity, current_terms, tables, fabric, handed), until, ready)
+        opened = _Opened(settings, handed.front, secret, identity, current_terms, plans, tables, fabric, handed)
+        await _serve(opened, until, ready)
 
 
 async def _identity(settings: Settings, secret: bytes) -> Identity:
@@ -122,6 +125,7 @@ class _Opened:
     secret: bytes = field(repr=False)
     identity: Identity
     terms: Current | None
+    plans: Plans
     tables: Engine
     fabric: Fabric
     source: ConnectionSource
@@ -136,6 +140,7 @@ class _Opened:
             cursor_s=settings.cursor_seconds,
             per_person=PerPerson(settings.tenants_per_person, settings.tenants_per_day),
             terms=self.terms,
+            plans=self.plans,
             checks=self.source.checks,
         )
 

@@ -18,7 +18,8 @@ from artcafe.gateway.connection import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, WRITE
 from artcafe.gateway.listener import CONNECT_S, STALL_S
 from artcafe.gateway.login_handshake import MAX_CHALLENGES
 from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
-from artcafe.rules import fields, plans
+from artcafe.plan_catalogue import shipped
+from artcafe.rules import fields
 from artcafe.rules.plans import Limit
 from artcafe.services.shares import MAX_COMMANDS_PER_TURN, MAX_CONCURRENT_PER_AGENT
 from artcafe.wire import frames, replies
@@ -79,8 +80,8 @@ def test_limits_on_the_page_match_the_code() -> None:
         "commands of all active tenants started in one turn of the server's event loop": MAX_COMMANDS_PER_TURN,
         "an agent's commands other than publishes, running at once": MAX_CONCURRENT_PER_AGENT,
         "unanswered challenges of a connection": MAX_CHALLENGES,
-        "connections of an agent to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.AGENT_CONNECTIONS],
-        "connections of a tenant to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.CONNECTIONS],
+        "connections of an agent to one server": shipped().limit_of(None, Limit.AGENT_CONNECTIONS),
+        "connections of a tenant to one server": shipped().limit_of(None, Limit.CONNECTIONS),
         "messages read from the log at once for a slow socket": BATCH_MESSAGES,
         "bytes that wait for a socket": WRITE_HIGH_BYTES,
         "commands in flight": MAX_IN_FLIGHT,

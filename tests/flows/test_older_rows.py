@@ -203,7 +203,7 @@ def test_tenant_keeps_its_plan_and_its_own_limits(server: Platform, cloud: Cloud
         assert (shown["plan"], shown["limits"]) == (organisation.plan, organisation.limits)
         key = cloud.manifest.agents["two"].key
         made = person.post(f"/tenants/{organisation.id}/agents", json={"name": "new", "public_key": public_line(key)})
-        assert (made.status_code, made.json().get("code")) == ((201, None) if has_room else (409, "limit_reached"))
+        assert (made.status_code, made.json().get("code")) == ((201, None) if has_room else (402, "limit_reached"))
 
 
 def public_line(private: str) -> str:

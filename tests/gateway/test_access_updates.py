@@ -59,8 +59,9 @@ async def crowd(
     """Connect an agent with this many subscriptions and sockets, all caught up."""
     async with AsyncExitStack() as stack:
         it = await stack.enter_async_context(gateway_app(folder, engine=CountingSqlite))
-        limits = Assign("limits", {"channels": channels + 1})
+        limits = Assign("limits", {"channels": channels + 1, "agent_subscriptions": channels + 1})
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [limits]))
+        it.services.invalidation.notify(it.owner.tenant_id)
         for number in range(channels - 1):
             await subscribed(it, f"channel-{number}")
         raws = [await stack.enter_async_context(it.connected()) for _ in range(sockets)]
@@ -78,7 +79,7 @@ async def subscribed(it: GatewayApp, name: str) -> Channel:
 
 async def disabled_elsewhere(it: GatewayApp) -> None:
     """Disable the agent in the tables, as another server does whose announcement is lost."""
-    agents = Agents(it.services.store, Changes(Invalidation(), adopt), it.services.audit, it.clock)
+    agents = Agents(it.services.store, Changes(Invalidation(), adopt), it.services.audit, it.clock, it.services.plans)
     await agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
 
 

@@ -15,7 +15,8 @@ import pytest
 from artcafe.fabric.tenant_log import CONTINUES, TenantLog
 from artcafe.model import Cursor
 from artcafe.observe.clock import now
-from artcafe.rules import plans, times
+from artcafe.plan_catalogue import shipped
+from artcafe.rules import times
 from artcafe.rules.plans import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.store import Store
@@ -23,13 +24,14 @@ from tests.fabric.nats_env import Writer, within, writing
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import BOUND_S, RawClient
 
-KEPT_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
+KEPT_S = shipped().limit_of(None, Limit.RETENTION_S)
 
 
 async def remove(it: GatewayApp, stored_before: datetime | None = None) -> None:
     """Remove messages stored before this time, or all of them, as retention does."""
     at = stored_before or now() + timedelta(seconds=1)
-    retention = Retention(Store(it.tables), it.services.fabric, lambda: at + timedelta(seconds=KEPT_S))
+    later = at + timedelta(seconds=KEPT_S)
+    retention = Retention(Store(it.tables), it.services.fabric, lambda: later, it.services.plans)
     await retention.sweep(it.services.fabric.tenant(it.owner.tenant_id))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from artcafe.maintenance.integrity import Defect
 from artcafe.maintenance.repair import Repair
 from artcafe.model import AgentId, AgentPrincipal, Role, TenantId, UserId
+from artcafe.plan_catalogue import shipped
 from artcafe.tables import agent_rows
 from artcafe.tables.catalog import (
     AGENTS,
@@ -44,7 +45,7 @@ async def everything(tables: Sqlite) -> dict[str, list[Item]]:
 
 
 async def kinds(repair: Repair, *, mended: bool = True) -> list[Defect]:
-    return [finding.what for finding in await repair.inspect(ACME) if finding.is_fixable is mended]
+    return [finding.what for finding in await repair.inspect(ACME, shipped()) if finding.is_fixable is mended]
 
 
 async def test_rows_written_by_the_services_have_no_defects(server: Server, repair: Repair) -> None:
@@ -56,7 +57,7 @@ async def test_rows_written_by_the_services_have_no_defects(server: Server, repa
     await server.keys.add(owner, agent.id, public_key=new_key())
     before = await everything(server.tables)
     assert [tenant async for tenant in repair.tenants()] == [owner.tenant_id]
-    assert await repair.inspect(owner.tenant_id) == []
+    assert await repair.inspect(owner.tenant_id, shipped()) == []
     assert await repair.fix(owner.tenant_id) == []
     assert await memberships(server) == []
     assert await everything(server.tables) == before
@@ -74,7 +75,7 @@ async def test_defects_of_an_older_system_are_found_and_fixed_once(server: Serve
     await server.put(AGENTS, tenant_id=ACME, id=f"{agent_rows.CLAIM_PREFIX}SHA256:nobody", agent_id="bot")
 
     before = await everything(server.tables)
-    found = await repair.inspect(ACME)
+    found = await repair.inspect(ACME, shipped())
     assert await everything(server.tables) == before
     assert {(each.what.value, each.key) for each in found} == {
         ("channel_map", "bot"),
@@ -87,7 +88,7 @@ async def test_defects_of_an_older_system_are_found_and_fixed_once(server: Serve
     assert len(found) == 9
     mended = await repair.fix(ACME)
     assert sorted(map(str, mended)) == sorted(map(str, found))
-    assert (await repair.inspect(ACME), await repair.fix(ACME)) == ([], [])
+    assert (await repair.inspect(ACME, shipped()), await repair.fix(ACME)) == ([], [])
 
     assert [each.what for each in await memberships(server)] == [Defect.MEMBERSHIP]
     assert await memberships(server) == []
@@ -114,7 +115,7 @@ async def test_invitations_and_tombstones_are_not_defects(server: Server, repair
     await server.tenants.delete(gone)
     before = await everything(server.tables)
     for tenant_id in (owner.tenant_id, gone.tenant_id):
-        assert (await repair.inspect(tenant_id), await repair.fix(tenant_id)) == ([], [])
+        assert (await repair.inspect(tenant_id, shipped()), await repair.fix(tenant_id)) == ([], [])
     assert await memberships(server) == []
     assert await everything(server.tables) == before
 
@@ -155,7 +156,7 @@ async def test_tenant_with_an_interrupted_deletion_is_only_reported(server: Serv
     await server.put(AGENTS, tenant_id=ACME, id="a", public_key=new_key())
     assert await kinds(repair, mended=False) == [Defect.DELETION]
     assert await repair.fix(ACME) == []
-    assert (await repair.inspect(TenantId("none")), await repair.fix(TenantId("none"))) == ([], [])
+    assert (await repair.inspect(TenantId("none"), shipped()), await repair.fix(TenantId("none"))) == ([], [])
 
 
 # --- meanwhile -------------------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ async def test_fix_during_concurrent_changes_loses_nothing(server: Server, repai
     async with asyncio.TaskGroup() as group:
         group.create_task(work())
         group.create_task(repair.fix(owner.tenant_id))
-    assert await repair.inspect(owner.tenant_id) == []
+    assert await repair.inspect(owner.tenant_id, shipped()) == []
     assert {each.agent_id for each in (await server.subscriptions.of_channel(owner, channel.id)).items} == {
         *(agent.id for agent in agents),
         *(f"a{n}" for n in range(30)),
@@ -222,9 +223,9 @@ async def test_one_fix_repairs_any_generated_defects(
             for fingerprint, agent_id in claims.items():
                 await server.put(AGENTS, tenant_id=ACME, id=agent_rows.CLAIM_PREFIX + fingerprint, agent_id=agent_id)
             repair = Repair(tables)
-            found = [finding for finding in await repair.inspect(ACME) if finding.is_fixable]
+            found = [finding for finding in await repair.inspect(ACME, shipped()) if finding.is_fixable]
             assert {str(each) for each in await repair.fix(ACME)} >= set(map(str, found))
-            assert [finding for finding in await repair.inspect(ACME) if finding.is_fixable] == []
+            assert [finding for finding in await repair.inspect(ACME, shipped()) if finding.is_fixable] == []
             assert await repair.fix(ACME) == []
             pairs = {(item["channel_id"], item["agent_id"]) for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)}
             assert pairs == set(subscriptions.values())

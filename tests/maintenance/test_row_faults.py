@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from artcafe.maintenance.integrity import Defect
 from artcafe.maintenance.repair import Repair
 from artcafe.model import TenantId
+from artcafe.plan_catalogue import shipped
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -41,7 +42,7 @@ async def tenant(server: Server) -> Server:
     await server.put(CHANNELS, tenant_id=ACME, id="c", status="active")
     await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="c#a", channel_id="c", agent_id="a")
     await Repair(server.tables).fix(ACME)
-    assert await Repair(server.tables).inspect(ACME) == []
+    assert await Repair(server.tables).inspect(ACME, shipped()) == []
     return server
 
 
@@ -77,7 +78,7 @@ async def test_row_that_cannot_work_is_reported_and_left(
     await tenant.put(table, **row)
     repair = Repair(tenant.tables)
     await repair.fix(ACME)
-    (found,) = await repair.inspect(ACME)
+    (found,) = await repair.inspect(ACME, shipped())
     assert (found.what, found.table, found.key, found.is_fixable) == (what, table.name, row["id"], False)
     assert message in found.message
     assert await tenant.item(table, ACME, None if table is TENANTS else str(row["id"])) == row
@@ -87,7 +88,7 @@ async def test_row_that_cannot_work_is_reported_and_left(
 async def test_subscription_of_a_deleted_agent_or_channel_is_reported(tenant: Server, channel: str, agent: str) -> None:
     id = f"{channel}#{agent}"
     await tenant.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id=channel, agent_id=agent)
-    (found,) = await Repair(tenant.tables).inspect(ACME)
+    (found,) = await Repair(tenant.tables).inspect(ACME, shipped())
     assert (found.what, found.key, found.is_fixable) == (Defect.ORPHAN, id, False)
     assert "there is no" in found.message
 
@@ -95,7 +96,7 @@ async def test_subscription_of_a_deleted_agent_or_channel_is_reported(tenant: Se
 async def test_agent_id_like_a_persons_is_reported(tenant: Server) -> None:
     await tenant.put(AGENTS, tenant_id=ACME, id="usr:alice@example.com", public_key=new_key())
     await Repair(tenant.tables).fix(ACME)
-    (found,) = await Repair(tenant.tables).inspect(ACME)
+    (found,) = await Repair(tenant.tables).inspect(ACME, shipped())
     assert (found.what, found.key) == (Defect.ADDRESS, "usr:alice@example.com")
 
 

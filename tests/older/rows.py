@@ -112,6 +112,7 @@ class OlderRows:
             "channels": numbers["max_channels"],
             "connections": numbers["max_concurrent_connections"],
             "storage_bytes": int(numbers["max_storage_gb"] * 2**30),
+            "messages_a_month": numbers["max_messages_per_month"],
         }
         self.manifest.tenants[label] = Organisation(id=tenant, plan=tier, limits={name: int(n) for name, n in limits.items()})
         self._leave("limit", tenant, tenant)

@@ -164,4 +164,5 @@ def test_sdk_and_command_line_report_the_gap(
 
 async def remove_all(rest_app: RestApp, tenant_id: TenantId) -> None:
     """Return the retention service with a clock one year ahead."""
-    await Retention(rest_app.store, rest_app.fabric, lambda: now() + timedelta(days=365)).sweep(rest_app.fabric.tenant(tenant_id))
+    retention = Retention(rest_app.store, rest_app.fabric, lambda: now() + timedelta(days=365), rest_app.services.plans)
+    await retention.sweep(rest_app.fabric.tenant(tenant_id))

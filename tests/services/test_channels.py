@@ -38,7 +38,6 @@ async def test_created_channel_is_read_back_with_every_field(server: Server, own
 async def test_invalid_channel_field_is_named_and_creates_nothing(server: Server, owner: UserPrincipal) -> None:
     for wrong in (
         server.channels.create(owner, name="A", retention_s=0),
-        server.channels.create(owner, name="A", retention_s=31 * 86_400),
         server.channels.create(owner, name="A", retention_s=60, type=ChannelType.LIVE),
         server.channels.create(owner, name="a\nb"),
         server.channels.create(owner, name="A", description="\x00"),
@@ -55,8 +54,11 @@ async def test_channel_has_the_given_retention_or_that_of_the_plan(server: Serve
         changed = await server.channels.update(owner, channel.id, retention_s=seconds)
         assert changed.retention_s == seconds
         assert (await server.channels.update(owner, channel.id, name="N")).retention_s == seconds
-    with pytest.raises(Invalid):
+    with pytest.raises(LimitReached) as refused:
         await server.channels.update(owner, channel.id, retention_s=30 * 86_400 + 1)
+    assert (refused.value.limit, refused.value.most, refused.value.used) == ("retention_s", 30 * 86_400, 30 * 86_400 + 1)
+    with pytest.raises(LimitReached):
+        await server.channels.create(owner, name="A", retention_s=31 * 86_400)
     live = await server.channels.create(owner, name="Live", type=ChannelType.LIVE)
     with pytest.raises(Invalid):
         await server.channels.update(owner, live.id, retention_s=60)

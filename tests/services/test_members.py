@@ -12,6 +12,7 @@ from artcafe.errors import (
     Forbidden,
     IdempotencyMismatch,
     Invalid,
+    InvitationLimit,
     InvitationNotFound,
     InvitationRefused,
     LastOwner,
@@ -216,7 +217,7 @@ async def test_tenant_has_at_most_100_open_invitations_and_expired_ones_do_not_c
     owner = await server.tenant(ALICE)
     for number in range(100):
         await server.invitations.create(owner, address=f"m{number}@example.com", role=Role.MEMBER)
-    with pytest.raises(LimitReached):
+    with pytest.raises(InvitationLimit):
         await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     server.clock.pass_s(72 * 3600)
     await server.invitations.create(owner, address=BOB, role=Role.MEMBER)

@@ -73,15 +73,15 @@ async def test_publish_to_a_cached_channel_neither_waits_nor_reads_a_table(tmp_p
 )
 def test_invalid_message_is_refused_with_the_name_of_its_field(publish: Publish, field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        check(publish)
+        check(publish, fields.MESSAGE_BYTES)
 
     assert refused.value.field == field
 
 
 def test_message_of_the_maximum_size_is_stored_and_one_byte_more_is_refused() -> None:
     headers = {f"{number:064}": "v" * 1024 for number in range(32)}
-    check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 2))), "k" * 255, headers, "r" * 255))
+    check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 2))), "k" * 255, headers, "r" * 255), fields.MESSAGE_BYTES)
 
     with pytest.raises(TooLarge) as refused:
-        check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 1)))))
+        check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 1)))), fields.MESSAGE_BYTES)
     assert isinstance(refused.value, ArtcafeError)

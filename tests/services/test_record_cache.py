@@ -139,7 +139,7 @@ async def test_record_read_before_a_change_is_not_cached_after_it(server: Server
 
 
 async def test_least_recently_used_record_is_dropped_first(server: Server, owner: UserPrincipal) -> None:
-    record_cache = RecordCache(server.store, server.invalidation, size=2)
+    record_cache = RecordCache(server.store, server.invalidation, server.plans, size=2)
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for at in (0, 1, 0, 2):
         await record_cache.channel(owner.tenant_id, channels[at].id)
@@ -148,7 +148,7 @@ async def test_least_recently_used_record_is_dropped_first(server: Server, owner
 
 
 async def test_tenant_without_cached_records_is_no_longer_watched(server: Server, owner: UserPrincipal) -> None:
-    record_cache = RecordCache(server.store, server.invalidation, size=1)
+    record_cache = RecordCache(server.store, server.invalidation, server.plans, size=1)
     foreign = await server.tenant("bob")
     mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
     await record_cache.channel(owner.tenant_id, mine.id)

@@ -13,7 +13,7 @@ from artcafe.errors import QuotaFull, Unavailable
 from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S
 from artcafe.model import Channel, Cursor, Role, TenantChange, UserId, UserPrincipal
 from artcafe.observe.clock import now
-from artcafe.rules import plans
+from artcafe.plan_catalogue import shipped
 from artcafe.rules.plans import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.catalog import TENANTS
@@ -24,12 +24,13 @@ from artcafe.wire.frames import Publish
 from tests.fabric.nats_env import within
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 
-PLAN_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
+PLAN_S = shipped().limit_of(None, Limit.RETENTION_S)
 
 
 def retention(it: GatewayApp, ahead_s: float, *, period_s: float = 60) -> Retention:
     """Return the retention of a server whose clock is ahead."""
-    return Retention(Store(it.tables), it.services.fabric, lambda: now() + timedelta(seconds=ahead_s), period_s=period_s)
+    ahead = timedelta(seconds=ahead_s)
+    return Retention(Store(it.tables), it.services.fabric, lambda: now() + ahead, it.services.plans, period_s=period_s)
 
 
 def rows(it: GatewayApp) -> TenantStore:

@@ -60,5 +60,5 @@ async def test_login_on_the_socket_takes_one_read(server: Server, charged: list[
     charged.clear()
     challenge = server.login.pose(agent.tenant_id, agent.id)
     principal = await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))
-    await Connections(server.record_cache).enter(principal)
+    await Connections(server.record_cache, server.plans).enter(principal)
     assert [(call.operation, dict(call.units)) for call in charged] == [("get_item", {"artcafe-agents": 1})]

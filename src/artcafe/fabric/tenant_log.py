@@ -14,6 +14,7 @@ from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
+from artcafe.rules.plans import UNLIMITED
 from artcafe.rules.start_position import LogLineage
 from artcafe.rules.subjects import Subject
 
@@ -317,8 +318,8 @@ def new_epoch() -> str:
 
 
 def bound(max_bytes: int) -> int:
-    """Return a size limit in NATS's form, where 0 means unlimited."""
-    return max(1, max_bytes)
+    """Return a size limit in NATS's form, where 0 and -1 mean unlimited."""
+    return -1 if max_bytes >= UNLIMITED else max(1, max_bytes)
 
 
 def parse_continues(text: str) -> dict[Epoch, Seq]:

@@ -14,6 +14,7 @@ from artcafe.errors import Conflict
 from artcafe.maintenance.integrity import Finding, Fix, TenantRows, count_defects, examine
 from artcafe.maintenance.row_faults import faults, orphan
 from artcafe.model import TenantId
+from artcafe.rules.plans import Plans
 from artcafe.tables import agent_rows, rows
 from artcafe.tables.catalog import (
     AGENTS,
@@ -53,12 +54,12 @@ class Repair:
         (tenant,) = await self._tables.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         return tenant is not None
 
-    async def inspect(self, tenant_id: TenantId) -> list[Finding]:
-        """Return the defects in a tenant's rows; none for an unknown tenant."""
+    async def inspect(self, tenant_id: TenantId, plans: Plans) -> list[Finding]:
+        """Return the defects in a tenant's rows; none for an unknown tenant. `plans`: the catalogue that the row's plan is in."""
         had = await self._read_rows(tenant_id)
         if had is None:
             return []
-        return [*(fix.finding for fix in examine(had)), *(finding for finding, _ in count_defects(had)), *faults(had)]
+        return [*(fix.finding for fix in examine(had)), *(finding for finding, _ in count_defects(had)), *faults(had, plans)]
 
     async def orphans(self, elsewhere: Collection[TenantId] = ()) -> list[Finding]:
         """Return a finding for each row whose tenant does not exist or was deleted. Reads whole tables.

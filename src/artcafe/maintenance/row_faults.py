@@ -6,25 +6,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from artcafe.errors import BadKey
 from artcafe.maintenance.integrity import Defect, Finding, TenantRows
 from artcafe.model import USER_PREFIX, AgentStatus, SubscriptionStatus, TenantStatus
 from artcafe.rules import ids, keys
-from artcafe.rules.plans import DEFAULT_PLAN, PLANS
+from artcafe.rules.plans import Plans
 from artcafe.tables import agent_rows, limit_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, Table
 from artcafe.tables.engine.values import Item
 from artcafe.wire.sshkeys import parse_public_key
 
 
-def faults(had: TenantRows) -> Iterator[Finding]:
-    """Yield the faults of a tenant's rows; none for a tenant in deletion."""
+def faults(had: TenantRows, plans: Plans) -> Iterator[Finding]:
+    """Yield the faults of a tenant's rows; none for a tenant in deletion. `plans`: the catalogue that the row's plan is in."""
     if rows.is_deleting(had.tenant):
         return
     tenant_id = str(had.tenant["id"])
     of_table = (
-        (TENANTS, [had.tenant], _of_tenant),
+        (TENANTS, [had.tenant], partial(_of_tenant, plans)),
         (AGENTS, had.agents, _of_agent),
         (CHANNELS, had.channels, _of_channel),
     )
@@ -51,12 +52,12 @@ def orphan(table: Table, item: Item) -> Finding:
 Wrong = Iterator[tuple[Defect, str]]
 
 
-def _of_tenant(item: Item) -> Wrong:
+def _of_tenant(plans: Plans, item: Item) -> Wrong:
     plan, unkept, status = limit_rows.plan_of(item), limit_rows.unenforced_of(item), item.get("status")
-    if plan not in PLANS:
+    if plan not in plans:
         yield (
             Defect.PLAN,
-            f"its plan {plan!r} is unknown: limits missing in its row are those of the plan {DEFAULT_PLAN!r}",
+            f"its plan {plan!r} is unknown: limits missing in its row are those of the plan {plans.default!r}",
         )
     if unkept:
         yield Defect.LIMIT, f"these limits of its row are not enforced: {', '.join(unkept)}"

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from artcafe import plan_catalogue
 from artcafe.config import Settings
 from artcafe.data_dir import DataDir, make_secret, read_secret
 from artcafe.fabric.accounts import Accounts
@@ -32,6 +33,7 @@ async def serve_processes(
     the settings again for a rolling restart.
     """
     front = check_settings(settings, embedded=embedded)
+    plan_catalogue.read(settings.plans_file)  # Once before the processes start, so that a fault is reported once.
     folder = DataDir.acquire(settings.data_dir)
     try:
         if embedded:

@@ -68,7 +68,7 @@ async def list_members(
     "",
     status_code=201,
     summary="Invite a user",
-    responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.LimitReached, *problems.POST),
+    responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.InvitationLimit, *problems.POST),
     openapi_extra=request_schema(NewMember),
 )
 async def invite_member(

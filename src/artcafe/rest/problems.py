@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from artcafe import errors
 from artcafe.errors import ArtcafeError, BadJson, Invalid, NotFound, RouteNotFound
 from artcafe.rest.schemas import ResponseModel
+from artcafe.wire.replies import limit_of
 
 MEDIA_TYPE: Final = "application/problem+json"
 REF: Final = "#/components/schemas/{model}"
@@ -33,6 +34,19 @@ class FieldProblem(ResponseModel):
     problem: str = Field(examples=["is required"])
 
 
+class LimitResponse(ResponseModel):
+    """A limit of the tenant, and what is used of it."""
+
+    name: str = Field(description="The limit's name, as in the catalogue of plans.", examples=["agents"])
+    limit: int | None = Field(description="Null: unlimited, or in an error unknown.", examples=[100])
+    used: int | None = Field(
+        description="Null: unknown, or a limit of one size or age. In an error, what a refused size would have been.",
+        examples=[100],
+    )
+    left: int | None = Field(description="Null: unknown or unlimited.", examples=[0])
+    resets_at: str | None = Field(description="When a limit of a period begins again (RFC 3339).", examples=[None])
+
+
 class ProblemResponse(ResponseModel):
     """An error (RFC 9457). `code` is stable, for programs; `detail` is for people."""
 
@@ -47,6 +61,7 @@ class ProblemResponse(ResponseModel):
         description="The id of this request in the server's log.", examples=["req_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
     )
     errors: list[FieldProblem] | None = Field(None, description="Only with `invalid`: every invalid field.")
+    limit: LimitResponse | None = Field(None, description="Only in errors of limits: the limit that refused the request.")
 
 
 @dataclass(eq=False)
@@ -79,6 +94,9 @@ def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | No
     if isinstance(error, Invalid):
         wrong = (error, *error.others) if isinstance(error, InvalidFields) else (error,)
         body["errors"] = [{"field": each.field, "problem": each.problem} for each in wrong]
+    limit = limit_of(error)
+    if limit is not None:
+        body["limit"] = limit
     content = msgspec.json.encode({**body, **(more or {})})
     return Response(content, status_code=error.status, headers=_headers(error), media_type=MEDIA_TYPE)
 

@@ -42,6 +42,7 @@ class _Page(msgspec.Struct, Generic[T], frozen=True):
 class _Problem(msgspec.Struct, frozen=True):
     code: str
     detail: str
+    limit: replies.LimitState | None = None
 
 
 class HttpClient:
@@ -202,7 +203,7 @@ class HttpClient:
         except msgspec.DecodeError:
             pass
         else:
-            return errors.from_wire(problem.code, problem.detail)
+            return replies.fault_of(problem.code, problem.detail, problem.limit)
         status = f"HTTP {response.status_code}"
         if response.status_code in {502, 503, 504}:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")

@@ -8,11 +8,11 @@ from typing import Final
 from artcafe.errors import AgentNotFound, Conflict, LimitReached, TenantNotFound
 from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, Principal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, fields, keys, plans, times
+from artcafe.rules import access, fields, keys, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
-from artcafe.rules.plans import Limit
+from artcafe.rules.plans import Limit, Plans
 from artcafe.services import key_claims
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
@@ -31,8 +31,8 @@ _DELETES_AT_ONCE: Final = 100
 class Agents:
     """Operations of members on the agents of their tenant, and the reads allowed to agents."""
 
-    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock) -> None:
-        self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, plans: Plans) -> None:
+        self._store, self._changes, self._audit, self._clock, self._plans = store, changes, audit, clock, plans
 
     async def create(
         self,
@@ -151,7 +151,7 @@ class Agents:
         row = await tenant.tenant()
         if row is None:
             raise TenantNotFound(tenant.id)
-        limit = plans.limit_of(row, Limit.AGENTS)
+        limit = self._plans.limit_of(row, Limit.AGENTS)
         writes: list[Write] = [tenant.insert_agent(agent)]
         if agent.request_hash is not None:
             writes.append(tenant.tombstones.check_absent(agent.id, self._clock()))
@@ -168,7 +168,7 @@ class Agents:
                 if await tenant.tombstones.is_there(agent.id, self._clock()):
                     raise repeat_of_deleted("an agent that was deleted") from failed
                 if 0 in failed.failed:
-                    raise LimitReached(Limit.AGENTS.value, limit) from failed
+                    raise LimitReached(Limit.AGENTS.value, limit, tenant.count_in(failed.failed[0], Count.AGENTS)) from failed
                 stale = await key_claims.owner_without(tenant, key)
                 claim = tenant.claim_key(key.fingerprint, agent.id, instead_of=stale)
             else:

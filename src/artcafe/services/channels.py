@@ -10,11 +10,11 @@ from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
-from artcafe.rules import fields, plans, times
+from artcafe.rules import fields, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
-from artcafe.rules.plans import Limit
+from artcafe.rules.plans import Limit, Plans
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
@@ -41,8 +41,9 @@ class Keep(Enum):
 class Channels:
     """Operations of members on the channels of their tenant."""
 
-    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, fabric: ChannelLogs) -> None:
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, fabric: ChannelLogs, plans: Plans) -> None:
         self._store, self._changes, self._audit, self._clock, self._fabric = store, changes, audit, clock, fabric
+        self._plans = plans
 
     async def create(
         self,
@@ -57,8 +58,9 @@ class Channels:
     ) -> Channel:
         """Create a channel. With an idempotency key the request may be repeated, and returns the same channel.
 
-        `retention_s`: seconds to keep a message; None uses the plan's. Raises Forbidden, Invalid, LimitReached,
-        IdempotencyMismatch if the key belongs to another request, and Conflict if the channel of this request was deleted.
+        `retention_s`: seconds to keep a message; None uses the plan's. Raises Forbidden, Invalid, LimitReached (also for a
+        longer retention than the plan's), IdempotencyMismatch if the key belongs to another request, and Conflict if the channel
+        of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = fields.name(name), fields.description(description)
@@ -114,7 +116,7 @@ class Channels:
         tenant = self._store.tenant(principal.tenant_id)
         channel = await _there(tenant, channel_id)
         if not isinstance(retention_s, Keep):
-            changes.append(_retention(retention_s, channel.type, await _row(tenant)))
+            changes.append(self._retention(retention_s, channel.type, await _row(tenant)))
         if not changes:
             return channel
         changes.append(Assign("updated_at", times.to_text(self._clock())))
@@ -150,8 +152,8 @@ class Channels:
 
     async def _insert(self, tenant: TenantStore, channel: Channel) -> Channel:
         row = await _row(tenant)
-        _retention(channel.retention_s, channel.type, row)
-        limit = plans.limit_of(row, Limit.CHANNELS)
+        self._retention(channel.retention_s, channel.type, row)
+        limit = self._plans.limit_of(row, Limit.CHANNELS)
         writes: list[Write] = [tenant.insert_channel(channel)]
         if channel.request_hash is not None:
             writes.append(tenant.tombstones.check_absent(channel.id, self._clock()))
@@ -166,18 +168,17 @@ class Channels:
             if await tenant.tombstones.is_there(channel.id, self._clock()):
                 raise repeat_of_deleted("a channel that was deleted") from failed
             if 0 in failed.failed:
-                raise LimitReached(Limit.CHANNELS.value, limit) from failed
+                raise LimitReached(Limit.CHANNELS.value, limit, tenant.count_in(failed.failed[0], Count.CHANNELS)) from failed
             raise Conflict("the channel is being deleted by another request at the same time; try again") from failed
         return channel
 
-
-def _retention(seconds: int | None, type: ChannelType, tenant: Tenant) -> Change:
-    """Return the change of a channel's retention. Raises Invalid."""
-    if seconds is None:
-        return Remove("retention_s")
-    if not KINDS[type].has_log:
-        raise Invalid("retention_s", f"has no meaning for a {type.value} channel, which stores nothing")
-    return Assign("retention_s", plans.check_retention(seconds, tenant))
+    def _retention(self, seconds: int | None, type: ChannelType, tenant: Tenant) -> Change:
+        """Return the change of a channel's retention. Raises Invalid and LimitExceeded."""
+        if seconds is None:
+            return Remove("retention_s")
+        if not KINDS[type].has_log:
+            raise Invalid("retention_s", f"has no meaning for a {type.value} channel, which stores nothing")
+        return Assign("retention_s", self._plans.check_retention(seconds, tenant))
 
 
 async def _row(tenant: TenantStore) -> Tenant:

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from artcafe.errors import ConnectionLimit, TenantNotFound
 from artcafe.model import AgentPrincipal, Principal, TenantId
-from artcafe.rules import plans
-from artcafe.rules.plans import Limit
+from artcafe.rules.plans import Limit, Plans
 from artcafe.services.record_cache import RecordCache
 
 K = TypeVar("K")
@@ -22,8 +21,8 @@ class Connections:
     connection.
     """
 
-    def __init__(self, record_cache: RecordCache) -> None:
-        self._record_cache = record_cache
+    def __init__(self, record_cache: RecordCache, plans: Plans) -> None:
+        self._record_cache, self._plans = record_cache, plans
         self._of_tenant: Counter[TenantId] = Counter()
         self._of_one: Counter[tuple[TenantId, str]] = Counter()
 
@@ -49,8 +48,8 @@ class Connections:
         try:
             tenant = await self._record_cache.tenant(tenant_id)
         except TenantNotFound:  # Just deleted; its sockets are about to be closed.
-            return plans.PLANS[plans.DEFAULT_PLAN]
-        return {limit: plans.limit_of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}
+            tenant = None
+        return {limit: self._plans.limit_of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}
 
     def leave(self, who: Principal) -> None:
         """Remove a connection that `enter` counted."""

@@ -12,6 +12,7 @@ from artcafe.errors import (
     AddressUnproven,
     Conflict,
     Forbidden,
+    InvitationLimit,
     InvitationNotFound,
     InvitationRefused,
     LimitReached,
@@ -19,12 +20,12 @@ from artcafe.errors import (
 )
 from artcafe.model import USER_PREFIX, Invitation, InvitationId, Member, Principal, Role, Tenant, UserId, UserPrincipal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, fields, ids, plans
+from artcafe.rules import access, fields, ids
 from artcafe.rules import invitations as rules
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
-from artcafe.rules.plans import Limit
+from artcafe.rules.plans import Limit, Plans
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.engine.port import ConditionFailed
@@ -35,16 +36,17 @@ from artcafe.tables.tenant_store import Count
 class Invitations:
     """Operations of admins on invitations to their tenant, and their acceptance by the invited person."""
 
-    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, key: bytes) -> None:
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, key: bytes, plans: Plans) -> None:
         """`key` signs tokens: 32 bytes, the same on every server of a fleet."""
         self._store, self._changes, self._audit, self._clock, self._key = store, changes, audit, clock, key
+        self._plans = plans
 
     async def create(
         self, principal: Principal, *, address: str, role: Role, idempotency_key: str | None = None
     ) -> tuple[Invitation, str]:
         """Create an invitation, and return it with its token. With a key the request may be repeated while it is open.
 
-        Raises Forbidden (only owners invite owners), Invalid, LimitReached, IdempotencyMismatch if the key belongs to another
+        Raises Forbidden (only owners invite owners), Invalid, InvitationLimit, IdempotencyMismatch if the key belongs to another
         request, and Conflict if the invitation of this request was used or revoked.
         """
         _check_may_grant(principal, role)
@@ -112,7 +114,7 @@ class Invitations:
             address=invitation.address,
             invitation_id=invitation_id,
         )
-        limit = plans.limit_of(row, Limit.MEMBERS)
+        limit = self._plans.limit_of(row, Limit.MEMBERS)
         tombstone = tenant.tombstones.put(invitation_id, now)
         writes = [people.take_invitation(invitation, now), *people.insert_member(member), tombstone]
         joining = UserPrincipal(user_id=user_id, tenant_id=tenant_id, role=member.role)
@@ -123,7 +125,7 @@ class Invitations:
             raise InvitationRefused from gone
         except ConditionFailed as failed:
             if 0 in failed.failed:
-                raise LimitReached(Limit.MEMBERS.value, limit) from failed
+                raise LimitReached(Limit.MEMBERS.value, limit, tenant.count_in(failed.failed[0], Count.MEMBERS)) from failed
             return row, await self._accepted_meanwhile(user_id, member, failed)
         return row, member
 
@@ -152,7 +154,7 @@ class Invitations:
         known = await people.all_invitations()
         await people.remove_expired(known, now)
         if len([each for each in known if each.expires_at > now]) >= rules.MAX_OPEN:
-            raise LimitReached("open invitations", rules.MAX_OPEN)
+            raise InvitationLimit(rules.MAX_OPEN)
         try:
             not_used = tenant.tombstones.check_absent(invitation.id, now)
             await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation), not_used)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from artcafe.errors import Invalid, TooLarge
+from artcafe.errors import Invalid, LimitExceeded, TooLarge
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import Access, Channel, Permission, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, subjects, times
+from artcafe.rules.plans import Limit, TenantLimits
 from artcafe.services.record_cache import RecordCache
 from artcafe.wire import envelopes, frames, payloads, replies
 
@@ -23,8 +24,8 @@ class Messaging:
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Store a message, and return its position once it is flushed to disk. A live channel's message is only sent.
 
-        Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `QuotaFull`, `NotStored`, `KeyReused` (not stored), or
-        `OutcomeUnknown`. May be repeated with the same key.
+        Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `LimitExceeded`, `QuotaFull`, `NotStored`, `KeyReused` (not
+        stored), or `OutcomeUnknown`. May be repeated with the same key.
         """
         return await (await self.submit(principal, channel_id, publish))
 
@@ -35,7 +36,8 @@ class Messaging:
         access.check(principal, access.Action.PUBLISH)
         channel = await self._record_cache.channel(principal.tenant_id, channel_id)
         await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish)
+        limits = await self._record_cache.limits(principal.tenant_id)
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
         tenant_fabric = self._fabric.tenant(principal.tenant_id)
         return await KINDS[channel.type].submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
 
@@ -44,19 +46,21 @@ class Messaging:
     ) -> asyncio.Future[replies.PublishReply] | None:
         """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log."""
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
-        tenant_fabric = self._fabric.peek(principal.tenant_id)
-        if channel is None or tenant_fabric is None or channel.access is not Access.OPEN:
+        tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
+        if channel is None or tenant_fabric is None or limits is None or channel.access is not Access.OPEN:
             return None
         kind = KINDS[channel.type]
         if not isinstance(kind, LoggedKind):
             return None
         access.check(principal, access.Action.PUBLISH)
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish)
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
         return kind.submit_nowait(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
 
-    def _prepare(self, principal: Principal, channel: Channel, publish: frames.Publish) -> tuple[str, bytes, str | None]:
-        """Return a new message id, the envelope, and the id of the key if one is given. Raises `Invalid` and `TooLarge`."""
-        check(publish)
+    def _prepare(
+        self, principal: Principal, channel: Channel, publish: frames.Publish, limits: TenantLimits
+    ) -> tuple[str, bytes, str | None]:
+        """Return a new message id, the envelope, and the id of the key if one is given. Raises as `check` does."""
+        check(publish, limits.message_bytes)
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())
         envelope = envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
@@ -64,8 +68,9 @@ class Messaging:
         return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
 
 
-def check(publish: frames.Publish) -> None:
-    """Raise `Invalid` or `TooLarge` with the name of the first invalid field."""
+def check(publish: frames.Publish, max_bytes: int) -> None:
+    """Raise `Invalid` with the name of the first invalid field, `TooLarge` for data above the protocol's limit, or
+    `LimitExceeded` for data above `max_bytes`, the tenant's limit."""
     if publish.key is not None:
         fields.idempotency_key(publish.key, "key")
     if publish.headers:
@@ -73,8 +78,10 @@ def check(publish: frames.Publish) -> None:
     if publish.reply_to is not None and len(publish.reply_to) > fields.REPLY_TO_CHARS:
         raise Invalid("reply_to", f"must have at most {fields.REPLY_TO_CHARS} characters")
     data = bytes(publish.data)
-    if len(data) > fields.MESSAGE_BYTES:
-        raise TooLarge("data", fields.MESSAGE_BYTES)
+    if len(data) > max_bytes:
+        if len(data) > fields.MESSAGE_BYTES:
+            raise TooLarge("data", fields.MESSAGE_BYTES)
+        raise LimitExceeded(Limit.MESSAGE_BYTES.value, max_bytes, len(data))
     problem = payloads.problem_of(data)
     if problem is not None:
         raise Invalid("data", problem)

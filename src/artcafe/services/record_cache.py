@@ -1,4 +1,4 @@
-"""Cache of tenants, channels, agents and permissions, for publishes without table reads.
+"""Cache of tenants, their limits, channels, agents and permissions, for publishes without table reads.
 
 Callers read the store directly when a stale value is not acceptable.
 """
@@ -27,6 +27,7 @@ from artcafe.model import (
 )
 from artcafe.rules import access
 from artcafe.rules.access import Action
+from artcafe.rules.plans import Plans, TenantLimits
 from artcafe.services.invalidation import Invalidation
 from artcafe.tables.store import Store
 
@@ -41,8 +42,12 @@ RecordT = TypeVar("RecordT")
 class RecordCache:
     """Drops a record as soon as a change names it."""
 
-    def __init__(self, store: Store, invalidation: Invalidation, size: int = SIZE) -> None:
-        self._store = store
+    def __init__(self, store: Store, invalidation: Invalidation, plans: Plans, size: int = SIZE) -> None:
+        self._store, self._plans = store, plans
+        self._limits: dict[TenantId, TenantLimits] = {}
+        """The limits of cached tenants."""
+        self.peek_limits: Final = self._limits.get
+        """Return the tenant's limits if they are cached. None says nothing about the tenant."""
         self._tenants = _Known[Tenant](size)
         self._channels = _Known[Channel](size)
         self._agents = _Known[Agent](size)
@@ -56,6 +61,16 @@ class RecordCache:
         known = known or await self._tenants.load(tenant_id, "", self._store.tenant(tenant_id).tenant())
         if known is None:
             raise TenantNotFound(tenant_id)
+        return known
+
+    async def limits(self, tenant_id: TenantId) -> TenantLimits:
+        """Return the tenant's limits, at most 5 s old. Raises TenantNotFound."""
+        known = self._limits.get(tenant_id)
+        if known is None:
+            tenant = await self.tenant(tenant_id)
+            known = self._plans.limits_of(tenant)
+            if self._tenants.get(tenant_id, "") is tenant:  # else it changed during the read
+                self._limits[tenant_id] = known
         return known
 
     async def channel(self, tenant_id: TenantId, channel_id: str) -> Channel:
@@ -101,6 +116,8 @@ class RecordCache:
             self._forget_tenant(tenant_id)
             return
         self._tenants.forget(tenant_id)
+        if change.may_change_limits:
+            self._limits.pop(tenant_id, None)
         for channel_id in change.channels:
             self._channels.forget_one(tenant_id, channel_id)
         for channel_id, agent_id in change.subscriptions:
@@ -110,7 +127,7 @@ class RecordCache:
 
     def tenants(self) -> set[TenantId]:
         """Return the tenants with cached records: their versions must be watched."""
-        return {tenant_id for known in self._kinds for tenant_id in known.tenants()}
+        return {tenant_id for known in self._kinds for tenant_id in known.tenants()}.union(self._limits)
 
     async def run(self) -> None:
         """Drop tenants unused for `IDLE_S`, to save reads of their versions, until cancelled."""
@@ -125,6 +142,7 @@ class RecordCache:
             self._forget_tenant(tenant_id)
 
     def _forget_tenant(self, tenant_id: TenantId) -> None:
+        self._limits.pop(tenant_id, None)
         for known in self._kinds:
             known.forget(tenant_id)
 

@@ -21,36 +21,38 @@ from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S
 from artcafe.model import ChannelId, Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
-from artcafe.rules import plans, subjects
-from artcafe.rules.plans import Limit
+from artcafe.rules import subjects
+from artcafe.rules.plans import Limit, Plans
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 
 PERIOD_S: Final = 60.0
-PLAN_S: Final = 3600.0
+READ_S: Final = 3600.0
 """How long a tenant's plan and channels stay cached. A change of either, on any server, invalidates them earlier."""
+FOREVER_S: Final = 100 * 365 * 24 * 3600
+"""A longer retention removes nothing: no message is as old, and the time would be before the calendar's first day."""
 CHANNELS_AT_ONCE: Final = 500
 """Channels in one request for last sequences; NATS allows 1,024."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Retention of a tenant's log: its size limit, and its channels by the seconds they keep messages."""
+class LogRetention:
+    """What a tenant's log keeps: its size limit, and its channels by the seconds they keep messages."""
 
     storage_bytes: int
     channels: Mapping[int, list[ChannelId]]
 
 
-async def read_plan(store: TenantStore) -> Plan | None:
-    """Read a tenant's plan from the tables; None if the tenant does not exist. Raises `Unavailable`."""
+async def read_retention(store: TenantStore, plans: Plans) -> LogRetention | None:
+    """Read a tenant's plan and channels from the tables; None if the tenant does not exist. Raises `Unavailable`."""
     tenant = await store.tenant()
     if tenant is None:
         return None
     channels: dict[int, list[ChannelId]] = defaultdict(list)
     for channel in await store.all_channels():
         channels[plans.retention_of(channel, tenant)].append(channel.id)
-    return Plan(plans.limit_of(tenant, Limit.STORAGE_BYTES), channels)
+    return LogRetention(plans.limit_of(tenant, Limit.STORAGE_BYTES), channels)
 
 
 class Retention:
@@ -60,25 +62,25 @@ class Retention:
     removed is written to the channel's row first, so a reader of a missing message finds the extent of the gap there.
     """
 
-    def __init__(self, store: Store, fabric: Fabric, clock: Clock, *, period_s: float = PERIOD_S) -> None:
-        self._store, self._fabric, self._clock, self._period_s = store, fabric, clock, period_s
-        self._plans: dict[TenantId, tuple[float, Plan | None]] = {}
-        """The cached plan of each tenant that is open here, with the monotonic time of its read."""
+    def __init__(self, store: Store, fabric: Fabric, clock: Clock, plans: Plans, *, period_s: float = PERIOD_S) -> None:
+        self._store, self._fabric, self._clock, self._plans, self._period_s = store, fabric, clock, plans, period_s
+        self._known: dict[TenantId, tuple[float, LogRetention | None]] = {}
+        """The cached retention of each tenant that is open here, with the monotonic time of its read."""
         self._changes = 0
         self.supervisor = Supervisor("retention")
 
     def changed(self, change: TenantChange) -> None:
         """Read the tenant's plan and channels again at its next sweep."""
         self._changes += 1
-        self._plans.pop(change.tenant_id, None)
+        self._known.pop(change.tenant_id, None)
 
     async def run(self) -> None:
         """Sweep the tenants that are open on this server every `period_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
             tenant_fabrics = self._fabric.open_tenants()
-            self._plans = {
-                each.tenant_id: self._plans[each.tenant_id] for each in tenant_fabrics if each.tenant_id in self._plans
+            self._known = {
+                each.tenant_id: self._known[each.tenant_id] for each in tenant_fabrics if each.tenant_id in self._known
             }
             for tenant_fabric in tenant_fabrics:
                 with self.supervisor.contain(tenant=tenant_fabric.tenant_id):
@@ -93,11 +95,13 @@ class Retention:
     async def sweep(self, tenant_fabric: TenantFabric) -> None:
         """Remove expired messages of one tenant, and set its log's size limit. May be repeated. Raises `Unavailable`."""
         state = await tenant_fabric.log.state()
-        plan = None if state is None else await self._plan(tenant_fabric.tenant_id)
-        if state is None or plan is None:
+        kept = None if state is None else await self._retention(tenant_fabric.tenant_id)
+        if state is None or kept is None:
             return
-        await tenant_fabric.log.limit(plan.storage_bytes)
-        for seconds, channels in plan.channels.items():
+        await tenant_fabric.log.limit(kept.storage_bytes)
+        for seconds, channels in kept.channels.items():
+            if seconds > FOREVER_S:
+                continue
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
                 some = channels[start : start + CHANNELS_AT_ONCE]
                 # After a restart NATS rebuilds its idempotency keys from stored messages (contract, sentence 3).
@@ -107,15 +111,15 @@ class Retention:
                     if seq := due.get(subjects.stored(channel_id)):
                         await self._remove(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
 
-    async def _plan(self, tenant_id: TenantId) -> Plan | None:
+    async def _retention(self, tenant_id: TenantId) -> LogRetention | None:
         now = time.monotonic()
-        read_at, plan = self._plans.get(tenant_id, (float("-inf"), None))
-        if now - read_at > PLAN_S:
+        read_at, kept = self._known.get(tenant_id, (float("-inf"), None))
+        if now - read_at > READ_S:
             changes = self._changes
-            plan = await read_plan(self._store.tenant(tenant_id))
+            kept = await read_retention(self._store.tenant(tenant_id), self._plans)
             if changes == self._changes:  # else the tenant may have changed during the read
-                self._plans[tenant_id] = (now, plan)
-        return plan
+                self._known[tenant_id] = (now, kept)
+        return kept
 
     async def _remove(self, tenant_fabric: TenantFabric, channel_id: ChannelId, to: Cursor, before: datetime) -> None:
         if await self._store.tenant(tenant_fabric.tenant_id).note_removed(channel_id, to, before):
@@ -135,6 +139,4 @@ class Retention:
     async def storage_bytes(self, tenant_id: TenantId) -> int:
         """Return the disk space that the tenant's messages may use. Raises `Unavailable`."""
         tenant = await self._store.tenant(tenant_id).tenant()
-        if tenant is None:  # Just deleted; publishes that are under way still need an answer.
-            return plans.PLANS[plans.DEFAULT_PLAN][Limit.STORAGE_BYTES]
-        return plans.limit_of(tenant, Limit.STORAGE_BYTES)
+        return self._plans.limit_of(tenant, Limit.STORAGE_BYTES)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Final
 
-from artcafe.errors import AgentNotFound, ChannelNotFound, Conflict, SubscriptionNotFound
+from artcafe.errors import AgentNotFound, ChannelNotFound, Conflict, LimitReached, SubscriptionNotFound
 from artcafe.model import (
     Access,
     Agent,
@@ -25,8 +25,10 @@ from artcafe.observe.clock import Clock
 from artcafe.rules import access
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.rules.plans import Limit
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
+from artcafe.services.record_cache import RecordCache
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Write
 from artcafe.tables.store import Store
@@ -36,13 +38,18 @@ Position = Callable[[TenantId], Awaitable[Cursor]]
 """Return the end of a tenant's log: its epoch and last sequence, or an empty cursor if nothing was stored yet."""
 
 _TRIES: Final = 3
+_ENTER: Final = 2
+"""The index of the write of the agent's row in the transaction of a new subscription, after the tenant's row and the channel."""
 
 
 class Subscriptions:
     """Operations of members on the subscriptions of their tenant, and of each agent on its own."""
 
-    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, position: Position) -> None:
+    def __init__(
+        self, store: Store, changes: Changes, audit: Audit, clock: Clock, position: Position, record_cache: RecordCache
+    ) -> None:
         self._store, self._changes, self._audit, self._clock, self._position = store, changes, audit, clock, position
+        self._record_cache = record_cache
 
     async def put(
         self, principal: Principal, channel_id: str, agent_id: str, permissions: frozenset[Permission] | None = None
@@ -50,8 +57,8 @@ class Subscriptions:
         """Subscribe the agent to the channel from the next message on. Return the subscription, and whether it is new.
 
         May be repeated: an existing subscription keeps its status and cursor, and gets `permissions` if given; a new one may
-        receive by default. Raises ChannelNotFound, AgentNotFound and Forbidden, also if an agent sets its own permissions or
-        subscribes itself to a managed channel.
+        receive by default. Raises ChannelNotFound, AgentNotFound, LimitReached and Forbidden, also if an agent sets its own
+        permissions or subscribes itself to a managed channel.
         """
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         if permissions is not None:
@@ -169,13 +176,22 @@ class Subscriptions:
         """Write the subscription and the agent's channel map. Return False if a row was changed since it was read."""
         tenant = self._store.tenant(principal.tenant_id)
         channel_id, agent_id = subscription.channel_id, subscription.agent_id
-        writes: list[Write] = [tenant.check_channel(channel_id), tenant.subscriptions.enter_channel(agent_id, channel_id)]
+        # An older system's subscription whose channel the agent's row lacks is not a new one.
+        most = (await self._record_cache.limits(tenant.id))[Limit.AGENT_SUBSCRIPTIONS] if is_new else None
+        enter = tenant.subscriptions.enter_channel(agent_id, channel_id, most)
+        writes: list[Write] = [tenant.check_channel(channel_id), enter]
         if is_new:
             writes.append(tenant.subscriptions.insert(subscription))
         permissions = _words(subscription.permissions)
         try:
             async with self._audited(principal, "subscription.create", subscription, permissions=permissions):
-                await self._changes.commit(tenant, tenant.touch(), *writes)
+                try:
+                    await self._changes.commit(tenant, tenant.touch(), *writes)
+                except ConditionFailed as failed:
+                    used = tenant.subscriptions.count_in(failed.failed.get(_ENTER))
+                    if most is not None and used is not None and used >= most:
+                        raise LimitReached(Limit.AGENT_SUBSCRIPTIONS.value, most, used) from failed
+                    raise
         except ConditionFailed:
             # The agent's row may be an older system's, which has no channel map.
             with suppress(ConditionFailed):

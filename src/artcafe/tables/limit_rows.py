@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
-from artcafe.rules.plans import DEFAULT_PLAN, Limit
+from artcafe.rules.plans import DEFAULT_PLAN, UNLIMITED, Limit
 from artcafe.tables.attributes import entries_of, is_number, text
 from artcafe.tables.engine.values import Item, Value
 
@@ -17,11 +17,9 @@ _OLDER_NAMES: Final = {
     Limit.CHANNELS: "max_channels",
     Limit.CONNECTIONS: "max_concurrent_connections",
     Limit.STORAGE_BYTES: "max_storage_gb",
+    Limit.MESSAGES_A_MONTH: "max_messages_per_month",
 }
 """The older system stored these in the map `limits`, and before that in the row itself."""
-
-_MOST: Final = 2**53
-"""Above this number, JSON numbers are not exact in every language."""
 
 
 def plan_of(item: Item) -> str:
@@ -65,4 +63,4 @@ def _number(name: str, value: Value) -> int | None:
     if not is_number(value) or not isinstance(value, int | Decimal):
         return None
     number = int(value * 2**30) if name == _OLDER_NAMES[Limit.STORAGE_BYTES] else value
-    return number if isinstance(number, int) and 0 <= number <= _MOST else None
+    return number if isinstance(number, int) and 0 <= number <= UNLIMITED else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from artcafe.errors import BadCursor
@@ -11,9 +11,9 @@ from artcafe.rules import ids, times
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import full_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS
-from artcafe.tables.engine.conditions import Absent, And, Exists, Less, Not, NotEquals, OfKind, Or
+from artcafe.tables.engine.conditions import Absent, And, Condition, Exists, FewerThan, Less, Not, NotEquals, OfKind, Or, Path
 from artcafe.tables.engine.port import ConditionFailed, Tables
-from artcafe.tables.engine.values import ValueKind
+from artcafe.tables.engine.values import Item, ValueKind
 from artcafe.tables.engine.writes import Assign, Delete, ItemKey, Put, Remove, Update
 from artcafe.tables.partition import Partition
 
@@ -81,12 +81,22 @@ class SubscriptionStore:
         key = ItemKey(self._tenant_id, subscription_id(channel_id, agent_id))
         return Delete(CHANNEL_SUBSCRIPTIONS, key, Exists("id") if must_exist else None)
 
-    def enter_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
+    def enter_channel(self, agent_id: AgentId, channel_id: ChannelId, limit: int | None = None) -> Update:
         """Return the write that adds the channel to the agent's row.
 
-        Fails unless the agent exists and has its map (`ensure_channel_map`).
+        Fails unless the agent exists and has its map (`ensure_channel_map`), and with `limit` unless the map has fewer channels.
         """
-        return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign(("channels", channel_id), True)], rows.IS_PRESENT)
+        entry: Path = ("channels", channel_id)
+        condition: Condition = rows.IS_PRESENT
+        if limit is not None:
+            condition = And(rows.IS_PRESENT, Or(FewerThan("channels", limit), Exists(entry)))
+        return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign(entry, True)], condition)
+
+    @staticmethod
+    def count_in(agent: Item | None) -> int | None:
+        """Return the number of channels in an agent's row; None without the row or its map, or while the agent is deleted."""
+        channels = None if agent is None or rows.is_deleting(agent) else agent.get("channels")
+        return len(channels) if isinstance(channels, Mapping) else None
 
     def leave_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
         """Return the write that removes the channel from the agent's row; fails unless the agent exists and has its map."""

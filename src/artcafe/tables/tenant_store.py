@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -136,6 +137,12 @@ class TenantStore:
     def is_counted(row: Item) -> bool:
         """Return whether a tenant's row has numeric counts and version; a row of an older system may have other values."""
         return all(attributes.is_number(row.get(name)) for name in Count) and attributes.is_number(row.get("version", 0))
+
+    @staticmethod
+    def count_in(row: Item | None, count: Count) -> int | None:
+        """Return a count in a tenant's row, or None if the row has none."""
+        number = None if row is None else row.get(count.value)
+        return int(number) if isinstance(number, int | Decimal) and attributes.is_number(number) else None
 
     async def set_counts(self, counted: Mapping[Count, int]) -> None:
         """Set all counts in a row lacking one, and a version if it has none; existing values are kept.

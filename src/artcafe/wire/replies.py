@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from artcafe.errors import ArtcafeError, BadFrame
+from artcafe.errors import ArtcafeError, BadFrame, LimitFault, from_wire
 
 _encode = msgspec.json.Encoder().encode
 
@@ -114,13 +114,32 @@ class PresencePush(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None
 
 
+class LimitState(msgspec.Struct, frozen=True):
+    """One limit of a tenant. A `limit` of null is unlimited; `used` and `left` are null if they are unknown, or the limit is that
+    of a size. `resets_at` is the time at which a limit of a period begins again, otherwise null."""
+
+    name: str
+    limit: int | None
+    used: int | None
+    left: int | None
+    resets_at: str | None
+
+    @classmethod
+    def of(cls, name: str, limit: int | None, used: int | None, resets_at: str | None = None) -> LimitState:
+        """Return the state with what is left."""
+        left = None if limit is None or used is None else max(0, limit - used)
+        return cls(name, limit, used, left, resets_at)
+
+
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error. `channels`: in a `subscription_limit` push, the subscriptions that this connection does not deliver."""
+    """An error. `channels`: in a `subscription_limit` push, the subscriptions that this connection does not deliver. `limit`: the
+    limit that refused the command."""
 
     code: str
     message: str
     temporary: bool
     channels: Sequence[str] = ()
+    limit: LimitState | None = None
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
@@ -202,8 +221,24 @@ def history_reply(id: int, messages: Iterable[bytes], gap: Gap | None, has_more:
 
 def error(fault: ArtcafeError, id: int | None = None, channels: Sequence[str] = ()) -> bytes:
     """Encode the error reply to a command, or without `id` an error push. `channels` are the affected ones."""
-    body = ErrorBody(code=fault.code, message=str(fault), temporary=fault.temporary, channels=channels)
+    limit = limit_of(fault)
+    body = ErrorBody(code=fault.code, message=str(fault), temporary=fault.temporary, channels=channels, limit=limit)
     return _encode({"error": body} if id is None else {"id": id, "error": body})
+
+
+def limit_of(fault: ArtcafeError) -> LimitState | None:
+    """Return the limit that an error is about, or None."""
+    if not isinstance(fault, LimitFault) or not fault.limit:
+        return None
+    return LimitState.of(fault.limit, fault.most, fault.used, fault.resets_at)
+
+
+def fault_of(code: str, message: str, limit: LimitState | None) -> ArtcafeError:
+    """Return the error that a peer sent, over REST or in a frame, with the limit that it is about."""
+    fault = from_wire(code, message)
+    if limit is not None and isinstance(fault, LimitFault):
+        fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
+    return fault
 
 
 def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:

@@ -19,6 +19,7 @@ from artcafe.tables.engine.conditions import (
     Contains,
     Equals,
     Exists,
+    FewerThan,
     Greater,
     GreaterOrEqual,
     Less,
@@ -97,6 +98,8 @@ def true(condition: Condition, item: Attributes | None) -> bool:
         return there is isinstance(condition, Exists)
     if isinstance(condition, OfKind):
         return there and kind(found) is condition.kind
+    if isinstance(condition, FewerThan):
+        return isinstance(found, dict) and len(found) < condition.number
     if isinstance(condition, NotEquals):
         return not there or with_types(found) != with_types(condition.value)
     return there and compares(condition, found)
@@ -206,6 +209,7 @@ tests: st.SearchStrategy[Condition] = (
     st.builds(Exists, paths)
     | st.builds(Absent, paths)
     | st.builds(OfKind, paths, st.sampled_from(ValueKind))
+    | st.builds(FewerThan, paths, st.integers(0, 3))
     | st.builds(Equals, paths, few_values)
     | st.builds(NotEquals, paths, few_values)
     | st.builds(Contains, paths, few_values.filter(lambda value: not isinstance(value, bytes)))

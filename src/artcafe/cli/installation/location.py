@@ -12,11 +12,12 @@ from typing import Any, Concatenate, Final, TypeVar
 
 import click
 
-from artcafe import config
+from artcafe import config, plan_catalogue
 from artcafe.cli.installation.dynamodb_errors import explain
 from artcafe.config import DYNAMODB, Settings
 from artcafe.errors import Unavailable
 from artcafe.observe.logs import configure
+from artcafe.rules.plans import Plans
 from artcafe.tables.catalog import Environment, Table
 from artcafe.tables.engine.port import Engine
 from artcafe.tables.open import open_engine
@@ -79,6 +80,10 @@ class Installation:
             return f"the file {self.settings.tables_file}"
         endpoint = self.settings.dynamodb_endpoint
         return f"DynamoDB in {self.region}" + (f" at {endpoint}" if endpoint else "")
+
+    def plans(self) -> Plans:
+        """Return the catalogue of plans. Raises StartRefused with every fault of its file."""
+        return plan_catalogue.read(self.settings.plans_file)
 
     def name(self, table: Table) -> str:
         """Return the table's name in this environment."""

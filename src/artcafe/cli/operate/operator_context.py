@@ -51,7 +51,7 @@ async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
                 await fabric.update_replicas(UP_S)
             except Unavailable:
                 raise Unavailable(f"NATS at {', '.join(nats.urls)} ({fabric.problem or 'no answer'})") from None
-            settings = ServiceSettings(service_name=service_name(secret, environment))
+            settings = ServiceSettings(service_name=service_name(secret, environment), plans=installation.plans())
             keys = ServiceKeys.derived_from(secret)
             services = TableServices(Store(engine), fabric.audit_log, fabric, keys, now, settings)
             yield OperatorContext(services.store, services.audit, fabric.announcements)

@@ -18,6 +18,7 @@ from artcafe.maintenance.integrity import Finding
 from artcafe.maintenance.membership_repair import MembershipRepair
 from artcafe.maintenance.repair import Repair
 from artcafe.model import TenantId
+from artcafe.rules.plans import Plans
 from artcafe.tables.dynamodb.schema import Schema, differences
 from artcafe.tables.engine.port import Engine
 
@@ -139,7 +140,8 @@ async def _with_rows(
     async with installation.engine() as engine:
         if only is not None and not await Repair(engine).is_there(only):
             raise TablesRefused(f"there is no tenant {only} in {installation}", "'artcafe tenant list' shows a user's tenants")
-        work = _Rows(engine, only, await _tenants_elsewhere(installation.other_environment) if only is None else [])
+        elsewhere = await _tenants_elsewhere(installation.other_environment) if only is None else []
+        work = _Rows(engine, installation.plans(), only, elsewhere)
         found = await work.look()
         if not repair or not any(each.is_fixable for each in found):
             return msgspec.structs.replace(report, findings=found)
@@ -162,8 +164,9 @@ async def _tenants_elsewhere(installation: Installation) -> list[TenantId]:
 class _Rows:
     """Check and repair of the rows of all tenants, or of one."""
 
-    def __init__(self, engine: Engine, only: TenantId | None, elsewhere: Sequence[TenantId]) -> None:
+    def __init__(self, engine: Engine, plans: Plans, only: TenantId | None, elsewhere: Sequence[TenantId]) -> None:
         """Set the scope. `elsewhere` are the tenants of the other environment, which shares some tables."""
+        self._plans = plans
         self._repair, self._memberships = Repair(engine), MembershipRepair(engine)
         self._only, self._elsewhere = only, elsewhere
 
@@ -171,8 +174,9 @@ class _Rows:
         """Read every row, and return the findings."""
         memberships = [fix.finding async for fix in self._memberships.inspect(self._only)]
         if self._only is not None:
-            return [*memberships, *await self._repair.inspect(self._only)]
-        of_tenants = [finding async for tenant_id in self._repair.tenants() for finding in await self._repair.inspect(tenant_id)]
+            return [*memberships, *await self._repair.inspect(self._only, self._plans)]
+        tenants, plans = self._repair.tenants(), self._plans
+        of_tenants = [finding async for tenant_id in tenants for finding in await self._repair.inspect(tenant_id, plans)]
         return [*memberships, *of_tenants, *await self._repair.orphans(self._elsewhere)]
 
     async def fix(self, found: Sequence[Finding]) -> list[Finding]:

@@ -15,7 +15,7 @@ from artcafe.cli.tables.cost_probe import CostProbe, Measured
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import counted, show_table, yes_option
-from artcafe.services.retention import PLAN_S
+from artcafe.services.retention import READ_S
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S
 from artcafe.tables.catalog import Environment
 from artcafe.tables.dynamodb.client import Consumed, Endpoint
@@ -173,7 +173,7 @@ def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[Bill
     often = {
         "write a cursor": cursor_writes,
         "watch a tenant for changes": min(fleet.tenants, READ_AT_ONCE) * fleet.servers * DAY_S / READ_EVERY_S,
-        "sweep a tenant's messages": fleet.tenants * fleet.servers * DAY_S / PLAN_S,
+        "sweep a tenant's messages": fleet.tenants * fleet.servers * DAY_S / READ_S,
         "log in on the socket": fleet.agents * fleet.logins_per_day,
         "begin the subscriptions": fleet.agents * fleet.logins_per_day,
         "log in over REST": fleet.agents * fleet.rest_logins_per_day,

@@ -17,7 +17,7 @@ from artcafe.observe.clock import now
 from artcafe.rules.ids import new_id
 from artcafe.rules.subjects import Subject
 from artcafe.sdk.keys import FileSigner
-from artcafe.services.retention import read_plan
+from artcafe.services.retention import read_retention
 from artcafe.services.tenants import PerPerson
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.capacity import Units
@@ -119,7 +119,8 @@ class CostProbe:
             "write a cursor", lambda: self._store.tenant(owner.tenant_id).subscriptions.write_cursor(channel.id, agent.id, cursor)
         )
         await self._measure("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))
-        await self._measure("sweep a tenant's messages", lambda: read_plan(self._store.tenant(owner.tenant_id)))
+        rows, plans = self._store.tenant(owner.tenant_id), self._services.plans
+        await self._measure("sweep a tenant's messages", lambda: read_retention(rows, plans))
         await self._measure("enter with a person's token", lambda: self._services.tenants.enter(USER, owner.tenant_id))
         await self._measure("list agents", lambda: self._services.agents.list(owner))
         await self._measure("unsubscribe", lambda: self._services.subscriptions.delete(owner, channel.id, agent.id))

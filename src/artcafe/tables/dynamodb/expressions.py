@@ -17,6 +17,7 @@ from artcafe.tables.engine.conditions import (
     Contains,
     Equals,
     Exists,
+    FewerThan,
     Greater,
     GreaterOrEqual,
     Less,
@@ -27,6 +28,7 @@ from artcafe.tables.engine.conditions import (
     Or,
     Path,
 )
+from artcafe.tables.engine.values import ValueKind
 from artcafe.tables.engine.writes import Add, Assign, AssignIfAbsent, Change, Remove
 
 _OPERATORS: Final = {Equals: "=", NotEquals: "<>", Less: "<", LessOrEqual: "<=", Greater: ">", GreaterOrEqual: ">="}
@@ -97,6 +99,9 @@ class Expressions:
                 return f"attribute_not_exists({self._path(path)})", _Binding.TEST
             case OfKind(path, kind):
                 return f"attribute_type({self._path(path)}, {self.value({'S': kind.value})})", _Binding.TEST
+            case FewerThan(path, number):
+                is_map = f"attribute_type({self._path(path)}, {self.value({'S': ValueKind.MAP.value})})"
+                return f"{is_map} AND size({self._path(path)}) < {self.value(to_attribute(number))}", _Binding.AND
             case Contains(path, value):
                 return f"contains({self._path(path)}, {self.value(to_attribute(value))})", _Binding.TEST
             case _:

@@ -54,6 +54,14 @@ class OfKind:
 
 
 @dataclass(frozen=True, slots=True)
+class FewerThan:
+    """True if the attribute is a map with fewer entries than this."""
+
+    path: Path
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Test:
     """A path and a value to compare with. Converts the value to normal form; raises the errors of `values.normal`."""
 
@@ -144,7 +152,20 @@ class Not:
 
 
 Condition: TypeAlias = (
-    Exists | Absent | OfKind | Equals | NotEquals | Contains | Less | LessOrEqual | Greater | GreaterOrEqual | And | Or | Not
+    Exists
+    | Absent
+    | OfKind
+    | FewerThan
+    | Equals
+    | NotEquals
+    | Contains
+    | Less
+    | LessOrEqual
+    | Greater
+    | GreaterOrEqual
+    | And
+    | Or
+    | Not
 )
 
 

@@ -16,6 +16,7 @@ from artcafe.tables.engine.conditions import (
     Contains,
     Equals,
     Exists,
+    FewerThan,
     Greater,
     GreaterOrEqual,
     Less,
@@ -85,12 +86,16 @@ def equal(one: Value, other: Value) -> bool:
     return one == other
 
 
-def _matches(test: Exists | OfKind | Equals | Contains | Less | LessOrEqual | Greater | GreaterOrEqual, found: Value) -> bool:
+def _matches(
+    test: Exists | OfKind | FewerThan | Equals | Contains | Less | LessOrEqual | Greater | GreaterOrEqual, found: Value
+) -> bool:
     match test:
         case Exists():
             return True
         case OfKind(_, kind):
             return kind_of(found) is kind
+        case FewerThan(_, number):
+            return isinstance(found, dict) and len(found) < number
         case Equals(_, value):
             return equal(found, value)
         case Contains(_, value):
