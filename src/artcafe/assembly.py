@@ -172,7 +172,7 @@ class Services(TableServices):
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.messaging = Messaging(self.record_cache, fabric, clock)
         self.presence = Presence(fabric, clock)
-        self.connections = Connections(self.record_cache, self.plans)
+        self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.authentication = Authentication(
             self.login, self.member_login, identity, self.tenants, self.terms, self.counters, clock
         )

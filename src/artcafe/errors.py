@@ -453,12 +453,11 @@ class NoPong(CallerFault):
     text = "no answer to a WebSocket ping; connect again and continue from the cursor"
 
 
-@dataclass(eq=False, repr=False)
-class ConnectionLimit(CallerFault):
-    whose: str
-    limit: int
-    code, status, close = "connection_limit", 409, 4504
-    text = "this {whose}'s limit of {limit} connections to one server is reached; close some first"
+class ConnectionLimit(LimitFault):
+    """Too many open connections, of the tenant or of one agent or person."""
+
+    code, status, close = "connection_limit", 402, 4504
+    text = "the limit {limit} is reached: {used} of {most} connections are open; close some first"
 
 
 @dataclass(eq=False, repr=False)

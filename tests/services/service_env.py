@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +18,7 @@ from artcafe.rules import chain as chains
 from artcafe.rules.subjects import Subject
 from artcafe.rules.tokens import Tokens
 from artcafe.services.terms import Current, Terms
-from artcafe.tables.catalog import Environment, Table
+from artcafe.tables.catalog import TENANTS, Environment, Table
 from artcafe.tables.engine.values import Item, Value
 from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.tables.sqlite.engine import Sqlite
@@ -126,6 +127,15 @@ class Server(TableServices):
     async def put(self, table: Table, **attributes: Value) -> None:
         """Write an item unchanged, like an older system."""
         await self.tables.put(Put(table, attributes))
+
+    async def set_limits(self, tenant_id: TenantId, **limits: int) -> None:
+        """Set limits of the tenant's own, as an operator does in its row, and notify the caches."""
+        row = await self.item(TENANTS, tenant_id)
+        assert row is not None
+        version = row["version"]
+        assert isinstance(version, int | Decimal)
+        await self.put(TENANTS, **{**row, "limits": dict(limits), "version": version + 1})
+        self.invalidation.notify(tenant_id)
 
     async def item(self, table: Table, partition: str, sort: str | None = None) -> Item | None:
         """Read an item unchanged."""

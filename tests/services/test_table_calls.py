@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.connection_census import ConnectionCensus
+from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.services.connections import Connections
 from artcafe.tables.catalog import Environment
 from artcafe.tables.dynamodb.client import Consumed, DynamoDbClient, Endpoint
@@ -54,11 +57,16 @@ async def test_login_over_rest_takes_two_writes_and_one_consistent_read(
     ]
 
 
+def alone() -> ConnectionCensus:
+    """Return the census of a server without peers, which asks nobody."""
+    return ConnectionCensus(NatsConnection("unused", [], Accounts(b"s" * 32, "dev").platform_user), "server", set)
+
+
 async def test_login_on_the_socket_takes_one_read(server: Server, charged: list[Consumed], key: Path) -> None:
     agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
     await server.record_cache.tenant(agent.tenant_id)  # Cached, as after any login of its agents.
     charged.clear()
     challenge = server.login.pose(agent.tenant_id, agent.id)
     principal = await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))
-    await Connections(server.record_cache, server.plans).enter(principal)
+    await Connections(server.record_cache, server.plans, alone()).enter(principal)
     assert [(call.operation, dict(call.units)) for call in charged] == [("get_item", {"artcafe-agents": 1})]

@@ -91,6 +91,10 @@ class Announcements:
         """Whether all announcements of the peer servers arrive now, as far as is known."""
         return self._is_listening and self._connection.is_up and not any(peer.is_silent for peer in self._peers.values())
 
+    def peers(self) -> set[str]:
+        """Return the names of the other servers that run, as far as is known: each was heard in the last moments."""
+        return {name for name, peer in self._peers.items() if not peer.is_silent}
+
     def listen(self, callback: Callable[[TenantChange], None]) -> None:
         """Call `callback` with every change announced by another server."""
         self._listeners.append(callback)

@@ -16,6 +16,7 @@ from artcafe.errors import OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
+from artcafe.fabric.connection_census import ConnectionCensus
 from artcafe.fabric.counters import DAILY, RECENT, Counters
 from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
 from artcafe.fabric.nats.account_claims import delete_account, register_account
@@ -84,6 +85,7 @@ class Fabric:
         self._proof = ServerProof(self._system) if is_embedded else None
         self._platform = NatsConnection("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
         self.announcements = Announcements(self._platform, self._server)
+        self.census = ConnectionCensus(self._platform, self._server, self.announcements.peers)
         self.audit_log = AuditLog(self._platform, replicas=self._replicas)
         self._probe = StorageProbe(self._platform, replicas=self._replicas)
         self.recent_counters, self.daily_counters = (
@@ -104,7 +106,9 @@ class Fabric:
             self._group = group
             group.create_task(self.supervisor.keep(self._system.run))
             group.create_task(self.supervisor.keep(self._platform.run))
-            loops = [group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, self.announcements.run)]
+            loops = [
+                group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, self.announcements.run, self.census.run)
+            ]
             await self._closing.wait()
             for loop in loops:
                 loop.cancel()

@@ -32,6 +32,8 @@ AUDIT_OF_PLATFORM: Final = Subject("audit.platform")
 """Audit entries of no single tenant: people's terms, creation and deletion of tenants."""
 HEALTH: Final = Subject("health")
 """In the platform's account: the storage check of the servers."""
+CENSUS: Final = Subject("census")
+"""In the platform's account: a server asks the others for their connections of a tenant."""
 RECENT_COUNTERS: Final = Subject("count.recent.>")
 """In the platform's account: all counters that expire within minutes."""
 DAILY_COUNTERS: Final = Subject("count.daily.>")
@@ -61,6 +63,11 @@ def live(channel: ChannelId) -> Subject:
 def audit(tenant_id: TenantId) -> Subject:
     """Return the subject of a tenant's audit."""
     return Subject(f"audit.tenant.{token(tenant_id)}")
+
+
+def census_answers(server: str) -> Subject:
+    """Return the subject of the answers to a server's questions. `server` is a name that the server made for itself."""
+    return Subject(f"census.answers.{server}")
 
 
 def rate_counter(tenant_id: TenantId, limit: str, slot: int) -> Subject:
