@@ -105,6 +105,13 @@ def test_refused_certificate_is_not_temporary() -> None:
     failure = addresses.failure("wss://host/", ssl.SSLCertVerificationError(1, "certificate verify failed"))
     assert isinstance(failure, Invalid)
     assert "certificate verify failed" in str(failure)
+    assert "SSL_CERT_FILE" in str(failure)
+
+
+def test_certificate_is_no_advice_for_another_tls_failure() -> None:
+    failure = addresses.failure("wss://host/", ssl.SSLError(1, "wrong version number"))
+    assert isinstance(failure, Invalid)
+    assert "SSL_CERT_FILE" not in str(failure)
 
 
 def test_several_addresses_are_separated_by_commas_or_spaces_or_in_a_sequence() -> None:

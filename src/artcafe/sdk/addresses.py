@@ -63,7 +63,7 @@ def failure(url: str, exc: BaseException) -> ArtcafeError:
     otherwise `Unavailable`."""
     found = _system_error(exc)
     if isinstance(found, ssl.SSLError):
-        return Invalid("url", f"no TLS with {url}: {found}")
+        return Invalid("url", f"no TLS with {url}: {_tls_problem(found)}")
     return Unavailable(f"{url} ({_phrase(found or exc)})")
 
 
@@ -73,6 +73,11 @@ def failures(failed: Sequence[ArtcafeError]) -> ArtcafeError:
     if len(unreachable) == len(failed) > 1:
         return Unavailable(" and ".join(unreachable))
     return next((error for error in failed if error.temporary), failed[-1])
+
+
+def _tls_problem(error: ssl.SSLError) -> str:
+    hint = "; if an authority of your own signed the certificate, name the authority's file in SSL_CERT_FILE"
+    return f"{error}{hint if isinstance(error, ssl.SSLCertVerificationError) else ''}"
 
 
 def _system_error(exc: BaseException) -> OSError | None:
