@@ -7,7 +7,7 @@ operator commands and tools. Settings come in as `ServiceSettings`, so that noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from artcafe.rules.secrets import derive
 from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
 from artcafe.rules.tokens import Tokens
+from artcafe.rules.usage import Metric
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit, Chains
 from artcafe.services.authentication import Authentication
@@ -47,6 +48,8 @@ from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, TenantLogs, Tenants
 from artcafe.services.terms import Current, Terms
+from artcafe.services.usage import Usage
+from artcafe.services.usage_counters import Count, UsageCounters
 from artcafe.services.version_watch import VersionWatch
 from artcafe.supervision import keep_all
 from artcafe.tables.store import Store
@@ -140,6 +143,7 @@ class TableServices:
         self.keys = AgentKeys(store, changes, self.audit, clock)
         self.channels = Channels(store, changes, self.audit, clock, logs, self.plans)
         self.subscriptions = Subscriptions(store, changes, self.audit, clock, logs.position, self.record_cache)
+        self.usage = Usage(store, clock)
 
 
 class Services(TableServices):
@@ -170,7 +174,10 @@ class Services(TableServices):
         self.cursors = Cursors(store, settings.cursor_s)
         self.hub = Hub(fabric, group, self.retention.removed_to)
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
-        self.messaging = Messaging(self.record_cache, fabric, clock)
+        self.usage_counters = UsageCounters(store, clock)
+        self.usage_counters.add_source(self._deliveries)
+        self.usage_counters.add_source(self._requests)
+        self.messaging = Messaging(self.record_cache, fabric, clock, self.usage_counters)
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.authentication = Authentication(
@@ -190,5 +197,14 @@ class Services(TableServices):
                 "audit": self.counters.run,
                 "record_cache": self.record_cache.run,
                 "changes": self.version_watch.run,
+                "usage": self.usage_counters.run,
             }
         )
+
+    def _deliveries(self) -> Iterable[Count]:
+        for sent in self.hub.take_counts():
+            yield Count(sent.tenant_id, Metric.DELIVERIES, sent.messages, sent.receiver, sent.channel_id)
+
+    def _requests(self) -> Iterable[Count]:
+        for tenant_id, sender, requests in self.shares.take_requests():
+            yield Count(tenant_id, Metric.REQUESTS, requests, sender)

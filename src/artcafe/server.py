@@ -199,8 +199,9 @@ async def _serve(opened: _Opened, until: asyncio.Event, ready: Callable[[Address
 
 
 async def _close(fabric: Fabric, services: Services) -> None:
-    """Write the audit entries that are only counted so far, announce the end to the other servers, and leave NATS."""
+    """Write the audit entries and the usage counted so far, announce the end to the other servers, and leave NATS."""
     await services.counters.flush()
+    await services.usage_counters.close()
     with contextlib.suppress(OurFault, TimeoutError):  # else the others detect it, and read the tables until then
         async with asyncio.timeout(LEAVE_S):
             await fabric.announcements.announce_end()

@@ -20,7 +20,7 @@ GATEWAY = PAGE.partition("\n## 4. The gateway")[2].partition("\n## ")[0]
 
 def routes() -> Iterator[tuple[str, bool]]:
     """Yield each path of the route table, and whether it is marked †."""
-    for row in re.findall(r"^\| (`.*?) \|", REST, re.MULTILINE):
+    for row in re.findall(r"^\| (`[/…].*?) \|", REST, re.MULTILINE):
         for path, mark in re.findall(r"`([^`]+)`(†?)", row):
             yield path.replace("…", "/v1/tenants/{tenant_id}"), bool(mark)
 

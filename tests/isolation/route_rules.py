@@ -180,6 +180,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"GET {T}/channels/{{channel_id}}/messages": RouteRule(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": RouteRule(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
     f"GET {T}/audit": RouteRule(admins(200), TENANT),
+    f"GET {T}/usage": RouteRule(admins(200), TENANT),
     f"GET {S}": RouteRule(members(200, itself=True), SUBSCRIPTION, about_agent=True),
     f"PUT {S}": RouteRule(writers(200, itself=True), BOTH, about_agent=True),
     f"PATCH {S}": RouteRule(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),

@@ -63,10 +63,14 @@ class CommandDispatcher:
             self.spend_share()
         elif self._is_winding_down:
             return  # without a reply: the client sends it again on its next connection
-        elif self._worker is not None or self._commands or not self._publish_now(id, body, size):
-            self._commands.append((id, kind, body, size))
-            self._socket.adjust_in_flight(+1, +size)
-            self.wake()
+        else:
+            share = self._share or self._principals_share()
+            if share is not None:
+                share.count_request()
+            if self._worker is not None or self._commands or not self._publish_now(id, body, size):
+                self._commands.append((id, kind, body, size))
+                self._socket.adjust_in_flight(+1, +size)
+                self.wake()
 
     def wind_down(self) -> None:
         """Take no more commands but acks, because the server shuts down. Commands in progress are answered."""
@@ -82,6 +86,7 @@ class CommandDispatcher:
         """Do and deliver nothing more. Acknowledged cursors stay in `Cursors`, to be written. May be repeated."""
         if self.session is not None and not self._is_over:
             self._services.connections.leave(self.session.principal)
+            self._services.usage_counters.disconnected(self.session.principal)
         self._is_over = True
         self._commands.clear()  # the client takes a missing reply for an unknown outcome
         if self.session is not None:
@@ -221,6 +226,7 @@ class CommandDispatcher:
         """Count the connection and return its session. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
         await self._services.connections.enter(principal)
         if not isinstance(principal, AgentPrincipal):
+            self._services.usage_counters.connected(principal)
             return UserSession(self._services, self._socket, principal, self._deliveries)
         session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, max_unacked)
         try:
@@ -228,4 +234,5 @@ class CommandDispatcher:
         except ArtcafeError:
             self._services.connections.leave(principal)
             raise
+        self._services.usage_counters.connected(principal)
         return session

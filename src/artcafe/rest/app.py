@@ -48,6 +48,7 @@ from artcafe.rest import (
     subscriptions,
     tenants,
     terms,
+    usage,
 )
 from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, RequestBody
 from artcafe.rest.dependencies import RestSettings
@@ -72,6 +73,7 @@ ROUTERS: Final = (
     subscriptions.router,
     messages.router,
     audit.router,
+    usage.router,
     health.router,
     asyncapi.router,
 )
@@ -86,6 +88,7 @@ TAGS: Final = {
     "channels": "Named, ordered logs of messages.",
     "subscriptions": "Agents that receive a channel, and their positions.",
     "messages": "Publish messages, and read the history of a channel.",
+    "usage": "What a tenant used, by period.",
     "audit": "Record of logins, refused attempts and changes.",
     "health": "Liveness and readiness, for operators.",
 }

@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from artcafe.errors import ArtcafeError, Forbidden, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
 from artcafe.rest.dependencies import ServicesDep
+from artcafe.rules.usage import Metric
 from artcafe.services.authentication import Caller
 
 LONGEST_PATH: Final = 256
@@ -67,6 +68,7 @@ async def principal(request: Request, services: ServicesDep, who: AnyCaller, ten
     Raises TermsRequired, and then TenantNotFound for a tenant that is not the caller's, whether or not it exists.
     """
     proven = await services.authentication.principal(who, tenant_id)
+    services.usage_counters.count(proven.tenant_id, Metric.API_CALLS, agent=proven.sender)
     structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
     try:
         yield proven

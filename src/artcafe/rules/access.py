@@ -34,6 +34,7 @@ class Action(StrEnum):
     READ_MESSAGES = "read messages"
     READ_MANAGED = "receive this managed channel without a subscription that allows it"
     READ_AUDIT = "read the audit"
+    READ_USAGE = "read the usage"
 
 
 class AgentAccess(Enum):
@@ -75,6 +76,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_MESSAGES: (_VIEWER, AgentAccess.ANY),
     Action.READ_MANAGED: (_VIEWER, AgentAccess.NONE),
     Action.READ_AUDIT: (_ADMIN, AgentAccess.NONE),
+    Action.READ_USAGE: (_ADMIN, AgentAccess.NONE),
 }
 
 WHILE_SUSPENDED: Final = frozenset(
@@ -87,6 +89,7 @@ WHILE_SUSPENDED: Final = frozenset(
         Action.READ_SUBSCRIPTIONS,
         Action.READ_SUBSCRIPTION,
         Action.READ_AUDIT,
+        Action.READ_USAGE,
     }
 )
 """The actions of people allowed in a suspended tenant: reading the tables and the audit (decision record 15). Nobody can publish

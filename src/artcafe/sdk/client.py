@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from artcafe.sdk import encoding
-from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, path_of, place
+from artcafe.sdk.http import PAGE, TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
 from artcafe.sdk.people import People
@@ -29,6 +29,9 @@ from artcafe.sdk.records import (
     SubscriptionInfo,
     TenantInfo,
     Token,
+    Usage,
+    UsageItem,
+    UsagePage,
 )
 from artcafe.sdk.session import check_challenge
 from artcafe.wire import replies
@@ -327,6 +330,29 @@ class Client:
         query = given(agent=agent, action=action, since=place(since), until=place(until))
         query["order"] = "oldest" if oldest_first else "newest"
         return self._http.all_of(AuditEntry, path_of(tenant, "audit"), query, limit=limit)
+
+    async def usage(
+        self,
+        tenant: str,
+        *,
+        period: str | None = None,
+        metric: str | None = None,
+        by: Literal["agent", "channel"] | None = None,
+        every: Literal["day", "hour"] | None = None,
+    ) -> Usage:
+        """Return what the tenant used in a period of UTC: `2026-11`, `2026-11-28` or `2026-11-28T10`; default: this month.
+
+        `metric` selects one metric. `by` divides each metric by agent (or `usr:` and a person's sub) or channel, for a day or a
+        month. `every` lists each day or hour in the period instead.
+        """
+        query = given(period=period, metric=metric, by=by, every=every)
+        items: list[UsageItem] = []
+        while True:
+            page = await self._http.read(UsagePage, path_of(tenant, "usage"), query | {"limit": PAGE})
+            items += page.items
+            if page.next_cursor is None:
+                return Usage(tuple(items), page.as_of)
+            query["cursor"] = page.next_cursor
 
 
 def _subscription(tenant: str, channel: str, agent: str) -> str:

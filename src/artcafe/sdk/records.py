@@ -196,6 +196,50 @@ class AuditEntry(msgspec.Struct, frozen=True):
     digest: str
 
 
+class UsageBound(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How inexact a value is.
+
+    Either at most `missing` are missing (None: an unknown number), or what `servers` servers counted in `seconds` seconds is.
+    """
+
+    missing: int | None = None
+    servers: int | None = None
+    seconds: int | None = None
+
+
+class UsageItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A metric of a tenant in a period, or the part of an agent or a channel in it."""
+
+    name: str
+    value: int | None
+    """None: unknown, because nothing was counted in the period."""
+    period: str
+    timestamp: datetime | None
+    """When the value was last written."""
+    exact: bool
+    """Whether nothing is missing and nothing more can come."""
+    bound: UsageBound | None = None
+    highest: int | None = None
+    """The highest value in the period, of a metric that is measured."""
+    agent: str | None = None
+    channel: str | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a tenant used. Everything before `as_of` is counted in it; None if nothing was counted yet."""
+
+    items: tuple[UsageItem, ...]
+    as_of: datetime | None
+
+
+class UsagePage(msgspec.Struct, frozen=True):
+    """One page of the response; `Client.usage` follows all pages."""
+
+    items: tuple[UsageItem, ...]
+    next_cursor: str | None
+    as_of: datetime | None
+
+
 class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "time_text": "time", "raw": "data"}):
     """A stored message. Encoding it gives the JSON object of the response."""
 

@@ -11,15 +11,17 @@ from artcafe.model import Access, Channel, Permission, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, subjects, times
 from artcafe.rules.plans import Limit, TenantLimits
+from artcafe.rules.usage import Metric
 from artcafe.services.record_cache import RecordCache
+from artcafe.services.usage_counters import UsageCounters
 from artcafe.wire import envelopes, frames, payloads, replies
 
 
 class Messaging:
     """Publishes messages to channels."""
 
-    def __init__(self, record_cache: RecordCache, fabric: Fabric, clock: Clock) -> None:
-        self._record_cache, self._fabric, self._clock = record_cache, fabric, clock
+    def __init__(self, record_cache: RecordCache, fabric: Fabric, clock: Clock, usage: UsageCounters) -> None:
+        self._record_cache, self._fabric, self._clock, self._usage = record_cache, fabric, clock, usage
 
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Store a message, and return its position once it is flushed to disk. A live channel's message is only sent.
@@ -39,7 +41,11 @@ class Messaging:
         limits = await self._record_cache.limits(principal.tenant_id)
         message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
         tenant_fabric = self._fabric.tenant(principal.tenant_id)
-        return await KINDS[channel.type].submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        kind = KINDS[channel.type]
+        outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        if not kind.has_log:  # the meter counts those in the log
+            self._usage.count(principal.tenant_id, Metric.MESSAGES_LIVE, agent=principal.sender, channel=channel.id)
+        return outcome
 
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish

@@ -25,12 +25,14 @@ from artcafe.tables.catalog import (
     TENANTS,
     USER_TENANTS,
 )
+from artcafe.tables.counting_servers import CountingServers
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Or
 from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.writes import Assign, ItemKey, Put, Update, Write
 from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tenant_store import TenantStore
+from artcafe.tables.usage_run_store import UsageRunStore
 from artcafe.tables.usage_store import UsageStore
 
 HEALTH_KEY: Final = "health"
@@ -63,6 +65,14 @@ class Store:
     def usage(self, tenant_id: TenantId) -> UsageStore:
         """Return the store of one tenant's usage; the id as in `tenant`."""
         return UsageStore(self._tables, tenant_id)
+
+    def usage_runs(self, tenant_id: TenantId) -> UsageRunStore:
+        """Return the store of what servers counted for one tenant; the id as in `tenant`."""
+        return UsageRunStore(self._tables, tenant_id)
+
+    def counting_servers(self) -> CountingServers:
+        """Return the store of the servers that count usage."""
+        return CountingServers(self._tables)
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """Apply all writes or none. Raises ConditionFailed, and RowFull if a row is full."""
