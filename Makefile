@@ -19,7 +19,7 @@ help:
 	@echo "make test    run the tests, including lint and type checks"
 	@echo "make smoke   run a two-minute subset of the tests"
 	@echo "make check   run only lint and type checks"
-	@echo "make docs    regenerate docs/errors.md, frames.md, roles.md and settings.md from the code"
+	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, roles.md and settings.md"
 	@echo "make faults  run the tests that kill processes and cut the power"
 	@echo "make bench   run the benchmarks"
 	@echo "make lock    regenerate requirements.lock from pyproject.toml (LOCK=--upgrade takes the newest versions)"

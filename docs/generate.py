@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generate docs/errors.md, frames.md, roles.md and settings.md from the code. `make docs` runs it."""
+"""Generate docs/errors.md, frames.md, metrics.md, roles.md and settings.md from the code. `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from artcafe.cli.operate.serve import up
 from artcafe.config import CLIENT_VARIABLES, FILE_VARIABLE, PREFIX, Settings
 from artcafe.errors import REGISTRY, ArtcafeError
 from artcafe.model import Role
+from artcafe.observe.metric_types import BOUNDS_S, AnyMetric, Gauge
+from artcafe.observe.metrics import METRICS
 from artcafe.rest import asyncapi
 from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, AgentAccess
 from artcafe.wire import frames
@@ -135,6 +137,27 @@ language:
 `python -m tests.wire.transcripts` writes the file; a test fails when it is stale.
 """
 
+METRICS_PAGE: Final = """\
+<!-- Generated from src/artcafe/observe/metrics.py: change it there, and run `make docs`. -->
+
+# Metrics
+
+Every metric of a server, read at `/metrics` of its own listener (`--metrics-listen`). [monitoring.md](monitoring.md) says how to
+scrape them and what to alert on. Names, labels and their values change only with an entry in the changelog.
+
+A counter or a histogram has one value for all server processes of `--processes`, and does not fall when one of them is restarted.
+A gauge marked *process* has a series for each, with the label `process`: from 1 on, and 0 for the supervisor of several. A metric
+marked *tenant* has further series for the tenants that `METRICS_TENANTS` names, with the label `tenant`, besides one without this
+label for all others; by default no metric names a tenant. All other label values are listed here.
+
+Histograms count seconds in buckets whose bounds double from {first_bound} s to {last_bound} s. A series of a histogram with
+labels appears with its first value; all other series are always present, except gauges that do not apply.
+
+| metric | type | labels | meaning |
+| --- | --- | --- | --- |
+{metrics}
+"""
+
 SETTINGS_PAGE: Final = """\
 <!-- Generated from src/artcafe/config.py: change it there, and run `make docs`. -->
 
@@ -167,7 +190,13 @@ folder from `{prefix}DATA_DIR`. [people.md](people.md) describes how to set up a
 
 def pages() -> dict[Path, str]:
     """Return the generated pages: the path and the text of each."""
-    made = {"errors": errors_page(), "frames": frames_page(), "roles": roles_page(), "settings": settings_page()}
+    made = {
+        "errors": errors_page(),
+        "frames": frames_page(),
+        "metrics": metrics_page(),
+        "roles": roles_page(),
+        "settings": settings_page(),
+    }
     return {DOCS / f"{name}.md": page for name, page in made.items()}
 
 
@@ -192,6 +221,24 @@ def roles_page() -> str:
         rows.append(f"| {' | '.join(cells)} |")
     rule = " | ".join("---" for _ in Role)
     return _filled(ROLES_PAGE, roles=" | ".join(Role), rule=rule, rows="\n".join(rows))
+
+
+def metrics_page() -> str:
+    """Return the page of every declared metric, in order, with its labels."""
+    first, last = (f"{bound:.6f}".rstrip("0") for bound in (BOUNDS_S[0], BOUNDS_S[-1]))
+    return _filled(METRICS_PAGE, first_bound=first, last_bound=last, metrics="\n".join(map(_metric_row, METRICS)))
+
+
+def _metric_row(metric: AnyMetric) -> str:
+    labels = [f"`{name}`: {_label_values(name, values)}" for name, values in metric.labels.items()]
+    labels += ["*process*"] if isinstance(metric, Gauge) and metric.by_process else []
+    labels += ["*tenant*"] if metric.by_tenant else []
+    return f"| `{metric.name}` | {metric.kind} | {'; '.join(labels) or '–'} | {metric.help} |"
+
+
+def _label_values(name: str, values: tuple[str, ...]) -> str:
+    """Return the values of a label; the codes of errors have a page of their own."""
+    return "the codes of [errors.md](errors.md), or `other`" if name == "code" else ", ".join(f"`{each}`" for each in values)
 
 
 def settings_page() -> str:

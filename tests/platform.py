@@ -62,18 +62,25 @@ class Platform:
         secret: Path | None = None,
         descriptors: int | None = None,
         python: Path | str = sys.executable,
+        default_metrics: bool = False,
     ) -> None:
         """`secret` is the file that `serve` gets in `flags`; `up` makes its own. `descriptors` limits its open files. `python` is
-        the interpreter of the version to run."""
+        the interpreter of the version to run. `default_metrics`: the metrics at their default address, else at a free one."""
         self._limit = [] if descriptors is None else ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
         self.folder, self._flags, self._command = folder, list(flags), command
+        self._metrics = [] if default_metrics else ["--metrics-listen", "127.0.0.1:0"]
         self.data = folder / "data"
         self.secret = secret or self.data / "secret"
         self.process: subprocess.Popen[bytes] | None = None
         self.url = self.gateway_url = ""
+        self.metrics_url: str | None = None
         self._ports = ("0", "0")
         self._casts = 0
         self._python = str(python)
+
+    def set_flags(self, flags: Sequence[str]) -> None:
+        """Use these flags from the next start on."""
+        self._flags = list(flags)
 
     def start(self) -> None:
         """Start it; return when it prints its addresses. After the first time it uses the same ports again."""
@@ -81,7 +88,8 @@ class Platform:
         (self.data / "server.json").unlink(missing_ok=True)
         rest, gateway = self._ports
         command = [self._python, "-m", "artcafe", self._command, "--data-dir", str(self.data), "--log-level", "info"]
-        command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}", *self._flags]
+        command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}"]
+        command += [*self._metrics, *self._flags]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
         with (self.folder / "log").open("ab") as log:
             self.process = started_with_parent(
@@ -96,6 +104,7 @@ class Platform:
             threading.Event().wait(0.02)
         told = json.loads((self.data / "server.json").read_text())
         self.url, self.gateway_url = told["url"], told["gateway_url"]
+        self.metrics_url = told["metrics_url"]
         self._ports = (self.url.rpartition(":")[2], self.gateway_url.split(":")[2].split("/")[0])
 
     def kill(self) -> None:
@@ -157,10 +166,15 @@ class Platform:
 
 @contextmanager
 def running(
-    folder: Path, flags: Sequence[str] = (), descriptors: int | None = None, python: Path | str = sys.executable
+    folder: Path,
+    flags: Sequence[str] = (),
+    descriptors: int | None = None,
+    python: Path | str = sys.executable,
+    *,
+    default_metrics: bool = False,
 ) -> Iterator[Platform]:
     """Run a platform within this block; everything it started ends afterwards."""
-    platform = Platform(folder, flags, descriptors=descriptors, python=python)
+    platform = Platform(folder, flags, descriptors=descriptors, python=python, default_metrics=default_metrics)
     platform.start()
     try:
         yield platform

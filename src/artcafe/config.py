@@ -65,6 +65,10 @@ def _address(value: object) -> object:
     return Address(host.strip("[]"), int(port))
 
 
+def _listener_or_off(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "off" else _address(value)
+
+
 def _place(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"sqlite:.+|dynamodb:[a-z]+(-[a-z0-9]+)+", value):
         raise ValueError("must be sqlite:PATH or dynamodb:REGION, such as dynamodb:eu-central-1")
@@ -126,6 +130,14 @@ class Settings(BaseModel):
 
     gateway_listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8081)
     """The address of the WebSocket gateway for agents, HOST:PORT. Port 0 selects a free port."""
+
+    metrics_listen: Annotated[Address | None, BeforeValidator(_listener_or_off)] = Address("127.0.0.1", 8082)
+    """The address of the listener for Prometheus, which reads `/metrics` there, HOST:PORT; `off` for none. If only the default is
+    taken, the server starts without."""
+
+    metrics_tenants: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(default=(), max_length=20)
+    """Ids of at most 20 tenants that have metrics of their own, with the label `tenant`, separated by commas. Default: no metric
+    names a tenant."""
 
     processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = 1
     """The number of server processes behind both listeners, from 1 to 256; each uses one processor. `auto`: one per processor, as

@@ -47,6 +47,7 @@ class OwnListeners:
     listener: socket.socket
     """REST's."""
     folder: DataDir
+    metrics_url: str | None = None
 
     @property
     def checks(self) -> Checks:
@@ -55,13 +56,13 @@ class OwnListeners:
     async def open(self, gateway: Gateway) -> Addresses:
         settings, front = self.settings, self.front
         port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
-        return addresses_of(settings, front, int(self.listener.getsockname()[1]), port)
+        return addresses_of(settings, front, int(self.listener.getsockname()[1]), port, self.metrics_url)
 
     async def serve(self, gateway: Gateway, rest: RestServer) -> None:
         await rest.serve(sockets=[self.listener])
 
     def announce(self, addresses: Addresses) -> None:
-        self.folder.write_server_info(addresses.url, addresses.gateway_url, self.settings.issuer)
+        self.folder.write_server_info(addresses.url, addresses.gateway_url, self.settings.issuer, addresses.metrics_url)
 
 
 class Handover(Protocol):

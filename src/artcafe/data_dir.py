@@ -93,9 +93,9 @@ class DataDir:
                 "run that version or a later one; nothing in the folder was changed",
             )
 
-    def write_server_info(self, url: str, gateway_url: str, issuer: str | None = None) -> None:
+    def write_server_info(self, url: str, gateway_url: str, issuer: str | None = None, metrics_url: str | None = None) -> None:
         """Record the addresses and the issuer of this folder's server, for commands that know only the folder."""
-        info = {"url": url, "gateway_url": gateway_url, "issuer": issuer, "pid": os.getpid()}
+        info = {"url": url, "gateway_url": gateway_url, "metrics_url": metrics_url, "issuer": issuer, "pid": os.getpid()}
         write_whole(self.path / "server.json", json.dumps(info))
 
 

@@ -61,10 +61,14 @@ class ListenerSettings:
         return cls(proxies, connections, _tls(settings, now), nats_tls(settings), limits)
 
     def url(self, scheme: str, address: Address) -> str:
-        """Return a listener's URL (`http` or `ws`) for clients on this machine: `0.0.0.0` and `::` are not usable addresses."""
-        hosts = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is replaced)
-        here = Address(hosts.get(address.host, address.host), address.port)
-        return f"{scheme}s://{here}" if self.tls else f"{scheme}://{here}"
+        """Return a listener's URL (`http` or `ws`) for clients on this machine."""
+        return local_url(f"{scheme}s" if self.tls else scheme, address)
+
+
+def local_url(scheme: str, address: Address) -> str:
+    """Return a URL for clients on this machine: `0.0.0.0` and `::` are not usable addresses."""
+    hosts = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is replaced)
+    return f"{scheme}://{Address(hosts.get(address.host, address.host), address.port)}"
 
 
 def _check(settings: Settings) -> None:

@@ -19,8 +19,9 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Broker
 from artcafe.gateway.upgrade_request import PATH
-from artcafe.listeners import ListenerSettings, allow_descriptors
+from artcafe.listeners import ListenerSettings, allow_descriptors, local_url
 from artcafe.observe.clock import now
+from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engine.port import Engine
@@ -36,6 +37,8 @@ class Addresses:
 
     url: str
     gateway_url: str
+    metrics_url: str | None = None
+    """None if there are no metrics, or if a supervisor serves them."""
 
 
 def check_settings(settings: Settings, *, embedded: bool) -> ListenerSettings:
@@ -59,6 +62,37 @@ def listening(address: Address, flag: str) -> Iterator[socket.socket]:
         raise cannot_listen(address, flag, exc) from exc
     with listener:
         yield listener
+
+
+@contextlib.contextmanager
+def listening_for_metrics(settings: Settings) -> Iterator[socket.socket | None]:
+    """Listen for Prometheus. None if that is off, or if the default address is taken, as by another server of this machine.
+
+    Raises `StartRefused` for an address that was chosen.
+    """
+    address = settings.metrics_listen
+    if address is None:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            listener = stack.enter_context(listening(address, "--metrics-listen"))
+        except StartRefused as exc:
+            if "metrics_listen" in settings.model_fields_set:
+                raise
+            log.warning("metrics.not_served", problem=exc.problem, remedy="choose another address with --metrics-listen, or off")
+            yield None
+            return
+        if not address.is_loopback:
+            log.warning("metrics.public", address=str(address), remedy="let only Prometheus reach it: it has no TLS and no login")
+        yield listener
+
+
+def metrics_url_of(settings: Settings, listener: socket.socket | None) -> str | None:
+    """Return the URL of the metrics for this machine."""
+    if settings.metrics_listen is None or listener is None:
+        return None
+    return f"{local_url('http', Address(settings.metrics_listen.host, listener.getsockname()[1]))}/metrics"
 
 
 def cannot_listen(address: Address, flag: str, exc: OSError) -> StartRefused:
@@ -99,9 +133,12 @@ async def open_nats(settings: Settings, front: ListenerSettings, accounts: Accou
         await child.stop()
 
 
-def addresses_of(settings: Settings, front: ListenerSettings, port: int, gateway_port: int) -> Addresses:
+def addresses_of(
+    settings: Settings, front: ListenerSettings, port: int, gateway_port: int, metrics_url: str | None = None
+) -> Addresses:
     """Return where the two listeners are reached that have these ports."""
     return Addresses(
         front.url("http", Address(settings.listen.host, port)),
         settings.public_gateway_url or front.url("ws", Address(settings.gateway_listen.host, gateway_port)) + PATH,
+        metrics_url,
     )

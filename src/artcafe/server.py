@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 from artcafe import plan_catalogue
 from artcafe.assembly import ServiceKeys, Services, ServiceSettings, service_name
@@ -25,9 +25,23 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
 from artcafe.identity.port import Identity
 from artcafe.listeners import ListenerSettings
+from artcafe.monitoring.listener import MetricsListener
+from artcafe.monitoring.process_gauges import run_process_gauges
+from artcafe.monitoring.sampler import Sampler
+from artcafe.observe import metrics
 from artcafe.observe.clock import now
+from artcafe.observe.exposition import Column, render
 from artcafe.observe.logs import log
-from artcafe.resources import Addresses, check_settings, listening, open_nats, open_tables
+from artcafe.observe.loop_delay import LoopDelay
+from artcafe.resources import (
+    Addresses,
+    check_settings,
+    listening,
+    listening_for_metrics,
+    metrics_url_of,
+    open_nats,
+    open_tables,
+)
 from artcafe.rest import app as rest
 from artcafe.rest.server import RestServer
 from artcafe.rules.plans import Plans
@@ -35,6 +49,7 @@ from artcafe.rules.secrets import derive
 from artcafe.services.tenants import PerPerson
 from artcafe.services.terms import Current
 from artcafe.supervision import keep_all
+from artcafe.tables.engine.measured import MeasuredTables
 from artcafe.tables.engine.port import Engine
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
@@ -54,18 +69,20 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     front, plans = check_settings(settings, embedded=embedded), plan_catalogue.read(settings.plans_file)
     folder = DataDir.acquire(settings.data_dir)
     try:
+        metrics.CELLS.name_tenants(settings.metrics_tenants)
         if embedded:
             make_secret(settings.secret_path)
         secret = read_secret(settings.secret_path)
         identity, current_terms = await _identity(settings, secret), _terms(settings)
-        with listening(settings.listen, "--listen") as listener:
+        with listening(settings.listen, "--listen") as listener, listening_for_metrics(settings) as scraped:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
             # Open the tables first, so that a wrong endpoint is reported before a nats-server is started.
             async with open_tables(settings, make_missing=embedded) as tables, open_nats(settings, front, accounts) as nats:
                 fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
-                source = OwnListeners(settings, front, listener, folder)
+                source = OwnListeners(settings, front, listener, folder, metrics_url_of(settings, scraped))
                 opened = _Opened(settings, front, secret, identity, current_terms, plans, tables, fabric, source)
-                await _serve(opened, until, ready)
+                metrics.PROCESSES.of().set(1)
+                await _serve(opened, until, ready, None if scraped is None else MetricsListener(scraped, _own_metrics))
     finally:
         folder.release()
 
@@ -168,20 +185,33 @@ class _Opened:
         )
 
 
-async def _serve(opened: _Opened, until: asyncio.Event, ready: Callable[[Addresses], None]) -> None:
+def _own_metrics() -> bytes:
+    return render([Column(1, metrics.CELLS.values)], {})
+
+
+async def _serve(
+    opened: _Opened,
+    until: asyncio.Event,
+    ready: Callable[[Addresses], None],
+    metrics_listener: MetricsListener | None = None,
+) -> None:
     """Serve until the event is set; then drain the gateway, end REST and the background loops, and leave NATS."""
     front, tables, fabric, source = opened.front, opened.tables, opened.fabric, opened.source
     async with asyncio.TaskGroup() as group:
         running = group.create_task(fabric.run())
         await _reach_nats(fabric)
         keys = ServiceKeys.derived_from(opened.secret)
-        services = Services(Store(tables), fabric, opened.identity, keys, now, opened.service_settings(), group)
+        services = Services(Store(MeasuredTables(tables)), fabric, opened.identity, keys, now, opened.service_settings(), group)
         gateway = Gateway(services, group, admission=opened.admission(), connections=front.connections)
         addresses = await source.open(gateway)
         api = RestServer(services, opened.rest_settings(addresses), front.connections, front.tls)
         background = {"gateway": gateway.run, "gateway_changes": gateway.access_updates.run}
         if isinstance(tables, Sqlite):
             background["tables"] = partial(_sweep, tables)
+        if opened.settings.metrics_listen is not None:
+            background |= _gauges(Sampler(services, gateway, front.connections))
+        if metrics_listener is not None:
+            background["metrics"] = metrics_listener.run
         loops = [group.create_task(services.run()), group.create_task(keep_all(background))]
         serving = group.create_task(source.serve(gateway, api))
         source.announce(addresses)
@@ -196,6 +226,16 @@ async def _serve(opened: _Opened, until: asyncio.Event, ready: Callable[[Address
             loop.cancel()
         await _close(fabric, services)
         await running
+
+
+def _gauges(sampler: Sampler) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """Return the loops that set the gauges of a server process."""
+    return {
+        "gauges": sampler.run,
+        "nats_gauges": sampler.run_nats,
+        "process_gauges": run_process_gauges,
+        "loop_delay": LoopDelay(metrics.LOOP_DELAY.of().set).run,
+    }
 
 
 async def _close(fabric: Fabric, services: Services) -> None:

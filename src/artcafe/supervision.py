@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Final
 
+from artcafe.observe import metrics
 from artcafe.observe.logs import log
 
 RESTART_S: Final = 1.0
@@ -18,7 +19,7 @@ second does not fill the log."""
 
 
 class Supervisor:
-    """The supervisor of one background loop. Each failure is counted in `failures`, and logged as `loop.failed`.
+    """The supervisor of one background loop. Each failure is counted in `failures` and the metrics, and logged as `loop.failed`.
 
     Use `contain` around each item, and `keep` around the whole loop. A failed item must not delay later ones, so `keep` alone is
     not enough for a loop over items. Cancellation passes through both.
@@ -28,6 +29,7 @@ class Supervisor:
         """`loop` is the loop's name in the log."""
         self._loop = loop
         self.failures = 0
+        self._counter = metrics.LOOP_FAILURES.of(loop)
         self._logged_at: dict[type[Exception], float] = {}
 
     def contain(self, *foreseen: type[Exception], **item: object) -> Containment:
@@ -49,6 +51,7 @@ class Supervisor:
     def note(self, exc: Exception, item: dict[str, object]) -> None:
         """Count a failure, and log it unless one of its type has just been logged."""
         self.failures += 1
+        self._counter.add()
         now = time.monotonic()
         if now - self._logged_at.get(type(exc), float("-inf")) >= LOG_EVERY_S:
             self._logged_at[type(exc)] = now

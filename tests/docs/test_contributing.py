@@ -29,4 +29,14 @@ def test_every_make_target_on_the_page_exists() -> None:
 
 def test_page_says_how_to_add_each_kind_of_thing() -> None:
     added = re.findall(r"^## Add an? (.+)$", PAGE, re.MULTILINE)
-    assert added == ["endpoint", "frame", "command", "setting", "error", "table attribute", "kind of channel", "transport"]
+    assert added == [
+        "endpoint",
+        "frame",
+        "command",
+        "setting",
+        "metric",
+        "error",
+        "table attribute",
+        "kind of channel",
+        "transport",
+    ]

@@ -1,4 +1,4 @@
-"""The generated pages (errors, frames, roles, settings) match the code."""
+"""The generated pages (errors, frames, metrics, roles, settings) match the code."""
 
 from __future__ import annotations
 

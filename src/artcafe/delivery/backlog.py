@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Final
 
+from artcafe.delivery.delivery_metrics import count_deliveries
 from artcafe.delivery.feed import Delivery
 from artcafe.delivery.peer import Peer
 from artcafe.errors import LogRenewed, OurFault
@@ -160,3 +161,4 @@ class Backlog:
         delivery.advance_to(due[-1].seq)
         delivery.feed.add_count(delivery.receiver, len(due))
         self._peer.write(b"".join(self._peer.encoding.messages(delivery.feed.channel, delivery.feed.kind, due)))
+        count_deliveries(delivery.feed.tenant_fabric.tenant_id, len(due))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from artcafe.delivery.delivery_metrics import count_flush
 from artcafe.delivery.frame_batch import FrameBatch, write_to_all
 from artcafe.delivery.peer import Encoding, Peer
 from artcafe.fabric.channel_kinds import ChannelKind
@@ -319,6 +320,7 @@ class Feed:
         self.pending = PendingMessages(self.channel, self.kind)
         encoding: Encoding | None = None
         batch: FrameBatch | None = None
+        deliveries = len(self.caught_up) * len(pending.messages)
         for peer in self.caught_up:
             if batch is None or peer.encoding is not encoding:
                 encoding = peer.encoding
@@ -333,25 +335,31 @@ class Feed:
             if delivery.track(seqs):
                 delivery.count += len(seqs)
                 _put(delivery.peer, pending.encoded(delivery.peer.encoding), touched)
+                deliveries += len(seqs)
             else:
                 self.leave(delivery)
                 delivery.peer.feed_soon()
         self.flushed = seqs[-1]
         for delivery in [each for each in self.ahead.values() if each.sent < self.flushed]:
-            self._catch_up(delivery, pending, seqs, touched)
+            deliveries += self._catch_up(delivery, pending, seqs, touched)
+        count_flush(self.tenant_fabric.tenant_id, pending.messages, deliveries)
 
-    def _catch_up(self, delivery: Delivery, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> None:
-        """Send a member in `ahead` the messages above its position, and move it to the caught-up or windowed members."""
+    def _catch_up(self, delivery: Delivery, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> int:
+        """Send a member in `ahead` the messages above its position, and move it to the caught-up or windowed members.
+
+        Return the number of these messages.
+        """
         del self.ahead[delivery.peer]
         delivery.is_member = False
         first = next(at for at, seq in enumerate(seqs) if seq > delivery.sent)
         if not delivery.track(seqs[first:]):
             delivery.peer.feed_soon()
-            return
+            return 0
         _put(delivery.peer, pending.encoded(delivery.peer.encoding).since(first), touched)
         self.add_count(delivery.receiver, len(seqs) - first)
         delivery.advance_to(self.flushed)
         self.join(delivery)
+        return len(seqs) - first
 
 
 def _put(peer: Peer, batch: FrameBatch, touched: list[Peer]) -> None:

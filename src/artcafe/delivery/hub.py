@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, NamedTuple
 
+from artcafe.delivery.delivery_metrics import count_flush
 from artcafe.delivery.feed import Feed, RemovedTo
 from artcafe.delivery.frame_batch import FrameBatch, join_batches
 from artcafe.delivery.peer import Peer
@@ -65,6 +67,18 @@ class Hub:
             self._spawn(partial(self._open, feed))
         feed.users += 1
         return feed
+
+    def __len__(self) -> int:
+        """Return the number of channels with deliveries on this server."""
+        return len(self._feeds)
+
+    def behind_by_tenant(self) -> Counter[TenantId]:
+        """Return the number of deliveries outside their feeds, fed from the log instead, of each tenant that has any."""
+        behind: Counter[TenantId] = Counter()
+        for (tenant_id, _), feed in self._feeds.items():
+            if outside := feed.users - len(feed.caught_up) - len(feed.windowed) - len(feed.ahead):
+                behind[tenant_id] += outside
+        return behind
 
     async def check_log(self, tenant_id: TenantId) -> None:
         """Raise `Unavailable` unless NATS answers for the tenant's log."""
@@ -153,8 +167,11 @@ class Hub:
         for peer in [each for each in self.with_replies if each in feeds[0].caught_up]:
             peer.write(b"")  # before `take_pending`: this may pause the connection, and then it gets no messages
         taken = [pending for feed in feeds if (pending := feed.take_pending()) is not None]
+        members = len(feeds[0].caught_up)
         if taken:
             feeds[0].write(lambda encoding: join_batches([pending.encoded(encoding) for pending in taken]))
+        for pending in taken:
+            count_flush(feeds[0].tenant_fabric.tenant_id, pending.messages, len(pending.messages) * members)
 
     def _send_each(self, feeds: list[Feed]) -> None:
         """Send each connection the messages of its own channels. Joined bytes are kept by their batches: most share them."""

@@ -15,6 +15,7 @@ from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, ChannelType
+from artcafe.observe import metrics
 from artcafe.rules import subjects
 from artcafe.wire.envelopes import live_frame, message_frame
 from artcafe.wire.replies import PublishReply
@@ -102,6 +103,7 @@ class LiveKind(ChannelKind):
         """Send a message to the channel's present subscribers. Raises `NatsConnectionLost` if that is uncertain."""
         await tenant_fabric.connection.wait_up()
         await tenant_fabric.connection.send(OutgoingMessage(subjects.live(channel_id), "", envelope))
+        metrics.PUBLISHES.of("sent", tenant=tenant_fabric.tenant_id).add()
         sent: asyncio.Future[PublishReply] = asyncio.get_running_loop().create_future()
         sent.set_result(PublishReply(None, message_id, duplicate=False))
         return sent

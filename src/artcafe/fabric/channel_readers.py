@@ -139,7 +139,7 @@ class ChannelReader:
         seq, before = seq_of(live), live.number(b"Nats-Last-Sequence")
         is_next = before <= self.last < seq and self.is_sure and self.is_open and not self._filling.locked()
         if is_next:
-            self._pass_on([StoredMessage(seq, before or None, live.data)])
+            self._pass_on([StoredMessage(seq, before or None, live.data, live)])
         return is_next
 
     async def _on_live(self, msg: Msg) -> None:

@@ -20,7 +20,7 @@ from artcafe.fabric.connection_census import ConnectionCensus
 from artcafe.fabric.counters import DAILY, RECENT, Counters
 from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
 from artcafe.fabric.nats.account_claims import delete_account, register_account
-from artcafe.fabric.nats.cluster import REPLICAS, replica_count
+from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, replica_count
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.server_proof import ServerProof
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
@@ -153,6 +153,15 @@ class Fabric:
     async def _renew_platform(self) -> None:
         await register_account(self._system, self._accounts.platform_jwt())
 
+    @property
+    def is_up(self) -> bool:
+        """Whether NATS is connected now."""
+        return self._system.is_up
+
+    async def jetstream_use(self, within_s: float) -> JetStreamUse:
+        """Return what the NATS servers that answer in this time store. Raise `Unavailable` or `NatsConnectionLost`."""
+        return await jetstream_use(self._system, within_s=within_s)
+
     def peek(self, tenant_id: TenantId) -> TenantFabric | None:
         """Return the tenant if it is open, and count this as use."""
         tenant = self._tenants.get(tenant_id)
@@ -181,7 +190,7 @@ class Fabric:
             quota = None if self._quota is None else partial(self._quota, tenant_id)
             tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
             stored = StoredSegments() if self._is_metered else None
-            writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored)
+            writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id)
             tenant = self._tenants[tenant_id] = TenantFabric(tenant_id, connection, writer, tenant_log, presence)
             # An empty context: its log events must not carry the ids of the request that opened it.
             self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())

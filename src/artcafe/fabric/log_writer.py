@@ -28,8 +28,10 @@ from artcafe.errors import (
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.jetstream import check_answer
 from artcafe.fabric.pending_publish import PendingPublish
+from artcafe.fabric.publish_metrics import PublishMetrics
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_log import TenantLog
+from artcafe.model import TenantId
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
@@ -73,9 +75,11 @@ class LogWriter:
         max_messages: int = MAX_QUEUED,
         max_group: Callable[[], int] = lambda: BATCH_MESSAGES,
         stored: StoredSegments | None = None,
+        tenant_id: TenantId | None = None,
     ) -> None:
         """`max_group` is called before each group, and may return less than `BATCH_MESSAGES`. `stored` notes each stored message
-        for the meter."""
+        for the meter; `tenant_id` is for the metrics."""
+        self._metrics = PublishMetrics(tenant_id, timeout_s)
         self._log, self._timeout_s, self._max_messages = log, timeout_s, max_messages
         self._max_group, self.stored = max_group, stored
         self._reserved = min(RESERVED_PER_SENDER, max_messages)
@@ -100,6 +104,7 @@ class LogWriter:
         is_full = self._queued >= self._max_messages or self._queued_bytes >= MAX_QUEUED_BYTES
         if self._is_over or (is_full and queue is not None and len(queue) >= self._reserved):
             done.set_exception(NotStored())
+            self._metrics.failed(NotStored())
             return done
         if queue is None:
             queue = self._queues[sender] = deque()
@@ -109,12 +114,17 @@ class LogWriter:
         self._wake.set()
         return done
 
+    @property
+    def queued(self) -> int:
+        """The number of publishes that wait for a group commit."""
+        return self._queued
+
     def close(self) -> None:
         """Fail the queued publishes and all later ones. May be repeated."""
         self._is_over = True
         for queue in self._queues.values():
             for waiting in queue:
-                waiting.fail(NotStored())
+                self._fail(waiting, NotStored())
         self._queues.clear()
         self._queued = self._queued_bytes = 0
 
@@ -130,10 +140,10 @@ class LogWriter:
                         await self._commit(group)
                         continue
                     for waiting in group:
-                        waiting.fail(OutcomeUnknown())
+                        self._fail(waiting, OutcomeUnknown())
         finally:
             for waiting in group:
-                waiting.fail(OutcomeUnknown())
+                self._fail(waiting, OutcomeUnknown())
             self.close()
 
     def _next_group(self) -> list[PendingPublish]:
@@ -182,8 +192,7 @@ class LogWriter:
                 self._refuse(group, exc)
                 return
 
-    @staticmethod
-    def _fail_unkeyed(group: list[PendingPublish]) -> list[PendingPublish]:
+    def _fail_unkeyed(self, group: list[PendingPublish]) -> list[PendingPublish]:
         """After a lost answer, fail the publishes without a key as `OutcomeUnknown`. Return the others, which can be retried
         safely."""
         again = []
@@ -192,7 +201,7 @@ class LogWriter:
             if one.dedupe_id is not None and time.monotonic() < one.deadline:
                 again.append(one)
             else:
-                one.fail(OutcomeUnknown())
+                self._fail(one, OutcomeUnknown())
         return again
 
     def _fail_expired(self, group: list[PendingPublish], exc: OurFault) -> list[PendingPublish]:
@@ -202,14 +211,16 @@ class LogWriter:
             return group
         log.warning("publish.unavailable", error=str(exc), messages=len(group))
         for one in group:
-            one.fail(NotStored())
+            self._fail(one, NotStored())
         return []
 
-    @staticmethod
-    def _refuse(group: list[PendingPublish], exc: LogRefused | QuotaFull) -> None:
+    def _fail(self, one: PendingPublish, error: Exception) -> None:
+        self._metrics.failed(*one.fail(error))
+
+    def _refuse(self, group: list[PendingPublish], exc: LogRefused | QuotaFull) -> None:
         log.warning("publish.refused", error=str(exc), messages=len(group))
         for one in group:
-            one.fail(exc if isinstance(exc, QuotaFull) else NotStored())
+            self._fail(one, exc if isinstance(exc, QuotaFull) else NotStored())
 
     def _is_small(self, group: list[PendingPublish]) -> bool:
         # In a cluster, a message can be lost between servers while a later one arrives; and there a batch is in memory, and
@@ -235,7 +246,7 @@ class LogWriter:
                     problem = exc
                 continue
             for earlier in again:
-                earlier.fail(OutcomeUnknown())
+                self._fail(earlier, OutcomeUnknown())
             problem, again = None, []
         group[:] = again
         if problem is not None:
@@ -257,10 +268,12 @@ class LogWriter:
             if self.stored is not None:
                 self.stored.add(answer["seq"], (one,))
             one.resolve(answer["seq"])
+            self._metrics.stored([one])
             return
         first = await self._log.read(answer["seq"])
         for repeat in (one, *one.duplicates):
             repeat.resolve_repeat(first, answer["seq"])
+            self._metrics.repeated(repeat)
 
     async def _store_batch(self, group: list[PendingPublish]) -> None:
         """Store a group as one atomic batch. NATS rejects a whole batch for one bad message, such as a repeated key, and stores
@@ -272,6 +285,7 @@ class LogWriter:
                 self.stored.add(first, group)
             for at, one in enumerate(group, first):
                 one.resolve(at)
+            self._metrics.stored(group)
             return
         log.debug("publish.batch_rejected", error=answer["error"].get("description"), messages=len(group))
         middle = len(group) // 2

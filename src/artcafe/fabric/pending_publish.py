@@ -57,13 +57,14 @@ class PendingPublish:
         else:
             self.done.set_exception(KeyReused())
 
-    def fail(self, error: Exception) -> None:
-        """Fail it and its duplicates."""
+    def fail(self, error: Exception) -> tuple[Exception, int]:
+        """Fail it and its duplicates. Return their error, and how many had no outcome before."""
         if self.may_be_stored and isinstance(error, NotStored):
             error = OutcomeUnknown()
-        for one in (self, *self.duplicates):
-            if not one.done.done():
-                one.done.set_exception(error)
+        waiting = [one for one in (self, *self.duplicates) if not one.done.done()]
+        for one in waiting:
+            one.done.set_exception(error)
+        return error, len(waiting)
 
 
 def same_content(first: bytes, second: bytes) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from ulid import ULID
 
 from artcafe.errors import LogRefused
+from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
@@ -36,11 +37,17 @@ spaces."""
 
 class StoredMessage(NamedTuple):
     """A message of the log: its sequence, its predecessor's sequence in the channel (None: unknown, or it is the first), its
-    envelope."""
+    envelope, and as what it was received, unless it was read from the log."""
 
     seq: Seq
     prev: Seq | None
     envelope: bytes
+    live: IncomingMessage | None = None
+
+    def stored_at(self) -> float | None:
+        """Return the time of storage in seconds since 1970, by NATS's clock; None if it was read from the log or never stored."""
+        text = "" if self.live is None else self.live.header(b"Nats-Time-Stamp")
+        return datetime.fromisoformat(text).timestamp() if text else None
 
 
 class LogState(NamedTuple):

@@ -25,6 +25,7 @@ from artcafe.errors import (
 )
 from artcafe.gateway.client_socket import LIMITS, ClientSocket
 from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
+from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.rules import ids
 from artcafe.services.history import parse_position
@@ -167,7 +168,7 @@ class AgentSession:
         try:
             self.subscriber.acknowledge(ack.channel, ack.seq)
         except (NotSubscribed, AckBeyondSent) as exc:
-            self._socket.send(replies.error(exc))
+            self._socket.refuse(exc, None)
 
     async def _history(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else parse_position(str(wanted.after), "after")
@@ -188,7 +189,8 @@ class AgentSession:
         try:
             stored = self._services.messaging.submit_nowait(self.principal, body.channel, body)
         except ArtcafeError as exc:
-            self._socket.send(replies.error(exc, id))
+            metrics.count_refused_publish(exc, self.principal.tenant_id)
+            self._socket.refuse(exc, id)
             return True
         if stored is None:
             return False
@@ -210,7 +212,7 @@ class AgentSession:
         if not isinstance(error, ArtcafeError):
             log.error("publish.failed", error=repr(error))
             error = OutcomeUnknown()
-        self._socket.send(replies.error(error, id))
+        self._socket.refuse(error, id)
 
     # --- deliveries --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
+from artcafe.errors import ArtcafeError
 from artcafe.wire import frames
 
 LIMITS: Final = {
@@ -19,6 +20,9 @@ class ClientSocket(Peer, Protocol):
 
     def send(self, text: bytes) -> None:
         """Send the text of a reply or push, together with the others of this turn of the event loop."""
+
+    def refuse(self, error: ArtcafeError, id: int | None) -> None:
+        """Send the error reply to a command, or without `id` an error push, and count it in the metrics."""
 
     def adjust_in_flight(self, change: int, size: int) -> None:
         """Adjust the number of commands in flight and the bytes of their frames. Above the bounds the socket is not read."""

@@ -17,6 +17,7 @@ from artcafe.gateway.client_socket import ClientSocket
 from artcafe.gateway.login_handshake import LoginHandshake
 from artcafe.gateway.user_session import UserSession
 from artcafe.model import AgentPrincipal, ChannelId, Principal
+from artcafe.observe import metrics
 from artcafe.services.shares import QUANTUM, Share
 from artcafe.wire import frames, replies
 
@@ -57,7 +58,7 @@ class CommandDispatcher:
         """Do a command at once if it needs no waiting; else queue it. `size`: bytes of its frame."""
         if isinstance(body, frames.Ack):
             if self.session is None:  # `connect` is in progress
-                self._socket.send(replies.error(NotSubscribed(body.channel)))
+                self._socket.refuse(NotSubscribed(body.channel), None)
             else:
                 self.session.acknowledge(body)
             self.spend_share()
@@ -202,9 +203,13 @@ class CommandDispatcher:
         except ArtcafeError as exc:
             if self.session is not None:
                 self._services.counters.count_refusal(self.session.principal, exc, request=kind)
-            self._socket.send(replies.error(exc, id))
+            if isinstance(body, frames.Publish) and self.session is not None:
+                metrics.count_refused_publish(exc, self.session.principal.tenant_id)
             if isinstance(body, frames.Connect):
-                self._socket.close(exc)
+                self._socket.send(replies.error(exc, id))
+                self._socket.close(exc)  # this counts the error
+            else:
+                self._socket.refuse(exc, id)
 
     async def _connect(self, id: int, kind: str, connect: frames.Connect) -> None:
         """Authenticate the peer, for the first time or again: with a fresh token or a signature, to renew the first one."""

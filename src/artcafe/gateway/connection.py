@@ -21,6 +21,7 @@ from artcafe.gateway.encoding import WebSocketEncoding, text_frame
 from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
 from artcafe.gateway.user_session import UserSession
 from artcafe.model import ChannelId, Epoch
+from artcafe.observe import metrics
 from artcafe.observe.context import bind_origin
 from artcafe.observe.logs import log
 from artcafe.rules.connections import CountedConnection
@@ -219,7 +220,7 @@ class Connection(WSListener):
             command = self._wire.receive(payload)
         except frames.RefusedCommand as refused:
             self.dispatcher.spend_share()
-            self.send(replies.error(refused.error, refused.id))
+            self.refuse(refused.error, refused.id)
         except ArtcafeError as fatal:
             self.close(fatal)
         else:
@@ -279,7 +280,13 @@ class Connection(WSListener):
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
         """Push an error outside any command."""
+        metrics.count_error(error)
         self.send(replies.error(error, channels=channels))
+
+    def refuse(self, error: ArtcafeError, id: int | None) -> None:
+        """Send the error reply to a command, or without `id` an error push."""
+        metrics.count_error(error)
+        self.send(replies.error(error, id))
 
     def _send_replies(self) -> None:
         if self._replies:

@@ -29,6 +29,7 @@ from artcafe.gateway.opening_handshake import OpeningHandshake
 from artcafe.gateway.upgrade_request import UpgradeRefused, UpgradeRequest, refusal
 from artcafe.gateway.user_session import UserSession
 from artcafe.model import TenantId
+from artcafe.observe import metrics
 from artcafe.observe.logs import ThrottledEvent, log
 from artcafe.rules.connections import CountedConnection, OpenConnections
 from artcafe.supervision import Supervisor
@@ -158,6 +159,11 @@ class Gateway:
             async with asyncio.timeout(ANSWER_S):
                 await self._services.cursors.write_all()
 
+    @property
+    def unauthenticated(self) -> int:
+        """The number of sockets without a successful `connect`."""
+        return len(self._unauthenticated)
+
     def connections(self) -> list[Connection]:
         """Return every open socket."""
         return [*self._unauthenticated, *(each for slot in self._slots for each in slot)]
@@ -208,9 +214,10 @@ class Gateway:
         self._noise.warn(address=address, problem=problem)
 
     def on_error(self, connection: Connection, reason: ArtcafeError) -> None:
-        """Log why the server closes a connection, at most once a minute for each error code."""
+        """Count why the server closes a connection, and log it at most once a minute for each error code."""
         if isinstance(reason, ShuttingDown):
             return
+        metrics.count_error(reason)
         session = connection.session
         who = {} if session is None else {"tenant": session.principal.tenant_id, "principal": session.principal.sender}
         line = self._errors.setdefault(reason.code, ThrottledEvent("gateway.closed"))

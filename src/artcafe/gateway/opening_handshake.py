@@ -14,6 +14,7 @@ from artcafe.errors import ArtcafeError, TooLarge
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.protocol_switch import switch_protocol
 from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, UpgradeRequest, parse, refusal
+from artcafe.observe import metrics
 from artcafe.rules.connections import LINGER_BYTES, LINGER_S, CountedConnection
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
@@ -97,6 +98,7 @@ class OpeningHandshake(asyncio.Protocol):
         try:
             self._counted = self._events.count_connection(self._peer)
         except ArtcafeError as error:
+            metrics.count_error(error)
             self._is_lingering = self._events.try_linger()
             self._refuse(refusal(error))
             if not self._is_lingering:

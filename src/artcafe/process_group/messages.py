@@ -26,8 +26,10 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     nats_urls: list[str]
     is_embedded: bool
     column: int
-    """Its column in the group's shared limits (`rules.shared_limits`)."""
+    """Its column in the group's shared limits (`rules.shared_limits`) and metrics (`process_group.group_metrics`)."""
     columns: int
+    metrics_layout: int
+    """The supervisor's `observe.metrics.LAYOUT`."""
 
 
 class NatsMoved(msgspec.Struct, frozen=True, tag="nats_moved"):

@@ -12,6 +12,8 @@ FIXED: Final = (
     "data_dir",
     "listen",
     "gateway_listen",
+    "metrics_listen",
+    "metrics_tenants",
     "tables",
     "dynamodb_endpoint",
     "nats_urls",

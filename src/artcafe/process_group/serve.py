@@ -5,16 +5,33 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from artcafe import plan_catalogue
 from artcafe.config import Settings
 from artcafe.data_dir import DataDir, make_secret, read_secret
 from artcafe.fabric.accounts import Accounts
+from artcafe.monitoring.listener import MetricsListener
+from artcafe.monitoring.process_gauges import run_process_gauges
+from artcafe.observe import metrics
+from artcafe.observe.loop_delay import LoopDelay
 from artcafe.process_group.handover import GATEWAY, REST, Acceptor
 from artcafe.process_group.supervisor import ProcessSupervisor, Shared
-from artcafe.resources import Addresses, addresses_of, check_settings, listening, open_nats, open_tables
+from artcafe.resources import (
+    Addresses,
+    addresses_of,
+    check_settings,
+    listening,
+    listening_for_metrics,
+    metrics_url_of,
+    open_nats,
+    open_tables,
+)
 from artcafe.rules.secrets import derive
+from artcafe.supervision import keep_all
 
 
 async def serve_processes(
@@ -39,22 +56,47 @@ async def serve_processes(
         if embedded:
             make_secret(settings.secret_path)
         accounts = Accounts(derive(read_secret(settings.secret_path), "nats"), settings.environment)
-        with listening(settings.listen, "--listen") as rest, listening(settings.gateway_listen, "--gateway-listen") as gateway:
+        with (
+            listening(settings.listen, "--listen") as rest,
+            listening(settings.gateway_listen, "--gateway-listen") as gateway,
+            listening_for_metrics(settings) as scraped,
+        ):
             async with open_tables(settings, make_missing=embedded):
                 pass  # Each process opens them for itself; here they are made, and a wrong place stops the start early.
             async with open_nats(settings, front, accounts) as nats:
-                addresses = addresses_of(settings, front, rest.getsockname()[1], gateway.getsockname()[1])
+                addresses = addresses_of(
+                    settings,
+                    front,
+                    rest.getsockname()[1],
+                    gateway.getsockname()[1],
+                    metrics_url_of(settings, scraped),
+                )
 
                 def all_ready() -> None:
-                    folder.write_server_info(addresses.url, addresses.gateway_url, settings.issuer)
+                    folder.write_server_info(addresses.url, addresses.gateway_url, settings.issuer, addresses.metrics_url)
                     ready(addresses)
 
                 supervisor = ProcessSupervisor(settings, size, Shared(nats, addresses), reload)
                 acceptors = [Acceptor(REST, rest, supervisor.serving), Acceptor(GATEWAY, gateway, supervisor.serving)]
                 _on_hangup(supervisor.roll, until)
-                await supervisor.run(acceptors, until, all_ready)
+                await supervisor.run(acceptors, until, all_ready, _metrics_loops(settings, scraped, supervisor))
     finally:
         folder.release()
+
+
+def _metrics_loops(
+    settings: Settings, scraped: socket.socket | None, supervisor: ProcessSupervisor
+) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """Return the loops that measure the supervisor and serve the metrics of the group."""
+    metrics.CELLS.name_tenants(settings.metrics_tenants)
+    if scraped is None:
+        return []
+    loops = {
+        "metrics": MetricsListener(scraped, supervisor.metrics_text).run,
+        "process_gauges": run_process_gauges,
+        "loop_delay": LoopDelay(metrics.LOOP_DELAY.of().set).run,
+    }
+    return [partial(keep_all, loops)]
 
 
 def _on_hangup(roll: Callable[[], None], until: asyncio.Event) -> None:

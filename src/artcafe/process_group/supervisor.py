@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from artcafe.config import Settings
 from artcafe.errors import SettingInvalid, StartRefused
 from artcafe.fabric.fabric import Broker
+from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.process_group.handover import Acceptor
 from artcafe.process_group.messages import Boot, Serving
 from artcafe.process_group.reload import keep_fixed
 from artcafe.process_group.server_process import ServerProcess
-from artcafe.process_group.shared_memory import SharedLimits
+from artcafe.process_group.shared_memory import SharedMemory
 from artcafe.resources import Addresses
 
 TICK_S: Final = 1.0
@@ -56,11 +57,15 @@ class ProcessSupervisor:
         self._replacing: ServerProcess | None = None
         self._acceptors: list[Acceptor] = []
         self._followers: asyncio.TaskGroup | None = None
-        self._limits = SharedLimits(size + MORE_COLUMNS)
+        self._memory = SharedMemory(size + MORE_COLUMNS)
         self._roll = asyncio.Event()
         self._is_stopping = self._was_any_ready = self._was_ready = False
         self._all_ready = asyncio.Event()
         self._serving = 0
+
+    def metrics_text(self) -> bytes:
+        """Return the metrics of the group in Prometheus's text format."""
+        return self._memory.metrics.text()
 
     def serving(self) -> list[ServerProcess]:
         """Return the processes ready to take connections."""
@@ -71,8 +76,15 @@ class ProcessSupervisor:
         if not self._is_stopping:
             self._roll.set()
 
-    async def run(self, acceptors: Sequence[Acceptor], until: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Run the group until the event is set, then end it in order. `ready` is called once, when every process serves.
+    async def run(
+        self,
+        acceptors: Sequence[Acceptor],
+        until: asyncio.Event,
+        ready: Callable[[], None],
+        more: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    ) -> None:
+        """Run the group until the event is set, then end it in order. `ready` is called once, when every process serves, and
+        `more` run until then.
 
         Raises `StartRefused` if no process ever becomes ready.
         """
@@ -81,7 +93,7 @@ class ProcessSupervisor:
             try:
                 async with asyncio.TaskGroup() as group:
                     loops = [group.create_task(self._keep(number)) for number in range(1, self._size + 1)]
-                    loops += [group.create_task(each()) for each in (self._tick, self._roll_on_request)]
+                    loops += [group.create_task(each()) for each in (self._tick, self._roll_on_request, *more)]
                     await self._first_of(self._all_ready, until)
                     if not until.is_set():
                         ready()
@@ -92,7 +104,7 @@ class ProcessSupervisor:
             finally:
                 self._is_stopping = True
                 await self._end_all()
-        self._limits.close()
+        self._memory.close()
 
     @staticmethod
     async def _first_of(*events: asyncio.Event) -> None:
@@ -113,6 +125,7 @@ class ProcessSupervisor:
             if self._processes[number] is process:
                 failures = 0 if time.monotonic() - process.began > SETTLED_S else failures + 1
                 delay_s = _delay_s(failures)
+                metrics.PROCESS_RESTARTS.of().add()
                 log.error("process.ended", process=number, pid=process.pid, problem=process.end, restart_s=delay_s)
                 self._give_up(process, failures)
                 await asyncio.sleep(delay_s)
@@ -161,13 +174,14 @@ class ProcessSupervisor:
             self._shared.addresses.gateway_url,
             list(self._shared.nats.urls),
             self._shared.nats.is_embedded,
-            self._limits.take_column(),
-            self._limits.columns,
+            self._memory.take_column(number),
+            self._memory.columns,
+            metrics.LAYOUT,
         )
         try:
-            process = await ServerProcess.start(boot, self._limits.descriptor)
+            process = await ServerProcess.start(boot, self._memory.descriptor)
         except OSError as exc:
-            self._limits.free_column(boot.column)
+            self._memory.free_column(boot.column)
             remedy = "are the machine's processes or memory used up?"
             if not self._was_any_ready:
                 raise StartRefused(f"a server process cannot be started: {exc}", remedy) from exc
@@ -182,7 +196,7 @@ class ProcessSupervisor:
         try:
             await process.follow(self._changed)
         finally:
-            self._limits.free_column(process.boot.column)
+            self._memory.free_column(process.boot.column)
 
     def _all(self) -> list[ServerProcess]:
         """Return every process, including a replacement that is still starting."""
@@ -193,6 +207,7 @@ class ProcessSupervisor:
         serving = len(self.serving())
         self._was_any_ready = self._was_any_ready or serving > 0
         self._serving = serving
+        metrics.PROCESSES.of().set(serving)
         for each in self._all():
             each.send(Serving(serving))
         for acceptor in self._acceptors:

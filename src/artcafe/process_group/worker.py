@@ -17,12 +17,14 @@ from artcafe.config import Settings
 from artcafe.connection_source import HandedConnections
 from artcafe.errors import StartRefused, Unavailable
 from artcafe.listeners import ListenerSettings, allow_descriptors
+from artcafe.observe import metrics
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure, log
+from artcafe.process_group.group_metrics import count_in_column
 from artcafe.process_group.handover import Receiver
 from artcafe.process_group.messages import Boot, Draining, MessageChannel, NatsMoved, Ready, Refused, Report, Serving, ToProcess
 from artcafe.resources import Addresses
-from artcafe.rules.shared_limits import peer_limits
+from artcafe.rules.shared_limits import peer_limits, size_bytes
 from artcafe.server import serve_handed
 
 try:
@@ -43,11 +45,15 @@ class Worker:
     """One server process, from its boot message to its end."""
 
     def __init__(self, boot: Boot, channel: MessageChannel[ToProcess], receiver: Receiver, shared: mmap.mmap) -> None:
-        """`shared` are the group's limits."""
+        """`shared` are the group's limits and metrics."""
         self._boot, self._channel, self._receiver = boot, channel, receiver
         self._settings = Settings.model_validate_json(boot.settings)
         configure(self._settings.log_level, json=self._settings.log_json, process=boot.number)
-        limits = peer_limits(memoryview(shared), boot.column, boot.columns)
+        memory = memoryview(shared)
+        limits = peer_limits(memory, boot.column, boot.columns)
+        metrics.CELLS.name_tenants(self._settings.metrics_tenants)
+        if not count_in_column(memory[size_bytes(boot.columns) :], boot.column, boot.metrics_layout):
+            log.warning("metrics.not_shared", remedy="stop the supervisor and start it again: it is of another version")
         self._front = ListenerSettings.of(self._settings, now(), allow_descriptors(), limits)
         self._nats_urls = list(boot.nats_urls)
         self._serving = 0

@@ -31,6 +31,7 @@ from artcafe.errors import (
     TooLarge,
     Unanswered,
 )
+from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.rest import (
     agents,
@@ -271,6 +272,7 @@ class _Request:
         self.code = error.code
         if self.status is not None:
             return
+        metrics.count_error(error)
         await problems.answer(error, self.id)(self._scope, self._receive, self._answer)
 
     async def _answer(self, message: Message) -> None:
@@ -290,13 +292,16 @@ class _Request:
         return not self.body.is_complete or self.code == BadRequest.code or "is_spare" in self._scope["state"]
 
     def log_done(self) -> None:
+        duration_s = time.monotonic() - self._started
+        metrics.HTTP_REQUESTS.of("none" if self.status is None else f"{self.status // 100}xx").add()
+        metrics.HTTP_SECONDS.of().observe(duration_s)
         log.debug(
             "request.done",
             method=self._scope["method"],
             path=self.path,
             status=self.status,
             code=self.code,
-            duration_s=round(time.monotonic() - self._started, 6),
+            duration_s=round(duration_s, 6),
         )
 
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from artcafe.errors import ArtcafeError, BadRequest
+from artcafe.observe import metrics
 from artcafe.observe.logs import ThrottledEvent, log
 from artcafe.rest import problems
 from artcafe.rest.headers import response_headers
@@ -71,6 +72,7 @@ class DeadlineProtocol(H11Protocol):
             self._entry = self._connections.enter(peer, may_use_spare=True)
         except ArtcafeError as error:
             _refused.warn(address=peer, problem=str(error))
+            metrics.count_error(error)
             self._answer(problems.answer(error, new_id("req")))
             self._linger()
             return
@@ -107,6 +109,7 @@ class DeadlineProtocol(H11Protocol):
 
     def _refuse(self, error: ArtcafeError) -> None:
         """Send the error if no response has started, and close the connection."""
+        metrics.count_error(error)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._answer(problems.answer(error, new_id("req")))
         self.transport.close()

@@ -111,6 +111,10 @@ class Connections:
         _decrement(self._of_one, (who.tenant_id, who.sender))
         _decrement(self._of_tenant, who.tenant_id)
 
+    def by_tenant(self) -> Counter[TenantId]:
+        """Return the number of connections of each tenant that has any: the live count, not to be changed."""
+        return self._of_tenant
+
     def __len__(self) -> int:
         return self._of_tenant.total()
 

@@ -7,6 +7,7 @@ signature. Only then is that key compared, as text, with the agent's keys.
 from __future__ import annotations
 
 import secrets
+import time
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -27,7 +28,9 @@ from artcafe.model import (
     TenantId,
     TenantStatus,
 )
+from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
+from artcafe.observe.metric_types import OTHER
 from artcafe.rules import ids, keys, times, tokens
 from artcafe.services.audit import Audit
 from artcafe.services.login_throttle import LoginThrottle
@@ -119,6 +122,13 @@ class Login:
 
         Raises BadCredentials and TenantSuspended.
         """
+        began = time.monotonic()
+        try:
+            return await self._verify(challenge, signature)
+        finally:
+            metrics.LOGIN_SECONDS.of().observe(time.monotonic() - began)
+
+    async def _verify(self, challenge: LoginChallenge, signature: str) -> AgentPrincipal:
         agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
         by = signer(signature, challenge.text.encode())
         now = self._clock()
@@ -133,24 +143,29 @@ class Login:
         try:
             tenant = await self._record_cache.tenant(agent.tenant_id)
         except TenantNotFound as exc:
+            metrics.LOGINS.of(OTHER).add()
             raise BadCredentials from exc
         if tenant.is_deleting:
+            metrics.LOGINS.of(OTHER).add()
             raise BadCredentials
         if tenant.status is TenantStatus.SUSPENDED:
+            metrics.LOGINS.of(LoginRefusal.TENANT_SUSPENDED).add()
             note(Outcome.REFUSED, reason=LoginRefusal.TENANT_SUSPENDED)
             raise TenantSuspended  # Only the holder of the agent's key gets this error.
         note()
+        metrics.LOGINS.of("accepted").add()
         return AgentPrincipal(
             agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
         )
 
     def _note_refused(self, challenge: LoginChallenge, agent: Agent | None, by: PublicKey | None, now: datetime) -> None:
-        """Count the refusal with its reason in the tenant's audit. The caller does not get the reason."""
+        """Count the refusal with its reason in the tenant's audit and the metrics. The caller does not get the reason."""
         counters, key = self._audit.counters, {} if by is None else {"key": by.fingerprint}
+        reason = LoginRefusal.UNKNOWN_AGENT if agent is None else _why(challenge, agent, by, now)
+        metrics.LOGINS.of(reason).add()
         if agent is None:
-            counters.count_claim(challenge.tenant_id, challenge.agent_id, "agent.login", reason=LoginRefusal.UNKNOWN_AGENT, **key)
+            counters.count_claim(challenge.tenant_id, challenge.agent_id, "agent.login", reason=reason, **key)
         else:
-            reason = _why(challenge, agent, by, now)
             counters.count(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, reason=reason, **key)
 
     # --- with a token ---

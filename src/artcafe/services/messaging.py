@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from artcafe.errors import Invalid, LimitExceeded, TooLarge
+from artcafe.errors import ArtcafeError, Invalid, LimitExceeded, TooLarge
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import Access, Channel, Permission, Principal
+from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, subjects, times
 from artcafe.rules.plans import Limit, TenantLimits
@@ -29,7 +30,12 @@ class Messaging:
         Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `LimitExceeded`, `QuotaFull`, `NotStored`, `KeyReused` (not
         stored), or `OutcomeUnknown`. May be repeated with the same key.
         """
-        return await (await self.submit(principal, channel_id, publish))
+        try:
+            stored = await self.submit(principal, channel_id, publish)
+        except ArtcafeError as exc:
+            metrics.count_refused_publish(exc, principal.tenant_id)
+            raise
+        return await stored
 
     async def submit(
         self, principal: Principal, channel_id: str, publish: frames.Publish

@@ -35,6 +35,8 @@ METAVARS: Final = {
     "data_dir": "DIR",
     "listen": "HOST:PORT",
     "gateway_listen": "HOST:PORT",
+    "metrics_listen": "HOST:PORT",
+    "metrics_tenants": "ID,…",
     "processes": "N",
     "tables": "ENGINE",
     "dynamodb_endpoint": "URL",

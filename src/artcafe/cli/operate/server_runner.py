@@ -93,6 +93,12 @@ def _freeze_heap() -> None:
     gc.freeze()
 
 
+def _why_no_metrics(settings: Settings) -> str:
+    if settings.metrics_listen is None:
+        return "off"
+    return f"none: {settings.metrics_listen} is taken; choose another address with --metrics-listen"
+
+
 def _print_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) -> None:
     # Under `make run` this program is not on the PATH, and the other terminal may be in another folder.
     artcafe = "artcafe" if shutil.which("artcafe") else shlex.quote(str(Path(sys.executable).with_name("artcafe")))
@@ -109,6 +115,7 @@ ArtCafe is up. Its data is kept in {kept}. Ctrl-C stops it.
 
   REST     {addresses.url}            (API description: {addresses.url}/openapi.json)
   Gateway  {addresses.gateway_url}
+  Metrics  {addresses.metrics_url or _why_no_metrics(settings)}
 
 Try, in another terminal:
 

@@ -32,6 +32,7 @@ from artcafe.fabric.embedded.process import (
 )
 from artcafe.fabric.embedded.spawner import Spawner
 from artcafe.fabric.nats.configuration import to_text
+from artcafe.observe import metrics
 from artcafe.observe.logs import log
 
 ENOUGH_FREE_BYTES: Final = 16 * 1024 * 1024
@@ -134,6 +135,7 @@ class EmbeddedNats:
             problem = await self._failure()
             if self._stopping.is_set():
                 return
+            metrics.NATS_RESTARTS.of().add()
             log.warning("nats.failed", problem=problem, last_output=self._last_output())
             delay_s = RETRY_MIN_S if time.monotonic() - since > SETTLED_S else min(delay_s * 2, RETRY_MAX_S)
             await self._restart(delay_s)

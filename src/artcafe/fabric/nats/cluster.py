@@ -1,9 +1,9 @@
-"""The number of replicas of a stream, derived from the size of the NATS cluster."""
+"""What the NATS servers report of JetStream: the size of the cluster, from which the number of replicas follows, and its use."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -46,3 +46,28 @@ async def _size(system: NatsConnection) -> int:
     if "leader" not in group:
         raise LogRefused(error.get("code", 0), error.get("description", "its servers have not found each other yet"))
     return int(group["cluster_size"])
+
+
+class JetStreamUse(NamedTuple):
+    """What the servers that answered store, each copy counted. `streams` has one for each log, however many copies it has."""
+
+    servers: int
+    streams: int
+    messages: int
+    stored_bytes: int
+
+
+async def jetstream_use(system: NatsConnection, *, within_s: float) -> JetStreamUse:
+    """Return the use of the servers that answer within this time. Raise `Unavailable` or `NatsConnectionLost`.
+
+    A server counts the streams that it has a copy of, so that their number is exact for one server and for a cluster of three,
+    and otherwise the highest of one server.
+    """
+    replies = [msgspec.json.decode(each.data) for each in await system.request_all(_JETSTREAM, b"{}", within_s=within_s)]
+    found: list[dict[str, Any]] = [each["data"] for each in replies if "data" in each and not each["data"].get("disabled")]
+    return JetStreamUse(
+        servers=len(found),
+        streams=max((each.get("streams", 0) for each in found), default=0),
+        messages=sum(each.get("messages", 0) for each in found),
+        stored_bytes=sum(each.get("storage", 0) for each in found),
+    )

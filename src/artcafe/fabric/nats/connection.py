@@ -17,6 +17,7 @@ from artcafe.errors import NatsConnectionLost, OurFault, Unavailable
 from artcafe.fabric.nats.client import Endpoints, FastClient, FastHandler, IncomingMessage, OutgoingMessage, PeerProof
 from artcafe.fabric.nats.replies import PendingReplies
 from artcafe.fabric.nats.subscription import SubjectSubscription
+from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
@@ -127,6 +128,8 @@ class NatsConnection:
                 client = await self._connect()
                 delay_s = RETRY_MIN_S
                 await self._until_lost(client)
+                if not self._closing.is_set():
+                    metrics.NATS_LOST.of().add()
             except (NatsError, OSError, TimeoutError, OurFault) as exc:
                 log.debug("nats_connection.connect_failed", connection=self.name, error=repr(exc))
                 if not isinstance(exc, NoServersError):  # `on_error` has recorded the reason of each server before
@@ -336,6 +339,20 @@ class NatsConnection:
             async with asyncio.timeout(timeout_s):
                 await self._send(OutgoingMessage(subject, "", body).encoded(f"{self._replies.inbox}.{token}"))
                 return replies, await last
+        finally:
+            self._replies.waiting.pop(token, None)
+
+    async def request_all(self, subject: Subject, body: bytes, *, within_s: float) -> list[IncomingMessage]:
+        """Send a request that any number of servers answer, and return the replies that arrive within this time.
+
+        Raise `Unavailable` (not sent) or `NatsConnectionLost`.
+        """
+        replies: list[IncomingMessage] = []
+        token = self._replies.expect(lambda got: replies.append(got) if isinstance(got, IncomingMessage) else None)
+        try:
+            await self._send(OutgoingMessage(subject, "", body).encoded(f"{self._replies.inbox}.{token}"))
+            await asyncio.sleep(within_s)
+            return replies
         finally:
             self._replies.waiting.pop(token, None)
 

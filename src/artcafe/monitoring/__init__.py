@@ -1,0 +1,1 @@
+"""Metrics for operators: the sampling of gauges, and the listener that Prometheus reads."""
