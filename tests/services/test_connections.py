@@ -102,8 +102,8 @@ async def test_closed_connection_makes_room_on_the_other_server(nats: EmbeddedNa
     tenant_id = await a_tenant(server, connections=2)
     async with peer(nats, server) as one, peer(nats, server) as two:
         await know_each_other(one, two)
-        await one.connections.enter(agent(tenant_id, 1))
-        await two.connections.enter(agent(tenant_id, 2))
+        assert await one.connections.enter(agent(tenant_id, 1)) == 1
+        assert await two.connections.enter(agent(tenant_id, 2)) == 2, "with those of the other server"
         with pytest.raises(ConnectionLimit):
             await two.connections.enter(agent(tenant_id, 3))
         one.connections.leave(agent(tenant_id, 1))

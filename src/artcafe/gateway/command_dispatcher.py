@@ -229,9 +229,9 @@ class CommandDispatcher:
 
     async def _open(self, principal: Principal, max_unacked: int | None) -> AgentSession | UserSession:
         """Count the connection and return its session. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
-        await self._services.connections.enter(principal)
+        total = await self._services.connections.enter(principal)
         if not isinstance(principal, AgentPrincipal):
-            self._services.usage_counters.connected(principal)
+            self._services.usage_counters.connected(principal, total)
             return UserSession(self._services, self._socket, principal, self._deliveries)
         session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, max_unacked)
         try:
@@ -239,5 +239,5 @@ class CommandDispatcher:
         except ArtcafeError:
             self._services.connections.leave(principal)
             raise
-        self._services.usage_counters.connected(principal)
+        self._services.usage_counters.connected(principal, total)
         return session

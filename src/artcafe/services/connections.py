@@ -24,6 +24,8 @@ class _Applicant:
 
     who: Principal
     refusal: ArtcafeError | None = None
+    total: int = 0
+    """The open connections of its tenant to all servers, with this one."""
 
 
 class Connections:
@@ -40,8 +42,11 @@ class Connections:
         self._applicants: dict[TenantId, list[_Applicant]] = {}
         census.set_count(self.count)
 
-    async def enter(self, who: Principal) -> None:
-        """Count a connection of an agent or a person. Raises `ConnectionLimit` or `Unavailable`, without counting it."""
+    async def enter(self, who: Principal) -> int:
+        """Count a connection of an agent or a person, and return the number of its tenant's connections to all servers.
+
+        Raises `ConnectionLimit` or `Unavailable`, without counting it.
+        """
         plan = await self._plan(who.tenant_id)
         applicant = _Applicant(who)
         if self._census.is_alone:
@@ -50,6 +55,7 @@ class Connections:
             await self._apply(applicant, plan)
         if applicant.refusal is not None:
             raise applicant.refusal
+        return applicant.total
 
     async def _apply(self, applicant: _Applicant, plan: Mapping[Limit, int]) -> None:
         """Wait for a decision over all servers: in the turn of this connection, or of an earlier one of the tenant."""
@@ -84,6 +90,7 @@ class Connections:
         else:
             self._of_one[key] += 1
             self._of_tenant[who.tenant_id] += 1
+            applicant.total = of_tenant + 1
 
     def count(self, tenant_id: TenantId, names: Sequence[str] = ()) -> tuple[int, list[int]]:
         """Return the connections of a tenant to this server, and those of each of these principals."""

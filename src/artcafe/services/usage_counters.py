@@ -89,10 +89,11 @@ class UsageCounters:
         usage.current.add(metric, number, parts_of(agent, channel))
         usage.is_due = True
 
-    def connected(self, who: Principal) -> None:
-        """Count a connection from now on."""
+    def connected(self, who: Principal, total: int = 1) -> None:
+        """Count a connection from now on. `total`: the tenant's connections to all servers, with this one."""
         usage = self._usage(who.tenant_id)
         usage.connections.enter(who.sender, self._clock(), usage.current)
+        usage.current.raise_to(Metric.PEAK_CONNECTIONS, total)
         usage.is_due = True
 
     def disconnected(self, who: Principal) -> None:
