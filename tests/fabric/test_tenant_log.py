@@ -30,6 +30,24 @@ async def test_every_read_of_a_missing_log_is_empty(nats: Nats) -> None:
             await log.begin_epoch()
 
 
+async def test_log_is_readable_while_it_is_created(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.connection(tenant) as creating, nats.connection(tenant) as reading:
+        log, reader = TenantLog(creating), TenantLog(reading)
+
+        async def read(done: asyncio.Event) -> None:
+            while not done.is_set():
+                assert await reader.after(A, 0) == []
+
+        for _ in range(20):
+            done = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(read(done))
+                await log.ensure()
+                done.set()
+            await log.drop()
+
+
 async def test_concurrent_servers_create_one_log(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.connection(tenant) as first, nats.connection(tenant) as second:

@@ -182,18 +182,22 @@ class JetStream:
 
     async def _direct(self, stream: str, query: dict[str, Any]) -> tuple[list[IncomingMessage], IncomingMessage | None]:
         """Return the messages of a direct get and the message that ends them, which is None if the stream does not exist."""
-        try:
-            some, end = await self._connection.request_many(Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(query))
-        except NoResponder:
-            # A missing stream and a starting one both have no responder. The leader knows which it is.
-            if await self.info(stream) is None:
-                return [], None
-            raise unreachable() from None
-        except (TimeoutError, NatsConnectionLost) as exc:
-            raise unreachable() from exc
-        if end.status not in (204, 404):
-            raise LogRefused(end.status, end.description)
-        return some, end
+        request = Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(query)
+        for _ in range(LAG_TRIES):
+            try:
+                some, end = await self._connection.request_many(*request)
+            except NoResponder:
+                # A missing stream and a starting one both have no responder. The leader knows which it is.
+                if await self.info(stream) is None:
+                    return [], None
+                await asyncio.sleep(LAG_PAUSE_S)
+                continue
+            except (TimeoutError, NatsConnectionLost) as exc:
+                raise unreachable() from exc
+            if end.status not in (204, 404):
+                raise LogRefused(end.status, end.description)
+            return some, end
+        raise unreachable()
 
 
 def is_settled(answer: dict[str, Any]) -> bool:
