@@ -17,6 +17,7 @@ from artcafe.identity.port import Identity
 from artcafe.maintenance.adoption import adopt
 from artcafe.model import Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
+from artcafe.observe.tracing import Tracing
 from artcafe.plan_catalogue import shipped
 from artcafe.rules.plans import Plans
 from artcafe.rules.secrets import derive
@@ -97,6 +98,8 @@ class ServiceSettings:
     """The terms that people must accept; None asks for nothing."""
     plans: Plans = field(default_factory=shipped)
     """The catalogue of plans."""
+    tracing: Tracing | None = None
+    """The spans of messages; None records none."""
 
 
 def service_name(secret: bytes, environment: str) -> str:
@@ -172,12 +175,13 @@ class Services(TableServices):
         self.shares = Shares()
         fabric.set_group_limit(lambda: self.shares.max_per_group)
         self.cursors = Cursors(store, settings.cursor_s)
-        self.hub = Hub(fabric, group, self.retention.removed_to)
+        fabric.trace_stores(settings.tracing)
+        self.hub = Hub(fabric, group, self.retention.removed_to, settings.tracing)
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.usage_counters = UsageCounters(store, clock)
         self.usage_counters.add_source(self._deliveries)
         self.usage_counters.add_source(self._requests)
-        self.messaging = Messaging(self.record_cache, fabric, clock, self.usage_counters)
+        self.messaging = Messaging(self.record_cache, fabric, clock, self.usage_counters, settings.tracing)
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.authentication = Authentication(

@@ -230,6 +230,11 @@ class Settings(BaseModel):
     """Maximum delay of writing an acknowledged position, in seconds. After a crash, messages acknowledged in that time are
     delivered again. Default: 5, or 60 with tables on DynamoDB, which charges for every write."""
 
+    tracing: Literal["off", "link", "continue"] = "link"
+    """Spans of messages, if an OpenTelemetry tracer provider is configured. `link`: they link to the publishers' spans, and the
+    provider's sampler alone decides which are recorded. `continue`: a publish continues the trace of its message, with that
+    trace's sampling decision, so any agent can have its messages recorded. `off`: no spans."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """The minimum level of log lines on standard error."""
 

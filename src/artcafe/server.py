@@ -33,6 +33,7 @@ from artcafe.observe.clock import now
 from artcafe.observe.exposition import Column, render
 from artcafe.observe.logs import log
 from artcafe.observe.loop_delay import LoopDelay
+from artcafe.observe.tracing import open_tracing
 from artcafe.resources import (
     Addresses,
     check_settings,
@@ -159,6 +160,7 @@ class _Opened:
             terms=self.terms,
             plans=self.plans,
             checks=self.source.checks,
+            tracing=open_tracing(settings.tracing),
         )
 
     def admission(self) -> Admission:

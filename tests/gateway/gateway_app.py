@@ -22,6 +22,7 @@ from artcafe.gateway.upgrade_request import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Agent, AgentPrincipal, Channel, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.observe.clock import now
+from artcafe.observe.tracing import Tracing
 from artcafe.rules.connections import OpenConnections
 from artcafe.services.terms import Current
 from artcafe.tables.catalog import Environment
@@ -149,11 +150,13 @@ async def gateway_app(
     authority: Authority | None = None,
     engine: type[Sqlite] = Sqlite,
     connections: OpenConnections | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[GatewayApp]:
     """Run a gateway for one test. Every task must end with the test, whatever it leaves open.
 
     `terms`: required of people. `has_proxy`: the server reaches NATS through `GatewayApp.proxy`, which the test can cut.
     `authority`: signs the certificate of TLS sockets. `engine`: of the tables. `connections`: the limits of open connections.
+    `tracing`: records spans.
     """
     accounts = Accounts(b"s" * 32, "dev")
     nats = EmbeddedNats(folder / "nats", accounts)
@@ -166,7 +169,9 @@ async def gateway_app(
             fabric = Fabric([proxy.url if proxy else nats.url], accounts)
             running = group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms, authority, connections)
+            made, loops = await _make(
+                folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms, authority, connections, tracing
+            )
             made.nats, made.proxy = there, proxy
             try:
                 yield made
@@ -192,10 +197,11 @@ async def _make(
     current: Current | None,
     authority: Authority | None,
     connections: OpenConnections | None,
+    tracing: Tracing | None,
 ) -> tuple[GatewayApp, list[asyncio.Task[None]]]:
     clock, identity = ShiftedClock(), LocalIdentity(b"i" * 32)
     keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
-    settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current)
+    settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current, tracing=tracing)
     services = Services(Store(tables), fabric, identity, keys, clock, settings, group)
     gateway = Gateway(
         services, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, apply_interval_s=0.01, connections=connections

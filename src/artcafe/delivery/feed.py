@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.delivery_metrics import count_flush
 from artcafe.delivery.frame_batch import FrameBatch, write_to_all
 from artcafe.delivery.peer import Encoding, Peer
@@ -143,6 +144,7 @@ class Feed:
         "reader",
         "shown",
         "tenant_fabric",
+        "tracing",
         "users",
         "windowed",
     )
@@ -155,8 +157,10 @@ class Feed:
         schedule_flush: Callable[[Feed], None],
         next_turn: Callable[[], int],
         removed_to: RemovedTo,
+        tracing: ChannelTracing | None = None,
     ) -> None:
         """`schedule_flush` is called when the first message is pending; `next_turn` numbers messages over all channels."""
+        self.tracing = tracing
         self.tenant_fabric, self.channel, self.kind = tenant_fabric, channel, kind
         self._schedule_flush, self._next_turn, self._removed_to = schedule_flush, next_turn, removed_to
         self.reader: ChannelReader | LiveChannelReader | None = None
@@ -191,6 +195,8 @@ class Feed:
             delivery.peer.feed_soon()
         self.pending = PendingMessages(self.channel, self.kind)
         self.flushed, self.lineage = last, lineage
+        if self.tracing is not None:
+            self.tracing.forget()
         self.opened.set()
 
     def record_first_epoch(self, lineage: LogLineage) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, NamedTuple
 
+from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.delivery_metrics import count_flush
 from artcafe.delivery.feed import Feed, RemovedTo
 from artcafe.delivery.frame_batch import FrameBatch, join_batches
@@ -23,6 +24,7 @@ from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import ChannelId, TenantId
 from artcafe.observe.logs import log
+from artcafe.observe.tracing import Tracing
 from artcafe.supervision import Supervisor
 
 FLUSH_S: Final = 0.001
@@ -45,12 +47,14 @@ class SentCount(NamedTuple):
 class Hub:
     """Every feed of this server, and their common flush. `group` owns the tasks for opening and closing feeds."""
 
-    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, removed_to: RemovedTo) -> None:
+    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, removed_to: RemovedTo, tracing: Tracing | None = None) -> None:
         self._fabric, self._group, self.removed_to = fabric, group, removed_to
         self._loop = asyncio.get_running_loop()
         self._feeds: dict[tuple[TenantId, ChannelId], Feed] = {}
         self._unflushed: list[Feed] = []
         self._next_flush = 0.0
+        self._tracing = tracing
+        self._deliver = self._send if tracing is None else self._send_traced
         self.supervisor = Supervisor("hub")
         self.with_replies: set[Peer] = set()
         """Connections with replies waiting for the end of the turn: a reply goes before the messages caused by its command."""
@@ -62,7 +66,8 @@ class Hub:
         feed = self._feeds.get((tenant_id, channel))
         if feed is None:
             tenant_fabric = self._fabric.tenant(tenant_id)
-            feed = Feed(tenant_fabric, channel, kind, self._schedule_flush, self._next_turn, self.removed_to)
+            tracing = None if self._tracing is None else ChannelTracing(self._tracing, tenant_id, channel)
+            feed = Feed(tenant_fabric, channel, kind, self._schedule_flush, self._next_turn, self.removed_to, tracing)
             self._feeds[tenant_id, channel] = feed
             self._spawn(partial(self._open, feed))
         feed.users += 1
@@ -140,9 +145,19 @@ class Hub:
             tenants.setdefault(feed.tenant_fabric.tenant_id, []).append(feed)
         for tenant_id, feeds in tenants.items():
             with self.supervisor.contain(tenant=tenant_id):
-                self._send(feeds)
+                self._deliver(feeds)
                 continue
             self._close_all(feeds)
+
+    def _send_traced(self, feeds: list[Feed]) -> None:
+        """Send within a span for each feed with traced messages."""
+        spans = [feed.tracing.start_deliver(feed.pending.messages) for feed in feeds if feed.tracing is not None]
+        try:
+            self._send(feeds)
+        finally:
+            for span in spans:
+                if span is not None:
+                    span.end()
 
     def _send(self, feeds: list[Feed]) -> None:
         caught_up = feeds[0].caught_up.keys()

@@ -283,6 +283,9 @@ class Subscriber:
             raise AckBeyondSent(channel, seq, delivery.sent_up_to)
         if seq <= delivery.acked:
             return
+        tracing = delivery.feed.tracing
+        if tracing is not None:
+            tracing.record_ack(self.principal.agent_id, delivery.acked, seq)
         delivery.ack(seq)
         self.backlog.resume()
         # The log may have been empty when this delivery began. It has an epoch now, known to the feed before the first message.

@@ -30,6 +30,7 @@ from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.observe.logs import log
+from artcafe.observe.tracing import Tracing
 from artcafe.supervision import Supervisor
 
 IDLE_S: Final = 300.0
@@ -98,6 +99,7 @@ class Fabric:
         self._quota: Callable[[TenantId], Awaitable[int]] | None = None
         self._max_group: Callable[[], int] = lambda: BATCH_MESSAGES
         self._is_metered = False
+        self._tracing: Tracing | None = None
         self.supervisor = Supervisor("fabric")
 
     async def run(self) -> None:
@@ -190,7 +192,8 @@ class Fabric:
             quota = None if self._quota is None else partial(self._quota, tenant_id)
             tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
             stored = StoredSegments() if self._is_metered else None
-            writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id)
+            start_store = None if self._tracing is None else partial(self._tracing.start_store, tenant_id)
+            writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id, start_store=start_store)
             tenant = self._tenants[tenant_id] = TenantFabric(tenant_id, connection, writer, tenant_log, presence)
             # An empty context: its log events must not carry the ids of the request that opened it.
             self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
@@ -229,6 +232,10 @@ class Fabric:
     def note_stored(self) -> None:
         """Note for the meter what this server stores in each tenant that is opened from now on (`LogWriter.stored`)."""
         self._is_metered = True
+
+    def trace_stores(self, tracing: Tracing | None) -> None:
+        """Record a span of each group commit of each tenant opened from now on."""
+        self._tracing = tracing
 
     def open_tenants(self) -> list[TenantFabric]:
         """Return the open tenants. This does not count as use of them."""

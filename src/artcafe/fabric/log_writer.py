@@ -10,8 +10,8 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -33,9 +33,13 @@ from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import TenantId
 from artcafe.observe.logs import log
+from artcafe.observe.tracing import end_with
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
 from artcafe.wire.replies import PublishReply
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 BATCH_MESSAGES: Final = 500
 """Messages in one group. NATS accepts 1,000; more than 500 were not faster."""
@@ -64,6 +68,10 @@ DUPLICATE_IN_PROCESS: Final = 10158
 """A replicated stream is storing a message of the same id. A retry finds its outcome."""
 
 
+StartStore = Callable[[Sequence[str]], "Span | None"]
+"""Start the span of a group with these message ids, if one of their publishes is recorded."""
+
+
 class LogWriter:
     """The single writer of a tenant's log on this server. Senders take turns in each group."""
 
@@ -76,9 +84,10 @@ class LogWriter:
         max_group: Callable[[], int] = lambda: BATCH_MESSAGES,
         stored: StoredSegments | None = None,
         tenant_id: TenantId | None = None,
+        start_store: StartStore | None = None,
     ) -> None:
         """`max_group` is called before each group, and may return less than `BATCH_MESSAGES`. `stored` notes each stored message
-        for the meter; `tenant_id` is for the metrics."""
+        for the meter; `tenant_id` is for the metrics. `start_store` starts the span of a group."""
         self._metrics = PublishMetrics(tenant_id, timeout_s)
         self._log, self._timeout_s, self._max_messages = log, timeout_s, max_messages
         self._max_group, self.stored = max_group, stored
@@ -89,6 +98,8 @@ class LogWriter:
         self._wake = asyncio.Event()
         self._exists = False
         self._is_over = False
+        self._start_store = start_store
+        self._commit_group = self._commit if start_store is None else self._commit_traced
         self.supervisor = Supervisor("writer")
 
     def submit(
@@ -137,7 +148,7 @@ class LogWriter:
                 self._wake.clear()
                 while group := self._next_group():
                     with self.supervisor.contain(messages=len(group)):
-                        await self._commit(group)
+                        await self._commit_group(group)
                         continue
                     for waiting in group:
                         self._fail(waiting, OutcomeUnknown())
@@ -191,6 +202,17 @@ class LogWriter:
             except (LogRefused, QuotaFull) as exc:
                 self._refuse(group, exc)
                 return
+
+    async def _commit_traced(self, group: list[PendingPublish]) -> None:
+        """Commit a group within a span, if a publish in it is recorded."""
+        assert self._start_store is not None
+        span = self._start_store([one.message_id for one in group])
+        outcomes = [one.done for one in group]  # A retry removes members from `group`.
+        try:
+            await self._commit(group)
+        finally:
+            if span is not None:
+                end_with(span, outcomes)
 
     def _fail_unkeyed(self, group: list[PendingPublish]) -> list[PendingPublish]:
         """After a lost answer, fail the publishes without a key as `OutcomeUnknown`. Return the others, which can be retried

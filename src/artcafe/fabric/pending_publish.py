@@ -11,6 +11,7 @@ from artcafe.errors import KeyReused, NotStored, OutcomeUnknown
 from artcafe.rules.subjects import Subject
 from artcafe.wire.envelopes import parse_envelope
 from artcafe.wire.replies import PublishReply
+from artcafe.wire.trace_context import without_trace
 
 
 @dataclass(slots=True, eq=False)
@@ -68,9 +69,9 @@ class PendingPublish:
 
 
 def same_content(first: bytes, second: bytes) -> bool:
-    """Return whether two envelopes are equal apart from message id and time. JSON is compared by value."""
+    """Return whether two envelopes are equal apart from message id, time and trace context. JSON is compared by value."""
     a, b = parse_envelope(first), parse_envelope(second)
-    if (a.headers, a.reply_to) != (b.headers, b.reply_to):
+    if (without_trace(a.headers), a.reply_to) != (without_trace(b.headers), b.reply_to):
         return False
     return bytes(a.data) == bytes(b.data) or _canonical(a.data) == _canonical(b.data)
 

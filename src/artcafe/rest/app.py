@@ -11,6 +11,7 @@ import structlog
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.routing import compile_path
@@ -104,6 +105,10 @@ MAX_PARAMETERS: Final = 32
 HASTY: Final = frozenset(error.code for error in (BadRequest, Overloaded, RequestTimeout, RateLimited))
 """Errors sent without reading the rest of a body: the peer sends too much, too fast, or not what it declared."""
 
+NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own spans continue the trace of any client, with its sampling decision, and record query strings; its logs have
+rejected values. `observe.tracing` has the spans of publishes."""
+
 LONGEST_PATH: Final = 200
 """Maximum length of a logged path, twice the longest route."""
 
@@ -122,6 +127,7 @@ def build(services: Services, settings: RestSettings) -> FastAPI:
         dependencies=[Depends(_read_ids)],
         middleware=[Middleware(RequestSupervisor, settings=settings)],
         exception_handlers={StarletteHTTPException: _refused, RequestValidationError: _invalid},
+        telemetry=NO_TELEMETRY,
     )
     app.state.services = services
     app.state.settings = settings

@@ -9,6 +9,7 @@ from typing import Final
 
 from artcafe.errors import Invalid
 from artcafe.wire import segments
+from artcafe.wire.frames import MAX_HEADER_CHARS, MAX_HEADERS
 
 NAME_CHARS: Final = 64
 DESCRIPTION_CHARS: Final = 1024
@@ -18,8 +19,6 @@ IDEMPOTENCY_KEY_CHARS: Final = 255
 MESSAGE_BYTES: Final = 64 * 1024
 """The maximum size of a message's data. REST and the gateway accept the same; the gateway's frame of 64 KiB holds slightly
 less."""
-HEADERS: Final = 32
-HEADER_CHARS: Final = 1024
 REPLY_TO_CHARS: Final = 255
 ADDRESS_CHARS: Final = 254
 USER_ID_BYTES: Final = 255
@@ -119,13 +118,13 @@ def idempotency_key(key: str, field: str = "Idempotency-Key") -> str:
 
 def headers(given: Mapping[str, str]) -> None:
     """Check a message's headers; they are forwarded unchanged. Raises Invalid."""
-    if len(given) > HEADERS:
-        raise Invalid("headers", f"must be at most {HEADERS}; these are {len(given)}")
+    if len(given) > MAX_HEADERS:
+        raise Invalid("headers", f"must be at most {MAX_HEADERS}; these are {len(given)}")
     for key, value in given.items():
         if not 0 < len(key) <= NAME_CHARS or not key.isprintable():
             raise Invalid("headers", f"must have names of 1 to {NAME_CHARS} printable characters")
-        if len(value) > HEADER_CHARS:
-            raise Invalid(f"headers.{key}", f"must have at most {HEADER_CHARS} characters; this has {len(value)}")
+        if len(value) > MAX_HEADER_CHARS:
+            raise Invalid(f"headers.{key}", f"must have at most {MAX_HEADER_CHARS} characters; this has {len(value)}")
 
 
 def _one_line(text: str, field: str, most: int) -> str:

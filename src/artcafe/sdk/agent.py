@@ -12,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, overload
 
+import msgspec
+
 from artcafe import errors
-from artcafe.sdk import dial, encoding
+from artcafe.sdk import dial, encoding, tracing
 from artcafe.sdk.connection import CLOSED, AgentConnection, OutgoingCommand
 from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages
@@ -141,8 +143,13 @@ class Agent:
         self._check_entered()
         text = encoding.data_text(data, self._connection.limits.get("json_depth", frames.MAX_DEPTH))
         body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
-        reply = await self._connection.request(OutgoingCommand("publish", body), timeout_s)
-        assert isinstance(reply, replies.PublishReply)
+        with tracing.start_publish(channel, headers, self.agent) as span:
+            most = self._connection.limits.get("frame_bytes", frames.MAX_FRAME_BYTES)
+            traced = span.add_context(headers, lambda merged: encoding.fits("publish", _with_headers(body, merged), most))
+            command = OutgoingCommand("publish", body if traced is headers else _with_headers(body, traced))
+            reply = await self._connection.request(command, timeout_s)
+            assert isinstance(reply, replies.PublishReply)
+            span.set_message_id(reply.message_id)
         return Receipt(reply.seq, reply.message_id, reply.duplicate)
 
     async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
@@ -240,6 +247,10 @@ class Agent:
         if self._running is None:
             raise RuntimeError(CLOSED)
         self._connection.check_loop()
+
+
+def _with_headers(body: frames.Publish, headers: Mapping[str, str] | None) -> frames.Publish:
+    return msgspec.structs.replace(body, headers=headers)
 
 
 def _given(name: str, value: str | None = None) -> str:

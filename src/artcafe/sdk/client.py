@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from artcafe.sdk import encoding
+from artcafe.sdk import encoding, tracing
 from artcafe.sdk.http import PAGE, TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
@@ -286,7 +286,11 @@ class Client:
         """
         made = uuid.uuid4().hex if key is None else key
         body = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
-        found = await self._http.send(replies.PublishReply, "POST", path_of(tenant, "channels", channel, "messages"), body)
+        path = path_of(tenant, "channels", channel, "messages")
+        with tracing.start_publish(channel, headers) as span:
+            body["headers"] = span.add_context(headers, lambda merged: encoding.fits_request({**body, "headers": merged}))
+            found = await self._http.send(replies.PublishReply, "POST", path, body)
+            span.set_message_id(found.message_id)
         return Receipt(found.seq, found.message_id, found.duplicate)
 
     def history(

@@ -25,6 +25,8 @@ _DECODERS: Final[Mapping[type[frames.Body], msgspec.json.Decoder[Any]]] = {
     for kind in (frames.Challenge, frames.Connect, frames.Publish, frames.Subscribe, frames.Status, frames.History)
 }
 """The decoders that the server uses for a command's body."""
+MAX_REQUEST_BYTES: Final = 256 * 1024
+"""The most bytes of a publish over REST (contract, section 3)."""
 _FRAME_BYTES: Final = len(frames.command("", msgspec.Raw(), frames.MAX_ID))
 """The bytes of a command besides its kind and body."""
 
@@ -39,7 +41,7 @@ def command_text(kind: str, body: frames.Body, max_bytes: int) -> msgspec.Raw:
         text = _encode(body)
     except UnicodeEncodeError as exc:
         raise Invalid(_field_without_text(body), _no_text(exc)) from None
-    if _FRAME_BYTES + len(kind) + len(text) > max_bytes:
+    if not _is_within(kind, text, max_bytes):
         raise TooLarge("the message" if kind == "publish" else f"the {kind} command", max_bytes)
     try:
         _DECODERS[type(body)].decode(text)
@@ -48,6 +50,26 @@ def command_text(kind: str, body: frames.Body, max_bytes: int) -> msgspec.Raw:
         field, problem = (found["field"], found["problem"]) if found else (kind, str(exc))
         raise Invalid(_ARGUMENTS.get(field, field), problem) from None
     return msgspec.Raw(text)
+
+
+def fits(kind: str, body: frames.Body, max_bytes: int) -> bool:
+    """Return whether a command fits a frame. False for text that is not Unicode."""
+    try:
+        return _is_within(kind, _encode(body), max_bytes)
+    except UnicodeEncodeError:
+        return False
+
+
+def fits_request(body: Mapping[str, object]) -> bool:
+    """Return whether a publish fits the body of a REST request. False for text that is not Unicode."""
+    try:
+        return len(_encode(body)) <= MAX_REQUEST_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_within(kind: str, text: bytes, max_bytes: int) -> bool:
+    return _FRAME_BYTES + len(kind) + len(text) <= max_bytes
 
 
 def _field_without_text(body: frames.Body) -> str:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from artcafe.sdk import tracing
 from artcafe.sdk.encoding import value_of
 from artcafe.wire import replies
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
 
 log = logging.getLogger("artcafe")
 
@@ -115,6 +120,20 @@ class Message:
         return self._pushed.reply_to
 
     @property
+    def trace_context(self) -> Context | None:
+        """The OpenTelemetry context of the publish, to link or continue its trace. None if the message has no valid `traceparent`
+        header, or without OpenTelemetry (`artcafe[otel]`)."""
+        return tracing.context_of(self.headers)
+
+    def processing(self, *, continue_trace: bool = False) -> AbstractContextManager[None]:
+        """Surround the processing of this message with an OpenTelemetry span `process`, linked to the publisher's span.
+
+        It is a child of the current span; with `continue_trace`, of the publisher's span, so that both programs share a trace.
+        Publishes and acks in the block are its children. Without OpenTelemetry it does nothing.
+        """
+        return tracing.start_processing(self, continue_trace=continue_trace)
+
+    @property
     def json(self) -> bytes:
         """The whole message as a JSON object, with the wire's field names."""
         return msgspec.json.encode(self._pushed)
@@ -144,3 +163,5 @@ class Message:
         if not self._is_acked or cumulative:
             self._on_ack(self, cumulative)
             self._is_acked = True
+            if self.seq is not None:
+                tracing.record_ack(self)

@@ -7,22 +7,26 @@ import asyncio
 from artcafe.errors import ArtcafeError, Invalid, LimitExceeded, TooLarge
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
-from artcafe.model import Access, Channel, Permission, Principal
+from artcafe.model import Access, AgentPrincipal, Channel, Permission, Principal
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
+from artcafe.observe.tracing import Tracing
 from artcafe.rules import access, fields, ids, subjects, times
 from artcafe.rules.plans import Limit, TenantLimits
 from artcafe.rules.usage import Metric
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.usage_counters import UsageCounters
-from artcafe.wire import envelopes, frames, payloads, replies
+from artcafe.wire import envelopes, frames, payloads, replies, trace_context
 
 
 class Messaging:
     """Publishes messages to channels."""
 
-    def __init__(self, record_cache: RecordCache, fabric: Fabric, clock: Clock, usage: UsageCounters) -> None:
+    def __init__(
+        self, record_cache: RecordCache, fabric: Fabric, clock: Clock, usage: UsageCounters, tracing: Tracing | None = None
+    ) -> None:
         self._record_cache, self._fabric, self._clock, self._usage = record_cache, fabric, clock, usage
+        self._tracing = tracing
 
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Store a message, and return its position once it is flushed to disk. A live channel's message is only sent.
@@ -51,6 +55,8 @@ class Messaging:
         outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
         if not kind.has_log:  # the meter counts those in the log
             self._usage.count(principal.tenant_id, Metric.MESSAGES_LIVE, agent=principal.sender, channel=channel.id)
+        if self._tracing is not None:
+            _trace(self._tracing, principal, channel, publish, message_id, outcome)
         return outcome
 
     def submit_nowait(
@@ -66,7 +72,10 @@ class Messaging:
             return None
         access.check(principal, access.Action.PUBLISH)
         message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
-        return kind.submit_nowait(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        stored = kind.submit_nowait(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        if self._tracing is not None:
+            _trace(self._tracing, principal, channel, publish, message_id, stored)
+        return stored
 
     def _prepare(
         self, principal: Principal, channel: Channel, publish: frames.Publish, limits: TenantLimits
@@ -78,6 +87,21 @@ class Messaging:
         envelope = envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
         key = publish.key
         return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
+
+
+def _trace(
+    tracing: Tracing,
+    principal: Principal,
+    channel: Channel,
+    publish: frames.Publish,
+    message_id: str,
+    stored: asyncio.Future[replies.PublishReply],
+) -> None:
+    """Record the span of a publish in the turn that queued it, before the writer takes it into a group."""
+    agent_id = principal.agent_id if isinstance(principal, AgentPrincipal) else None
+    tracing.record_publish(
+        principal.tenant_id, channel.id, message_id, agent_id, trace_context.parent_of(publish.headers), stored
+    )
 
 
 def check(publish: frames.Publish, max_bytes: int) -> None:

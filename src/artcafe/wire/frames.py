@@ -20,6 +20,9 @@ MAX_DEPTH: Final = 32
 MAX_ID: Final = 2**53
 """The largest integer that every JSON implementation reads exactly (RFC 8259, section 6)."""
 MAX_SEQ: Final = MAX_ID
+MAX_HEADERS: Final = 32
+"""Headers of one message."""
+MAX_HEADER_CHARS: Final = 1024
 
 
 class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -61,6 +61,7 @@ METAVARS: Final = {
     "terms_file": "FILE",
     "terms_grace_until": "TIME",
     "cursor_write_s": "SECONDS",
+    "tracing": "MODE",
     "log_level": "LEVEL",
 }
 
