@@ -41,6 +41,7 @@ from artcafe.services.login_throttle import LoginThrottle
 from artcafe.services.member_login import MemberLogin
 from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
+from artcafe.services.meter import INTERVAL_S, Meter, MeteredLogs
 from artcafe.services.presence import Presence
 from artcafe.services.readiness import Checks, Readiness, checks_of
 from artcafe.services.record_cache import RecordCache
@@ -91,6 +92,8 @@ class ServiceSettings:
     """Makes the buckets that count them: of this process, or shared by several."""
     cursor_s: float = 1.0
     """Seconds between two writes of the acknowledged cursors."""
+    meter_s: float = INTERVAL_S
+    """Seconds between two counts of a busy tenant's stored messages; 0 counts nothing."""
     per_person: PerPerson = field(default_factory=PerPerson)
     checks: Checks = field(default_factory=dict)
     """Checks for `/health/ready` besides those of the tables and NATS."""
@@ -166,10 +169,13 @@ class Services(TableServices):
         settings: ServiceSettings,
         group: asyncio.TaskGroup,
     ) -> None:
-        super().__init__(store, fabric.audit_log, fabric, keys, clock, settings, fabric.announcements.announce)
+        self.meter = Meter(store, fabric, clock, interval_s=settings.meter_s) if settings.meter_s else None
+        logs = fabric if self.meter is None else MeteredLogs(fabric, self.meter)
+        super().__init__(store, fabric.audit_log, logs, keys, clock, settings, fabric.announcements.announce)
         self.fabric, self.identity = fabric, identity
         fabric.announcements.listen(self.invalidation.on_remote_change)
-        self.retention = Retention(store, fabric, clock, self.plans)
+        counted_to = None if self.meter is None else self.meter.counted_to
+        self.retention = Retention(store, fabric, clock, self.plans, counted_to=counted_to)
         fabric.limit_storage(self.retention.storage_bytes)
         self.invalidation.subscribe(self.retention.changed)
         self.shares = Shares()
@@ -193,8 +199,10 @@ class Services(TableServices):
 
     async def run(self) -> None:
         """Run every background loop until cancelled. A loop that raises is logged and restarted."""
+        meter = {} if self.meter is None else {"meter": self.meter.run}
         await keep_all(
             {
+                **meter,
                 "identity": self.identity.run,
                 "cursors": self.cursors.run,
                 "retention": self.retention.run,

@@ -230,6 +230,10 @@ class Settings(BaseModel):
     """Maximum delay of writing an acknowledged position, in seconds. After a crash, messages acknowledged in that time are
     delivered again. Default: 5, or 60 with tables on DynamoDB, which charges for every write."""
 
+    meter_s: float = Field(default=25.0, ge=0, le=45)
+    """The interval of counting a tenant's stored messages while it is busy, in seconds. Usage trails by that and the time that
+    another server waits for a dead one, 15 s. 0: nothing is counted."""
+
     tracing: Literal["off", "link", "continue"] = "link"
     """Spans of messages, if an OpenTelemetry tracer provider is configured. `link`: they link to the publishers' spans, and the
     provider's sampler alone decides which are recorded. `continue`: a publish continues the trace of its message, with that

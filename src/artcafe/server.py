@@ -156,6 +156,7 @@ class _Opened:
             challenges_per_min=settings.challenges_per_min,
             make_challenge_buckets=self.front.limits.challenges,
             cursor_s=settings.cursor_seconds,
+            meter_s=settings.meter_s,
             per_person=PerPerson(settings.tenants_per_person, settings.tenants_per_day),
             terms=self.terms,
             plans=self.plans,
@@ -242,6 +243,8 @@ def _gauges(sampler: Sampler) -> dict[str, Callable[[], Coroutine[Any, Any, None
 
 async def _close(fabric: Fabric, services: Services) -> None:
     """Write the audit entries and the usage counted so far, announce the end to the other servers, and leave NATS."""
+    if services.meter is not None:
+        await services.meter.release()
     await services.counters.flush()
     await services.usage_counters.close()
     with contextlib.suppress(OurFault, TimeoutError):  # else the others detect it, and read the tables until then

@@ -98,6 +98,18 @@ def count(counts: Counts, seq: Seq, subject: Subject, envelope: bytes) -> None:
     sums.last_seq = seq
 
 
+def merge(counts: Counts, more: Counts) -> None:
+    """Add the counts of later messages."""
+    for key, added in more.items():
+        sums = counts.get(key)
+        if sums is None:
+            sums = counts[key] = Sums(added.first_seq, 0)
+            sums.messages = 0
+        sums.messages += added.messages
+        sums.size_bytes += added.size_bytes
+        sums.last_seq = added.last_seq
+
+
 @dataclass(slots=True)
 class Segment:
     """All messages from one sequence to another, counted."""

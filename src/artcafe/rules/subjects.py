@@ -55,6 +55,11 @@ def stored(channel: ChannelId) -> Subject:
     return Subject(f"ch.{token(channel)}")
 
 
+def channel_token(subject: Subject) -> str:
+    """Return the token of a channel's id in the subject of its stored messages."""
+    return subject.removeprefix("ch.")
+
+
 def live(channel: ChannelId) -> Subject:
     """Return the subject of a channel's republished messages."""
     return Subject(f"live.ch.{token(channel)}")

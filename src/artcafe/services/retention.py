@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,8 +17,8 @@ from typing import Final
 from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.tenant_fabric import TenantFabric
-from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S
-from artcafe.model import ChannelId, Cursor, TenantChange, TenantId
+from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S, LogState
+from artcafe.model import ChannelId, Cursor, Seq, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
 from artcafe.rules import subjects
@@ -62,8 +62,19 @@ class Retention:
     removed is written to the channel's row first, so a reader of a missing message finds the extent of the gap there.
     """
 
-    def __init__(self, store: Store, fabric: Fabric, clock: Clock, plans: Plans, *, period_s: float = PERIOD_S) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fabric: Fabric,
+        clock: Clock,
+        plans: Plans,
+        *,
+        period_s: float = PERIOD_S,
+        counted_to: Callable[[TenantId, LogState], Awaitable[Seq]] | None = None,
+    ) -> None:
+        """`counted_to` returns the sequence up to which the meter has counted a log; no later message is removed."""
         self._store, self._fabric, self._clock, self._plans, self._period_s = store, fabric, clock, plans, period_s
+        self._counted_to = counted_to
         self._known: dict[TenantId, tuple[float, LogRetention | None]] = {}
         """The cached retention of each tenant that is open here, with the monotonic time of its read."""
         self._changes = 0
@@ -108,8 +119,15 @@ class Retention:
                 before = self._clock() - timedelta(seconds=max(seconds, DEDUPE_WINDOW_S))
                 due = await tenant_fabric.log.last_seqs(some, until=before)
                 for channel_id in some:
-                    if seq := due.get(subjects.stored(channel_id)):
+                    if seq := await self._counted(tenant_fabric, state, channel_id, due.get(subjects.stored(channel_id), 0)):
                         await self._remove(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
+
+    async def _counted(self, tenant_fabric: TenantFabric, state: LogState, channel_id: ChannelId, seq: Seq) -> Seq:
+        """Return the newest message of a channel up to `seq` that the meter has counted; 0 if there is none."""
+        if seq == 0 or self._counted_to is None:
+            return seq
+        counted_to = await self._counted_to(tenant_fabric.tenant_id, state)
+        return seq if seq <= counted_to else await tenant_fabric.log.last_seq_of(channel_id, up_to=counted_to)
 
     async def _retention(self, tenant_id: TenantId) -> LogRetention | None:
         now = time.monotonic()

@@ -38,6 +38,8 @@ class Table:
     purpose: str
     dev_twin: str | None = None
     ttl: str | None = None
+    ttl_is_optional: bool = False
+    """Whether the table is complete without its time to live: the tables of the first system do not have it, and only grow."""
 
     @property
     def key_attributes(self) -> tuple[str, ...]:
@@ -102,6 +104,7 @@ USAGE_METRICS = Table(
     purpose="what a tenant used in each hour, day and month, and how far its messages are counted",
     dev_twin="artcafe-usage-metrics-dev",
     ttl="ttl",
+    ttl_is_optional=True,
 )
 TERMS_ACCEPTANCE = Table(
     name="artcafe-terms-acceptance",

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from artcafe.errors import StartRefused
-from artcafe.tables.catalog import AGENTS, CHALLENGES, RETIRED, TABLES, TENANTS, Environment
+from artcafe.tables.catalog import AGENTS, CHALLENGES, RETIRED, TABLES, TENANTS, USAGE_METRICS, Environment
 from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint
 from artcafe.tables.dynamodb.schema import Difference, Schema, create_request, differences, ensure_tables
 from artcafe.tables.engine.writes import ItemKey
@@ -58,12 +58,12 @@ async def test_tables_are_created_with_keys_on_demand_billing_recovery_and_tags(
         assert tags["environment"] == ("dev" if name.endswith("-dev") else "prod")
 
 
-async def test_only_the_challenges_table_has_a_time_to_live(client: DynamoDbClient, operator: Any) -> None:
+async def test_only_usage_and_challenges_have_a_time_to_live(client: DynamoDbClient, operator: Any) -> None:
     await ensure_tables(client, Environment.PROD, make_missing=True)
     for table in TABLES:
         expiry = operator.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
         on = expiry["TimeToLiveStatus"] == "ENABLED"
-        assert (on, expiry.get("AttributeName")) == ((True, "ttl") if table is CHALLENGES else (False, None))
+        assert (on, expiry.get("AttributeName")) == ((True, "ttl") if table in (USAGE_METRICS, CHALLENGES) else (False, None))
 
 
 async def test_server_without_permission_to_create_names_missing_tables_and_the_command(

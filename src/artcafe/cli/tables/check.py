@@ -108,6 +108,7 @@ async def _differences(schema: Schema) -> list[TableProblem]:
             says=each.problem,
             remedy=each.remedy,
             is_fatal=each.is_fatal,
+            is_advice=each.is_advice,
         )
         for each in differences(found)
     ]

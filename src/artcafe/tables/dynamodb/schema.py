@@ -68,12 +68,14 @@ class TableDescription:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference between an existing table and the catalog, and its remedy. `is_fatal`: ArtCafe cannot use the table."""
+    """A difference between an existing table and the catalog, and its remedy. `is_fatal`: ArtCafe cannot use the table.
+    `is_advice`: the table is complete without it."""
 
     table: str
     problem: str
     is_fatal: bool
     remedy: str = "artcafe tables apply"
+    is_advice: bool = False
 
 
 class Schema:
@@ -254,9 +256,8 @@ def _compare(table: Table, description: TableDescription) -> list[Difference]:
         problem = f"its state is {description.status}; its rows cannot be read or written"
         found.append(Difference(description.name, problem, description.status != "CREATING", description.remedy))
     if table.ttl and description.ttl is None:
-        found.append(
-            Difference(description.name, f"its time to live on {table.ttl} is off: expired rows are never removed", False)
-        )
+        problem = f"its time to live on {table.ttl} is off: expired rows are never removed"
+        found.append(Difference(description.name, problem, False, is_advice=table.ttl_is_optional))
     elif description.ttl != table.ttl:
         found.append(
             Difference(description.name, f"its time to live is on {description.ttl}, which ArtCafe does not expect", False)

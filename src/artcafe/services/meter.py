@@ -1,0 +1,161 @@
+"""The meter: count the stored messages of every tenant, each once, into its usage rows.
+
+One server at a time is the meter of a tenant, by a lease in the tenant's row. A server looks after the tenants that are open on
+it and have something to count: an idle tenant costs neither a write nor a read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from datetime import datetime
+from typing import Final
+
+from artcafe.errors import OurFault
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.tenant_fabric import TenantFabric
+from artcafe.fabric.tenant_log import LogState
+from artcafe.model import ChannelId, Cursor, Seq, TenantId
+from artcafe.observe.clock import Clock
+from artcafe.observe.logs import log
+from artcafe.services.tenant_meter import TenantMeter
+from artcafe.supervision import Supervisor
+from artcafe.tables.store import Store
+from artcafe.tables.usage_rows import MeterState
+
+INTERVAL_S: Final = 25.0
+"""Default of the seconds between two counts of a busy tenant."""
+LEASE_MORE_S: Final = 15.0
+"""How much longer than an interval the lease of a tenant's meter lasts: a dead server's tenants are counted by others after that,
+and the totals trail by less than 60 s."""
+LOOK_S: Final = 2.0
+"""Seconds between two looks at which tenants have something to count, which asks nobody."""
+TENANTS_AT_ONCE: Final = 8
+RELEASE_S: Final = 1.0
+"""How long a stopping server counts what it stored. What is left, another server or the next start counts."""
+
+
+class Meter:
+    """Counts the messages that are stored in the tenants' logs."""
+
+    def __init__(
+        self, store: Store, fabric: Fabric, clock: Clock, *, interval_s: float = INTERVAL_S, look_s: float = LOOK_S
+    ) -> None:
+        """`interval_s` is the time between two counts of a busy tenant, at most 40 s if totals shall trail by less than 60 s."""
+        self._store, self._fabric, self._clock = store, fabric, clock
+        self._interval_s, self._look_s = interval_s, look_s
+        self._lease_s = interval_s + LEASE_MORE_S
+        self._name = secrets.token_hex(8)
+        self._tenants: dict[TenantId, TenantMeter] = {}
+        self.supervisor = Supervisor("meter")
+        fabric.note_stored()
+
+    async def run(self) -> None:
+        """Count the open tenants, each every `interval_s` while it has something to count, until cancelled."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            await self.look()
+
+    async def look(self) -> None:
+        """Count the open tenants that are due."""
+        now = self._clock()
+        due = [each for each in self._open() if each.has_work and (each.due_at is None or each.due_at <= now)]
+        at_once = asyncio.Semaphore(TENANTS_AT_ONCE)
+
+        async def work(tenant: TenantMeter) -> None:
+            async with at_once:
+                with self.supervisor.contain(tenant=tenant.tenant_fabric.tenant_id):
+                    await self._try_work(tenant)
+
+        async with asyncio.TaskGroup() as group:
+            for tenant in due:
+                group.create_task(work(tenant))
+
+    async def _try_work(self, tenant: TenantMeter) -> None:
+        try:
+            await tenant.work(self._interval_s)
+        except OurFault as exc:
+            log.debug("meter.waits", tenant=tenant.tenant_fabric.tenant_id, error=str(exc))
+        tenant.tenant_fabric.is_uncounted = tenant.is_needed
+
+    def _open(self) -> list[TenantMeter]:
+        """Return the meters of the open tenants, and forget those of closed ones."""
+        self._tenants = {each.tenant_id: self._of(each) for each in self._fabric.open_tenants()}
+        return list(self._tenants.values())
+
+    def _of(self, tenant_fabric: TenantFabric) -> TenantMeter:
+        known = self._tenants.get(tenant_fabric.tenant_id)
+        if known is not None and known.tenant_fabric is tenant_fabric:
+            return known
+        made = TenantMeter(self._store, tenant_fabric, self._clock, self._name, self._lease_s)
+        self._tenants[tenant_fabric.tenant_id] = made
+        return made
+
+    # --- for other services ---
+
+    def of(self, tenant_id: TenantId) -> TenantMeter | None:
+        """Return the meter of an open tenant; None if it was not looked at yet."""
+        return self._tenants.get(tenant_id)
+
+    async def catch_up(self, tenant_id: TenantId) -> MeterState | None:
+        """Count every message that was stored before the call. Return the meter's row, None without one. Raise `Unavailable`."""
+        return await self._of(self._fabric.tenant(tenant_id)).catch_up()
+
+    async def counted_to(self, tenant_id: TenantId, end: LogState) -> Seq:
+        """Return the sequence up to which the log `end` is counted, parts included: no later message may be removed.
+
+        Raise `Unavailable`.
+        """
+        state = await self._store.usage(tenant_id).meter()
+        if state is None:
+            return 0
+        cursor = Cursor(epoch=state.cursor.epoch, seq=min(state.attributed, state.cursor.seq))
+        return end.lineage.to_seq(cursor)
+
+    async def as_of(self, tenant_id: TenantId) -> datetime | None:
+        """Return the time up to which every stored message is in the totals; None if nothing was counted yet.
+
+        Raise `Unavailable`.
+        """
+        began, state = self._clock(), await self._store.usage(tenant_id).meter()
+        end = await self._fabric.position(tenant_id)
+        if end == (Cursor() if state is None else state.cursor):
+            return began
+        return None if state is None else state.as_of
+
+    async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
+        """Count a channel's messages, and then remove them. May be repeated. Raise `Unavailable`."""
+        counted = await self.catch_up(tenant_id)
+        await self._fabric.purge(tenant_id, channel_id, up_to=None if counted is None else counted.cursor.seq)
+
+    async def release(self) -> None:
+        """Count what this server stored, and end its leases, within `RELEASE_S`: the server is about to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_S), asyncio.TaskGroup() as group:
+                for tenant in self._open():
+                    if tenant.is_needed:
+                        group.create_task(self._try_release(tenant))
+
+    async def _try_release(self, tenant: TenantMeter) -> None:
+        with self.supervisor.contain(tenant=tenant.tenant_fabric.tenant_id), contextlib.suppress(OurFault):
+            await tenant.release()
+
+
+class MeteredLogs:
+    """The tenants' logs, where a channel's messages are counted before they are removed."""
+
+    def __init__(self, fabric: Fabric, meter: Meter) -> None:
+        self._fabric, self._meter = fabric, meter
+
+    async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
+        """Count a channel's messages, and then remove them. May be repeated. Raise `Unavailable`."""
+        await self._meter.purge(tenant_id, channel_id)
+
+    async def drop(self, tenant_id: TenantId) -> None:
+        """Delete a tenant's log as `Fabric.drop` does; its usage is deleted too."""
+        await self._fabric.drop(tenant_id)
+
+    async def position(self, tenant_id: TenantId) -> Cursor:
+        """Return the end of a tenant's log. Raise `Unavailable`."""
+        return await self._fabric.position(tenant_id)
