@@ -36,6 +36,7 @@ from artcafe.services.history import MessageHistory
 from artcafe.services.invalidation import Invalidation
 from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
+from artcafe.services.limits import Limits, storage
 from artcafe.services.login import Login
 from artcafe.services.login_throttle import LoginThrottle
 from artcafe.services.member_login import MemberLogin
@@ -140,7 +141,8 @@ class TableServices:
             self.audit,
             LoginThrottle(settings.challenges_per_min, make_buckets=settings.make_challenge_buckets),
         )
-        self.tenants = Tenants(store, changes, self.audit, clock, logs, self.record_cache, settings.per_person)
+        self.tenants = Tenants(store, changes, self.audit, clock, logs, self.record_cache, self.plans, settings.per_person)
+        self.limits = Limits(store, self.plans, self.record_cache)
         self.terms = Terms(store, self.audit, clock, settings.terms)
         self.member_login = MemberLogin(self.tenants, self.terms, self.audit)
         self.members = Members(store, changes, self.audit)
@@ -177,6 +179,7 @@ class Services(TableServices):
         counted_to = None if self.meter is None else self.meter.counted_to
         self.retention = Retention(store, fabric, clock, self.plans, counted_to=counted_to)
         fabric.limit_storage(self.retention.storage_bytes)
+        self.limits.add(storage(fabric.storage_used))
         self.invalidation.subscribe(self.retention.changed)
         self.shares = Shares()
         fabric.set_group_limit(lambda: self.shares.max_per_group)
@@ -206,6 +209,7 @@ class Services(TableServices):
                 "identity": self.identity.run,
                 "cursors": self.cursors.run,
                 "retention": self.retention.run,
+                "limits": self.retention.follow_limits,
                 "audit": self.counters.run,
                 "record_cache": self.record_cache.run,
                 "changes": self.version_watch.run,

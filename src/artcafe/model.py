@@ -99,6 +99,8 @@ class Tenant(Record, frozen=True, kw_only=True):
     agent_count: int = 0
     channel_count: int = 0
     member_count: int = 0
+    is_counted: bool = True
+    """Whether the counts are known: an older system's row has none until its first change."""
     status: TenantStatus = TenantStatus.ACTIVE
     is_deleting: bool = False
     """Set from the beginning of its deletion, and in the row that is left afterwards."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+from artcafe import plan_catalogue
 from artcafe.config import Address, Settings
-from artcafe.errors import StartRefused
+from artcafe.errors import PlansInvalid, StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Broker
@@ -22,6 +24,9 @@ from artcafe.gateway.upgrade_request import PATH
 from artcafe.listeners import ListenerSettings, allow_descriptors, local_url
 from artcafe.observe.clock import now
 from artcafe.observe.logs import log
+from artcafe.rules.connections import capacity
+from artcafe.rules.plan_check import Capacity, oversold
+from artcafe.rules.plans import Plans
 from artcafe.supervision import Supervisor
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engine.port import Engine
@@ -50,6 +55,27 @@ def check_settings(settings: Settings, *, embedded: bool) -> ListenerSettings:
             "set it to the fleet's NATS servers, or use 'artcafe up' for everything on one machine",
         )
     return front
+
+
+def open_plans(settings: Settings) -> Plans:
+    """Return the catalogue of plans. Raises `PlansInvalid` for a file with faults, or that sells more than this installation can
+    keep; of the shipped catalogue, which fits most machines, such a number is only logged."""
+    plans = plan_catalogue.read(settings.plans_file)
+    if faults := oversold(plans, capacity_of(settings)):
+        if settings.plans_file is not None:
+            raise PlansInvalid(f"the file of plans {settings.plans_file}", faults)
+        log.warning("plans.oversold", faults="; ".join(faults))
+    return plans
+
+
+def capacity_of(settings: Settings) -> Capacity:
+    """Return what an installation with these settings can keep."""
+    if settings.nats_urls:
+        return Capacity()
+    processes = settings.processes if isinstance(settings.processes, int) else os.cpu_count() or 1
+    folder = settings.data_dir.absolute()
+    disk = next(each for each in (folder, *folder.parents) if each.exists())
+    return Capacity(processes * capacity(allow_descriptors()), shutil.disk_usage(disk).total)
 
 
 @contextlib.contextmanager

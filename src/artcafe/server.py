@@ -41,6 +41,7 @@ from artcafe.resources import (
     listening_for_metrics,
     metrics_url_of,
     open_nats,
+    open_plans,
     open_tables,
 )
 from artcafe.rest import app as rest
@@ -67,7 +68,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     Raises `StartRefused` with a remedy if the server cannot start, in an ExceptionGroup if a task raised it; nothing is left
     running then.
     """
-    front, plans = check_settings(settings, embedded=embedded), plan_catalogue.read(settings.plans_file)
+    front, plans = check_settings(settings, embedded=embedded), open_plans(settings)
     folder = DataDir.acquire(settings.data_dir)
     try:
         metrics.CELLS.name_tenants(settings.metrics_tenants)

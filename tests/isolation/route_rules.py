@@ -152,6 +152,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     "POST /v1/tenants": RouteRule(people(201), body=lambda _: {"name": "A tenant"}),
     f"GET {T}": RouteRule(members(200), TENANT),
     f"PATCH {T}": RouteRule(admins(200), TENANT, lambda _: {"name": "A tenant"}),
+    f"GET {T}/limits": RouteRule(members(200, any_agent=True), TENANT),
     f"DELETE {T}": RouteRule(within(204, viewer=403, member=403, admin=403, owner=204), TENANT),
     f"GET {T}/members": RouteRule(admins(200), TENANT),
     f"POST {T}/members": RouteRule(admins(201), TENANT, lambda _: {"address": "bob@example.com", "role": "member"}),

@@ -96,7 +96,7 @@ def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -
         if "requestBody" in operation
     }
     assert bodies == {
-        "NewChallenge", "NewToken", "NewTenant", "Rename", "NewAgent", "AgentChange",
+        "NewChallenge", "NewToken", "NewTenant", "TenantUpdate", "NewAgent", "AgentChange",
         "NewKey", "KeyChange", "NewChannel", "ChannelChange",
         "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance", "NewTermsAcceptance",
     }  # fmt: skip

@@ -48,6 +48,7 @@ class Logs:
     def __init__(self) -> None:
         self.purged: list[ChannelId] = []
         self.dropped: list[TenantId] = []
+        self.limited: list[tuple[TenantId, int]] = []
         self.failure: Exception | None = None
         self.chains: dict[Subject, list[StoredEntry]] = {}
         self.audit_failure: Exception | None = None
@@ -88,6 +89,10 @@ class Logs:
         """Record the removal of a tenant's messages (port `TenantLogs`)."""
         self._fail()
         self.dropped.append(tenant_id)
+
+    async def limit_log(self, tenant_id: TenantId, max_bytes: int) -> None:
+        """Record a size limit (port `TenantLogs`)."""
+        self.limited.append((tenant_id, max_bytes))
 
     def _fail(self) -> None:
         failure, self.failure = self.failure, None

@@ -30,6 +30,7 @@ COMMANDS: Final = {
         "Create, check, copy and price the tables, which hold everything except messages.",
         needs_server=True,
     ),
+    "plans": LazyCommand("artcafe.cli.operate.plans", "plans", "Show and check the plans of tenants.", needs_server=True),
     "suspend": LazyCommand("artcafe.cli.operate.suspension", "suspend", "Suspend a tenant.", needs_server=True),
     "resume": LazyCommand("artcafe.cli.operate.suspension", "resume", "Resume a suspended tenant.", needs_server=True),
     "platform": LazyCommand(
@@ -39,6 +40,7 @@ COMMANDS: Final = {
     "tenant": LazyCommand(
         "artcafe.cli.manage.tenants", "tenant", "Manage your tenants: organisations that never see each other."
     ),
+    "limits": LazyCommand("artcafe.cli.manage.limits", "limits", "Show the limits of a tenant, and what is used of them."),
     "member": LazyCommand("artcafe.cli.manage.members", "member", "Manage the members of a tenant."),
     "invitation": LazyCommand("artcafe.cli.manage.members", "invitation", "Manage and accept invitations into a tenant."),
     "terms": LazyCommand("artcafe.cli.manage.members", "terms", "Show and accept the terms of the service."),

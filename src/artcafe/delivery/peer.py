@@ -10,11 +10,12 @@ from artcafe.errors import ArtcafeError
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, Epoch
+from artcafe.rules.plan_check import AGENT_SUBSCRIPTIONS
 from artcafe.wire.replies import Gap
 
 PING_S: Final = 25
 """Seconds between two pings of an idle connection."""
-MAX_SUBSCRIPTIONS: Final = 128
+MAX_SUBSCRIPTIONS: Final = AGENT_SUBSCRIPTIONS
 """Highest number of channels on one connection."""
 
 

@@ -251,6 +251,17 @@ class Fabric:
         state = await tenant_log.state()
         return Cursor() if state is None else Cursor(epoch=state.epoch, seq=state.last_seq)
 
+    async def limit_log(self, tenant_id: TenantId, max_bytes: int) -> None:
+        """Set the size limit of a tenant's log; remove no message, and do nothing without a log. May be repeated. Raise
+        `Unavailable`."""
+        tenant_log = await self.tenant(tenant_id).connected_log()
+        await tenant_log.limit(max_bytes)
+
+    async def storage_used(self, tenant_id: TenantId) -> int:
+        """Return the bytes that a tenant's messages take. Raise `Unavailable`."""
+        state = await (await self.tenant(tenant_id).connected_log()).state()
+        return 0 if state is None else state.size_bytes
+
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId, *, up_to: Seq | None = None) -> None:
         """Remove a channel's messages, up to `up_to` if given. May be repeated. Raise `Unavailable`."""
         tenant_log = await self.tenant(tenant_id).connected_log()

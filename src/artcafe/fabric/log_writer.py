@@ -241,6 +241,8 @@ class LogWriter:
 
     def _refuse(self, group: list[PendingPublish], exc: LogRefused | QuotaFull) -> None:
         log.warning("publish.refused", error=str(exc), messages=len(group))
+        if isinstance(exc, QuotaFull):
+            exc.most = self._log.max_bytes
         for one in group:
             self._fail(one, exc if isinstance(exc, QuotaFull) else NotStored())
 

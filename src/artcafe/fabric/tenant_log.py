@@ -91,6 +91,8 @@ class TenantLog:
         concurrent changes."""
         self.epoch: Epoch | None = None
         """The log's last known epoch; None before the first read, and while there is no log."""
+        self.max_bytes: int | None = None
+        """The log's last known size limit; None while it is unknown or unlimited."""
         self.is_beginning = False
         """Whether the log did not exist when it was last read, and is being created."""
 
@@ -154,13 +156,24 @@ class TenantLog:
             return self._record(await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config))
 
     async def limit(self, max_bytes: int) -> None:
-        """Set the log's size limit and its number of replicas where they differ; remove no message. Raise `Unavailable`."""
+        """Set the log's size limit and its number of replicas where they differ; remove no message. Raise `Unavailable`.
+
+        Without a log, do nothing: it gets its limit when it is created.
+        """
         async with self._making:
-            config = (await self._jetstream.request(f"STREAM.INFO.{STREAM}", {}))["config"]
+            info = await self._jetstream.info(STREAM)
+            if info is None:
+                return
+            config = info["config"]
             # Never fewer replicas: a server that believes the cluster to be smaller may be wrong.
             target = {"max_bytes": bound(max_bytes), "num_replicas": max(self.replicas, config["num_replicas"])}
             if config != config | target:
                 await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config | target)
+            self._note_limit(target)
+
+    def _note_limit(self, config: Mapping[str, Any]) -> None:
+        most = config.get("max_bytes", -1)
+        self.max_bytes = most if most > 0 else None
 
     async def purge(self, channel: ChannelId, *, up_to: Seq | None = None) -> None:
         """Remove a channel's messages, up to `up_to` if given. Ignore a missing log."""
@@ -302,6 +315,7 @@ class TenantLog:
         self.epoch = Epoch(metadata.get(EPOCH, ""))
         self.is_beginning = False
         self.replicas = max(self.replicas, info["config"].get("num_replicas", 1))
+        self._note_limit(info["config"])
         state, continues = info["state"], parse_continues(metadata.get(CONTINUES, ""))
         return LogState(
             self.epoch,

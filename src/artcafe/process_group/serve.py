@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from artcafe import plan_catalogue
 from artcafe.config import Settings
 from artcafe.data_dir import DataDir, make_secret, read_secret
 from artcafe.fabric.accounts import Accounts
@@ -28,6 +27,7 @@ from artcafe.resources import (
     listening_for_metrics,
     metrics_url_of,
     open_nats,
+    open_plans,
     open_tables,
 )
 from artcafe.rules.secrets import derive
@@ -50,7 +50,7 @@ async def serve_processes(
     the settings again for a rolling restart.
     """
     front = check_settings(settings, embedded=embedded)
-    plan_catalogue.read(settings.plans_file)  # Once before the processes start, so that a fault is reported once.
+    open_plans(settings)  # Once before the processes start, so that a fault is reported once.
     folder = DataDir.acquire(settings.data_dir)
     try:
         if embedded:

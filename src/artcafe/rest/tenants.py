@@ -25,10 +25,11 @@ class NewTenant(RequestModel):
     name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
 
 
-class Rename(RequestModel):
-    """A tenant's new name."""
+class TenantUpdate(RequestModel):
+    """Changes of a tenant; absent fields stay as they are."""
 
-    name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
+    name: str = Field("", description="1 to 64 characters.", examples=["Example Ltd"])
+    plan: str = Field("", description="The name of a plan on offer. For owners.", examples=["free"])
 
 
 class TenantResponse(ResponseModel):
@@ -107,15 +108,16 @@ async def read_tenant(services: ServicesDep, principal: InTenant) -> TenantRespo
 
 @router.patch(
     "/{tenant_id}",
-    summary="Rename a tenant",
+    summary="Rename a tenant, or choose its plan",
     responses=problems.responses(*problems.IN_TENANT, *problems.BODY),
-    openapi_extra=request_schema(Rename),
+    openapi_extra=request_schema(TenantUpdate),
 )
 async def change_tenant(
-    services: ServicesDep, principal: InTenant, body: Annotated[Rename, Depends(json_body(Rename))]
+    services: ServicesDep, principal: InTenant, body: Annotated[TenantUpdate, Depends(json_body(TenantUpdate))]
 ) -> TenantResponse:
-    """Rename the tenant. For owners and admins."""
-    return to_response_for(principal, await services.tenants.rename(principal, body.name))
+    """Rename the tenant, for owners and admins; or choose one of the plans on offer, for owners. A lower limit than what is used
+    refuses new things and removes none, except that a shorter retention applies to stored messages too."""
+    return to_response_for(principal, await services.tenants.change(principal, **body.given()))
 
 
 @router.delete("/{tenant_id}", status_code=204, summary="Delete a tenant", responses=problems.responses(*problems.IN_TENANT))

@@ -14,7 +14,9 @@ class Action(StrEnum):
 
     READ_TENANT = "read the tenant"
     RENAME_TENANT = "change the tenant"
+    CHANGE_PLAN = "change the tenant's plan"
     DELETE_TENANT = "delete the tenant"
+    READ_LIMITS = "read the tenant's limits"
     READ_MEMBERS = "see members and invitations"
     CHANGE_MEMBERS = "invite, change or remove members"
     CHANGE_OWNERS = "grant or revoke the owner role"
@@ -56,7 +58,9 @@ _NOBODY: Final = (frozenset[Role](), AgentAccess.NONE)
 WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_TENANT: (_VIEWER, AgentAccess.NONE),
     Action.RENAME_TENANT: (_ADMIN, AgentAccess.NONE),
+    Action.CHANGE_PLAN: (_OWNER, AgentAccess.NONE),
     Action.DELETE_TENANT: (_OWNER, AgentAccess.NONE),
+    Action.READ_LIMITS: (_VIEWER, AgentAccess.ANY),
     Action.READ_MEMBERS: (_ADMIN, AgentAccess.NONE),
     Action.CHANGE_MEMBERS: (_ADMIN, AgentAccess.NONE),
     Action.CHANGE_OWNERS: (_OWNER, AgentAccess.NONE),
@@ -82,6 +86,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
 WHILE_SUSPENDED: Final = frozenset(
     {
         Action.READ_TENANT,
+        Action.READ_LIMITS,
         Action.READ_MEMBERS,
         Action.READ_AGENTS,
         Action.READ_KEYS,

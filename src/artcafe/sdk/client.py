@@ -25,6 +25,7 @@ from artcafe.sdk.records import (
     ChannelInfo,
     Home,
     KeptMessage,
+    LimitsInfo,
     Me,
     SubscriptionInfo,
     TenantInfo,
@@ -127,6 +128,14 @@ class Client:
 
     async def rename_tenant(self, tenant: str, name: str) -> TenantInfo:
         return await self._http.send(TenantInfo, "PATCH", path_of(tenant), {"name": name})
+
+    async def choose_plan(self, tenant: str, plan: str) -> TenantInfo:
+        """Move a tenant to another of the plans on offer; for owners."""
+        return await self._http.send(TenantInfo, "PATCH", path_of(tenant), {"plan": plan})
+
+    async def limits(self, tenant: str) -> LimitsInfo:
+        """Return the tenant's plan and limits, and what is used of them."""
+        return await self._http.read(LimitsInfo, path_of(tenant, "limits"))
 
     async def delete_tenant(self, tenant: str) -> None:
         """Delete a tenant with everything in it."""

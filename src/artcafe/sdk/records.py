@@ -71,6 +71,24 @@ class TenantInfo(msgspec.Struct, frozen=True):
     updated_at: datetime | None
 
 
+class LimitInfo(msgspec.Struct, frozen=True):
+    """One limit of a tenant. A `limit` of None is unlimited; `used` and `left` are None if they are unknown or have no meaning.
+    `resets_at` is when a limit of a period begins again."""
+
+    name: str
+    limit: int | None
+    used: int | None
+    left: int | None
+    resets_at: datetime | None
+
+
+class LimitsInfo(msgspec.Struct, frozen=True):
+    """A tenant's plan and limits."""
+
+    plan: str
+    items: tuple[LimitInfo, ...]
+
+
 class MemberInfo(msgspec.Struct, frozen=True):
     """A person in a tenant. `address` is that of their invitation."""
 

@@ -159,3 +159,7 @@ class MeteredLogs:
     async def position(self, tenant_id: TenantId) -> Cursor:
         """Return the end of a tenant's log. Raise `Unavailable`."""
         return await self._fabric.position(tenant_id)
+
+    async def limit_log(self, tenant_id: TenantId, max_bytes: int) -> None:
+        """Set the size limit of a tenant's log as `Fabric.limit_log` does."""
+        await self._fabric.limit_log(tenant_id, max_bytes)

@@ -28,6 +28,8 @@ from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 
 PERIOD_S: Final = 60.0
+LIMITS_S: Final = 1.0
+"""The pause after a round of changed limits: a tenant that changes all the time is read once in it."""
 READ_S: Final = 3600.0
 """How long a tenant's plan and channels stay cached. A change of either, on any server, invalidates them earlier."""
 FOREVER_S: Final = 100 * 365 * 24 * 3600
@@ -78,12 +80,18 @@ class Retention:
         self._known: dict[TenantId, tuple[float, LogRetention | None]] = {}
         """The cached retention of each tenant that is open here, with the monotonic time of its read."""
         self._changes = 0
+        self._due: set[TenantId] = set()
+        """Tenants whose limit of storage may have changed, and the event that there is one."""
+        self._is_due = asyncio.Event()
         self.supervisor = Supervisor("retention")
 
     def changed(self, change: TenantChange) -> None:
         """Read the tenant's plan and channels again at its next sweep."""
         self._changes += 1
         self._known.pop(change.tenant_id, None)
+        if change.may_change_limits:
+            self._due.add(change.tenant_id)
+            self._is_due.set()
 
     async def run(self) -> None:
         """Sweep the tenants that are open on this server every `period_s`, until cancelled."""
@@ -96,6 +104,26 @@ class Retention:
             for tenant_fabric in tenant_fabrics:
                 with self.supervisor.contain(tenant=tenant_fabric.tenant_id):
                     await self._try_sweep(tenant_fabric)
+
+    async def follow_limits(self) -> None:
+        """Set the size limits of open logs whose tenant's plan or limits have changed, until cancelled.
+
+        A sweep sets them too: this loop only keeps the five seconds in which a change takes effect.
+        """
+        while True:
+            await self._is_due.wait()
+            self._is_due.clear()
+            due, self._due = self._due, set()
+            for tenant_fabric in [each for each in self._fabric.open_tenants() if each.tenant_id in due]:
+                with self.supervisor.contain(tenant=tenant_fabric.tenant_id):
+                    await self._try_limit(tenant_fabric)
+            await asyncio.sleep(LIMITS_S)
+
+    async def _try_limit(self, tenant_fabric: TenantFabric) -> None:
+        try:
+            await tenant_fabric.log.limit(await self.storage_bytes(tenant_fabric.tenant_id))
+        except OurFault as exc:
+            log.debug("retention.limit_waits", tenant=tenant_fabric.tenant_id, error=str(exc))
 
     async def _try_sweep(self, tenant_fabric: TenantFabric) -> None:
         try:

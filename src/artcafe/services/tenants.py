@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from artcafe.errors import TenantLimit, TenantNotFound
+from artcafe.errors import Forbidden, Invalid, OurFault, TenantLimit, TenantNotFound
 from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, TenantStatus, UserId, UserPrincipal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.rules.plans import Limit, Plans
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.record_cache import RecordCache
@@ -27,6 +29,10 @@ class TenantLogs(Protocol):
 
     async def drop(self, tenant_id: TenantId) -> None:
         """Delete everything that is stored for the tenant. May be repeated, and does nothing for a tenant without messages."""
+        ...
+
+    async def limit_log(self, tenant_id: TenantId, max_bytes: int) -> None:
+        """Set the most bytes that the tenant's messages may take; remove none. May be repeated."""
         ...
 
 
@@ -57,10 +63,11 @@ class Tenants:
         clock: Clock,
         fabric: TenantLogs,
         record_cache: RecordCache,
+        plans: Plans,
         per_person: PerPerson | None = None,
     ) -> None:
         self._store, self._changes, self._audit, self._clock, self._fabric = store, changes, audit, clock, fabric
-        self._record_cache, self._per_person = record_cache, per_person or PerPerson()
+        self._record_cache, self._plans, self._per_person = record_cache, plans, per_person or PerPerson()
 
     async def create(self, user_id: UserId, name: str, idempotency_key: str | None = None) -> Tenant:
         """Create a tenant with the user as its owner. With a key the request may be repeated, and returns the same tenant.
@@ -72,7 +79,15 @@ class Tenants:
         request = Request(idempotency_key, f"usr:{user_id}", "tenants")
         tenant_id, now = TenantId(request.new_id("ten")), self._clock()
         hashed = request.hash(name)
-        tenant = Tenant(id=tenant_id, name=name, created_at=now, updated_at=now, member_count=1, request_hash=hashed)
+        tenant = Tenant(
+            id=tenant_id,
+            name=name,
+            plan=self._plans.default,
+            created_at=now,
+            updated_at=now,
+            member_count=1,
+            request_hash=hashed,
+        )
         owner = Member(user_id=user_id, tenant_id=tenant.id, role=Role.OWNER, joined_at=now)
         # Check the limit before the audit is written: audits are never deleted, so a refused request must not create one.
         reached = await self._limit_reached(user_id, now)
@@ -136,14 +151,40 @@ class Tenants:
         access.check(principal, Action.READ_TENANT)
         return await self._there(principal.tenant_id)
 
-    async def rename(self, principal: Principal, name: str) -> Tenant:
-        """Rename the tenant. Raises Forbidden, Invalid and TenantNotFound."""
-        access.check(principal, Action.RENAME_TENANT)
-        name, now = fields.name(name), times.to_text(self._clock())
-        tenant = self._store.tenant(principal.tenant_id)
-        async with self._audit.action(principal, "tenant.change", tenant.id, name=name):
-            await self._changes.commit(tenant, tenant.touch(Assign("name", name), Assign("updated_at", now)))
-        return await self._there(principal.tenant_id)
+    async def change(self, principal: Principal, *, name: str | None = None, plan: str | None = None) -> Tenant:
+        """Rename the tenant, or move it to another plan, one of those that the operator offers. May be repeated.
+
+        A plan with lower limits than what is used refuses new things, and removes nothing but messages older than its retention.
+        Raises Forbidden, Invalid and TenantNotFound.
+        """
+        facts: dict[str, str] = {}
+        if name is not None or plan is None:
+            access.check(principal, Action.RENAME_TENANT)
+        if name is not None:
+            facts["name"] = fields.name(name)
+        if plan is not None:
+            access.check(principal, Action.CHANGE_PLAN)
+            facts["plan"] = self._offered(plan)
+        if not facts:
+            return await self.get(principal)
+        tenant, now = self._store.tenant(principal.tenant_id), times.to_text(self._clock())
+        changes = [Assign(attribute, text) for attribute, text in facts.items()]
+        async with self._audit.action(principal, "tenant.change", tenant.id, **facts):
+            await self._changes.commit(tenant, tenant.touch(*changes, Assign("updated_at", now)))
+        row = await self._there(principal.tenant_id)
+        if plan is not None:
+            with suppress(OurFault):  # The row is written; the sweep of retention sets the limit too.
+                await self._fabric.limit_log(row.id, self._plans.limit_of(row, Limit.STORAGE_BYTES))
+        return row
+
+    def _offered(self, plan: str) -> str:
+        """Return the plan's name. Raises Invalid for an unknown plan, and Forbidden for one that only an operator gives."""
+        if plan not in self._plans:
+            names = ", ".join(each.name for each in self._plans if each.self_serve)
+            raise Invalid("plan", f"must be one of the plans on offer: {names or 'there are none'}")
+        if not self._plans.plans[plan].self_serve:
+            raise Forbidden(f"choose the plan {plan}: only the operator of this service gives it", "an owner")
+        return plan
 
     async def delete(self, principal: Principal) -> None:
         """Delete the tenant with everything in it, and keep a tombstone. Raises Forbidden.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
 from artcafe.rules.plans import DEFAULT_PLAN, UNLIMITED, Limit
 from artcafe.tables.attributes import entries_of, is_number, text
 from artcafe.tables.engine.values import Item, Value
+from artcafe.tables.engine.writes import Assign, Change, Remove
 
 _PLAN_NAMES: Final = ("plan", "subscription_plan", "subscription_tier")
 
@@ -40,6 +41,19 @@ def unenforced_of(item: Item) -> list[str]:
     known = {limit.value for limit in Limit} | set(_OLDER_NAMES.values())
     unknown = [name for name in sorted(own.keys() | of_row.keys()) if name not in known]
     return [*unknown, *[name for limit in Limit for name, value in _stated(item, limit) if _number(name, value) is None]]
+
+
+def changes_of(item: Item, numbers: Mapping[Limit, int | None]) -> list[Change]:
+    """Return the changes of a tenant's row for own limits; None removes one, in every format, so that the plan's applies."""
+    own = item.get("limits")
+    kept = {limit.value: number for limit, number in numbers.items() if number is not None}
+    removed = [limit for limit, number in numbers.items() if number is None]
+    older = [name for limit in removed if (name := _OLDER_NAMES.get(limit)) is not None]
+    changes: list[Change] = [Remove(name) for name in older if name in item]
+    if not isinstance(own, Mapping):
+        return [*changes, Assign("limits", kept)]
+    changes += [Assign(("limits", name), number) for name, number in kept.items()]
+    return [*changes, *[Remove(("limits", name)) for name in (*[limit.value for limit in removed], *older) if name in own]]
 
 
 def _limit_of(item: Item, limit: Limit) -> int | None:

@@ -75,6 +75,7 @@ def tenant_of(item: Item) -> Tenant:
         agent_count=number(item, "agent_count"),
         channel_count=number(item, "channel_count"),
         member_count=number(item, "member_count"),
+        is_counted=all(is_number(item.get(name)) for name in ("agent_count", "channel_count", "member_count")),
         status=known(TenantStatus, text(item, "status"), TenantStatus.ACTIVE),
         is_deleting=is_deleting(item),
         request_hash=text(item, "request_hash") or None,

@@ -80,6 +80,11 @@ class TenantStore:
         (item,) = await self._tables.get(TENANTS, [ItemKey(self.id)], consistent=True)
         return None if item is None or rows.TOMBSTONE in item else rows.tenant_of(item)
 
+    async def item(self) -> Item | None:
+        """Return the tenant's row as it is, for a change that depends on its format."""
+        (item,) = await self._tables.get(TENANTS, [ItemKey(self.id)], consistent=True)
+        return item
+
     async def is_deleted(self) -> bool:
         """Return whether the tenant existed and was deleted."""
         (item,) = await self._tables.get(TENANTS, [ItemKey(self.id)], consistent=True)
@@ -110,6 +115,16 @@ class TenantStore:
         """
         changes: list[Change] = [Assign("status", status.value), Assign("updated_at", times.to_text(now)), Add("version", 1)]
         return Update(TENANTS, ItemKey(self.id), changes, rows.IS_PRESENT)
+
+    def change_row(self, changes: Sequence[Change], item: Item, now: datetime) -> Update:
+        """Return the write of an operator's changes of the tenant's row; unlike `touch`, it changes a suspended tenant too.
+
+        Fails unless the tenant exists, is not being deleted, and still has or lacks a map of limits as in `item`.
+        """
+        every: list[Change] = [*changes, Assign("updated_at", times.to_text(now)), Add("version", 1)]
+        is_map = OfKind("limits", ValueKind.MAP)
+        same = is_map if isinstance(item.get("limits"), Mapping) else Not(is_map)
+        return Update(TENANTS, ItemKey(self.id), every, And(rows.IS_PRESENT, same))
 
     def write_tombstone(self, row: Tenant, by: UserId, now: datetime) -> Put:
         """Return the write that replaces a tenant's row by a tombstone: its identity, and the time and author of the deletion.

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from artcafe.cli.manage.command_context import CommandContext, as_user, no_tenant_text, note_terms, resolve_tenant
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.lazy_group import LazyCommand, LazyGroup
 from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
 
+OPERATORS: Final = {
+    "plan": LazyCommand("artcafe.cli.operate.tenant_plan", "plan", "As the operator: give a tenant a plan.", needs_server=True),
+    "limits": LazyCommand(
+        "artcafe.cli.operate.tenant_plan", "limits", "As the operator: show or change a tenant's own limits.", needs_server=True
+    ),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=LazyGroup, lazy_commands=OPERATORS, context_settings={"help_option_names": ["-h", "--help"]})
 def tenant() -> None:
     """Manage your tenants: organisations that never see each other.
 
@@ -82,6 +92,22 @@ async def rename(context: CommandContext, tenant: str, name: str) -> None:
       artcafe tenant rename ten_… "Acme Inc"
     """
     show_one(context, await context.rest.rename_tenant(tenant, name))
+
+
+@tenant.command("choose-plan", cls=ArtcafeCommand)
+@click.argument("tenant")
+@click.argument("plan")
+@as_user
+async def choose_plan(context: CommandContext, tenant: str, plan: str) -> None:
+    """Move a tenant to another of the plans on offer; for owners.
+
+    Limits below what is used refuse new things and remove none; only a shorter retention applies to stored messages too.
+
+    \b
+    Example:
+      artcafe tenant choose-plan ten_… free
+    """
+    show_one(context, await context.rest.choose_plan(tenant, plan))
 
 
 @tenant.command(cls=ArtcafeCommand)

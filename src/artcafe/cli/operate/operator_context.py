@@ -19,6 +19,7 @@ from artcafe.fabric.embedded.process import recorded
 from artcafe.fabric.fabric import Broker, Fabric
 from artcafe.listeners import nats_tls
 from artcafe.observe.clock import now
+from artcafe.rules.plans import Plans
 from artcafe.rules.secrets import derive
 from artcafe.services.audit import Audit
 from artcafe.tables.store import Store
@@ -28,11 +29,13 @@ UP_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class OperatorContext:
-    """The tables, the audits, and announcements to all servers."""
+    """The tables, the audits, the messages, the catalogue of plans, and announcements to all servers."""
 
     store: Store
     audit: Audit
     announcements: Announcements
+    fabric: Fabric
+    plans: Plans
 
 
 @asynccontextmanager
@@ -54,7 +57,7 @@ async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
             settings = ServiceSettings(service_name=service_name(secret, environment), plans=installation.plans())
             keys = ServiceKeys.derived_from(secret)
             services = TableServices(Store(engine), fabric.audit_log, fabric, keys, now, settings)
-            yield OperatorContext(services.store, services.audit, fabric.announcements)
+            yield OperatorContext(services.store, services.audit, fabric.announcements, fabric, services.plans)
         finally:
             fabric.close()
 

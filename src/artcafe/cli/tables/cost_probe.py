@@ -51,6 +51,9 @@ class NoMessages:
     async def drop(self, _tenant_id: TenantId) -> None:
         """As above."""
 
+    async def limit_log(self, _tenant_id: TenantId, _max_bytes: int) -> None:
+        """As above."""
+
     async def append(self, _chain: Subject, compose: Compose) -> bytes:
         """Return the composed entry without storing it."""
         return compose(None)

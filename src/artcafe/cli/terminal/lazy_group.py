@@ -12,6 +12,8 @@ import click
 
 from artcafe.cli.terminal.exit_codes import INTERRUPTED, REFUSED
 
+MOST_HELP: Final = 110
+"""Characters of a command's summary."""
 WITHOUT_SERVER: Final = "Requires the server, which is not installed."
 
 
@@ -30,7 +32,10 @@ class LazyCommand(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group with a table of commands, imported one at a time: importing all costs 2 s of CPU, one costs 0.1 to 0.3 s."""
+    """A group with a table of commands, imported one at a time: importing all costs 2 s of CPU, one costs 0.1 to 0.3 s.
+
+    It may have commands of its own module too.
+    """
 
     def __init__(self, *args: Any, lazy_commands: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,29 +56,29 @@ class LazyGroup(click.Group):
             ctx.exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.lazy_commands)
+        return [*super().list_commands(ctx), *self.lazy_commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         lazy = self.lazy_commands.get(cmd_name)
         if lazy is None:
-            return None
+            return super().get_command(ctx, cmd_name)
         if not lazy.can_run:
             return _without_the_server(cmd_name)
         command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, self.commands[name].get_short_help_str(limit=MOST_HELP)) for name in super().list_commands(ctx)]
+        lazy = [(name, each.summary if each.can_run else WITHOUT_SERVER) for name, each in self.lazy_commands.items()]
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, command.summary if command.can_run else WITHOUT_SERVER) for name, command in self.lazy_commands.items()]
-            )
+            formatter.write_dl([*own, *lazy])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve a command as click does, and suggest the nearest name for an unknown one."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
-            near = difflib.get_close_matches(args[0], self.lazy_commands, n=1)
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             if not near:
                 raise
             raise click.UsageError(f"{exc.message.rstrip('.')}; did you mean '{near[0]}'?", exc.ctx) from None
