@@ -49,6 +49,7 @@ COMMANDS: Final = {
         "artcafe.cli.manage.channels", "channel", "Manage the channels of a tenant: ordered logs of messages."
     ),
     "audit": LazyCommand("artcafe.cli.manage.audit", "audit", "Read the audit of a tenant, as one of its admins."),
+    "usage": LazyCommand("artcafe.cli.manage.usage", "usage", "Read what a tenant used, as one of its admins."),
     "subscription": LazyCommand(
         "artcafe.cli.manage.subscriptions", "subscription", "Manage subscriptions: which agent receives which channel."
     ),
