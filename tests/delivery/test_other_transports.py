@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.delivery.subscriber import Subscriber
 from artcafe.delivery.watcher import Watcher

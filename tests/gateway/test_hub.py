@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError, Internal
 from artcafe.fabric.channel_kinds import LOGGED

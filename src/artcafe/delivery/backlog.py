@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Final
 
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.delivery_metrics import count_deliveries
-from artcafe.delivery.feed import Delivery
 from artcafe.delivery.peer import Peer
 from artcafe.errors import LogRenewed, OurFault
 from artcafe.fabric.channel_readers import ChannelReader

@@ -1,92 +1,24 @@
-"""One channel's live feed: caught-up deliveries, and the messages of the next flush."""
+"""One channel's live feed: its members, and the messages of the next flush."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.delivery_metrics import count_flush
+from artcafe.delivery.feed_member import FeedMember
 from artcafe.delivery.frame_batch import FrameBatch, write_to_all
 from artcafe.delivery.peer import Encoding, Peer
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.channel_readers import ChannelReader, LiveChannelReader
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import StoredMessage
-from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
+from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.rules.start_position import LogLineage
 
 RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
 """Read the cursor of a channel's last removed message. It is valid for every earlier read of the log."""
-
-_NO_SEQS: Final[deque[Seq]] = deque(maxlen=0)
-"""Shared by deliveries without a window: an empty deque costs 0.8 KB, and an idle agent 15."""
-
-
-class Delivery:
-    """One channel on one connection: the position of the last sent message, and the unacknowledged messages.
-
-    While `is_member` is set, the feed sends it new messages. Otherwise `delivery.backlog` reads the log for it, above `sent`. The
-    position may be a sequence of another channel; `anchor` is the channel's newest message up to it, or 0 without one, and is
-    valid once `has_anchor` is set. Sequences belong to the log of `epoch`, None before the log's first message.
-    """
-
-    __slots__ = (
-        "acked",
-        "anchor",
-        "count",
-        "epoch",
-        "feed",
-        "has_anchor",
-        "is_member",
-        "max_unacked",
-        "peer",
-        "receiver",
-        "sent",
-        "unacked",
-    )
-
-    def __init__(self, peer: Peer, feed: Feed, start: Seq, epoch: Epoch | None, max_unacked: int | None, receiver: str) -> None:
-        """`receiver`: the principal of the connection, as in `Principal.sender`."""
-        self.peer, self.feed, self.epoch, self.max_unacked, self.receiver = peer, feed, epoch, max_unacked, receiver
-        self.count = 0
-        """Messages sent that the feed has not counted for the receiver yet, less `Feed.shown` while it is in `caught_up`."""
-        self.sent = self.acked = start
-        self.unacked: deque[Seq] = _NO_SEQS if max_unacked is None else deque()
-        """Sequences sent and not acknowledged; kept only with a `max_unacked`."""
-        self.is_member = self.has_anchor = False
-        self.anchor: Seq = 0
-
-    def advance_to(self, seq: Seq) -> None:
-        """Record everything up to `seq`, a message of this channel, as sent."""
-        self.sent = self.anchor = seq
-        self.has_anchor = True
-
-    @property
-    def sent_up_to(self) -> Seq:
-        """The highest sequence sent to this connection, or its start position."""
-        return max(self.sent, self.feed.flushed) if self.is_member else self.sent
-
-    def track(self, seqs: list[Seq]) -> bool:
-        """Add messages to the window before they are sent. Return False, and add nothing, if they do not fit."""
-        if self.max_unacked is None:
-            return True
-        if len(self.unacked) + len(seqs) > self.max_unacked:
-            return False
-        self.unacked.extend(seqs)
-        return True
-
-    def free_window(self) -> int | None:
-        """Return how many more messages fit the window, or None for any number."""
-        return None if self.max_unacked is None else self.max_unacked - len(self.unacked)
-
-    def ack(self, seq: Seq) -> None:
-        """Record everything up to `seq` as acknowledged, and free the window."""
-        self.acked = seq
-        while self.unacked and self.unacked[0] <= seq:
-            self.unacked.popleft()
 
 
 class PendingMessages:
@@ -124,7 +56,7 @@ class Feed:
     """One channel with subscribers on this server: the sink of its reader, and the source of its members.
 
     Every member has been sent everything up to `flushed`; `pending` came since. Messages of a channel without a log all have
-    sequence 0: every delivery is caught up, and a closed connection misses them.
+    sequence 0: every member is caught up, and a closed connection misses them.
     """
 
     __slots__ = (
@@ -171,11 +103,11 @@ class Feed:
         self.pending = PendingMessages(channel, kind)
         self._groups: dict[Encoding, _WriteGroup] | None = None
         """The write groups of `caught_up`, or None after a change of a member or a descriptor."""
-        self.caught_up: dict[Peer, Delivery] = {}
+        self.caught_up: dict[Peer, FeedMember] = {}
         """Members without a window: each gets every message."""
-        self.windowed: dict[Peer, Delivery] = {}
+        self.windowed: dict[Peer, FeedMember] = {}
         """Members with a `max_unacked`: each gets messages as long as they fit its window."""
-        self.ahead: dict[Peer, Delivery] = {}
+        self.ahead: dict[Peer, FeedMember] = {}
         """Members with a position above the channel's messages seen by this server, such as the end of the tenant's log. A
         message above its position moves a member to one of the other two."""
         self.shown = 0
@@ -190,9 +122,9 @@ class Feed:
 
         Earlier members are removed: the backlog reads the messages in between, or finds another log.
         """
-        for delivery in [*self.caught_up.values(), *self.windowed.values(), *self.ahead.values()]:
-            self.leave(delivery)
-            delivery.peer.feed_soon()
+        for member in [*self.caught_up.values(), *self.windowed.values(), *self.ahead.values()]:
+            self.leave(member)
+            member.peer.feed_soon()
         self.pending = PendingMessages(self.channel, self.kind)
         self.flushed, self.lineage = last, lineage
         if self.tracing is not None:
@@ -217,39 +149,39 @@ class Feed:
         for _ in found:
             pending.turns.append(next_turn())
 
-    def join(self, delivery: Delivery) -> bool:
-        """Make a delivery a member, and return whether it is one.
+    def join(self, member: FeedMember) -> bool:
+        """Add a member, and return whether it was possible.
 
         It must have been sent everything before the next flush, and its connection must not be paused.
         """
-        if not self.opened.is_set() or delivery.peer.is_paused or delivery.sent < self.flushed:
+        if not self.opened.is_set() or member.peer.is_paused or member.sent < self.flushed:
             return False
-        if delivery.sent > self.flushed:
-            self.ahead[delivery.peer] = delivery
-        elif delivery.max_unacked is None:
-            self.caught_up[delivery.peer] = delivery
-            delivery.count -= self.shown
+        if member.sent > self.flushed:
+            self.ahead[member.peer] = member
+        elif member.max_unacked is None:
+            self.caught_up[member.peer] = member
+            member.count -= self.shown
             self.regroup()
         else:
-            self.windowed[delivery.peer] = delivery
-        delivery.is_member = True
+            self.windowed[member.peer] = member
+        member.is_member = True
         return True
 
-    def leave(self, delivery: Delivery) -> None:
+    def leave(self, member: FeedMember) -> None:
         """Remove a member, recording its position and the log's epoch. The backlog feeds it from here on."""
-        if not delivery.is_member:
+        if not member.is_member:
             return
-        if delivery.peer in self.caught_up:
-            delivery.count += self.shown
-        self.add_count(delivery.receiver, delivery.count)
-        delivery.count = 0
-        delivery.epoch = delivery.epoch or self.lineage.epoch  # it may have joined before the log's first message
-        if delivery.peer not in self.ahead:
-            delivery.advance_to(self.flushed)
-        delivery.is_member = False
+        if member.peer in self.caught_up:
+            member.count += self.shown
+        self.add_count(member.receiver, member.count)
+        member.count = 0
+        member.epoch = member.epoch or self.lineage.epoch  # it may have joined before the log's first message
+        if member.peer not in self.ahead:
+            member.advance_to(self.flushed)
+        member.is_member = False
         self.regroup()
         for members in (self.caught_up, self.windowed, self.ahead):
-            members.pop(delivery.peer, None)
+            members.pop(member.peer, None)
 
     @property
     def is_plain(self) -> bool:
@@ -276,12 +208,12 @@ class Feed:
     def take_counts(self) -> dict[str, int]:
         """Return the messages sent since the last call, by receiver: one for each message and connection."""
         if self.shown:  # else there was no flush, and no member has a count
-            for delivery in self.caught_up.values():
-                self.add_count(delivery.receiver, delivery.count + self.shown)
-                delivery.count = 0
-            for delivery in self.windowed.values():
-                self.add_count(delivery.receiver, delivery.count)
-                delivery.count = 0
+            for member in self.caught_up.values():
+                self.add_count(member.receiver, member.count + self.shown)
+                member.count = 0
+            for member in self.windowed.values():
+                self.add_count(member.receiver, member.count)
+                member.count = 0
             self.shown = 0
         counts, self.counts = self.counts, {}
         return counts
@@ -337,34 +269,34 @@ class Feed:
             out.append(batch)
         seqs = [message.seq for message in pending.messages]
         self.shown += len(seqs)
-        for delivery in list(self.windowed.values()):
-            if delivery.track(seqs):
-                delivery.count += len(seqs)
-                _put(delivery.peer, pending.encoded(delivery.peer.encoding), touched)
+        for member in list(self.windowed.values()):
+            if member.track(seqs):
+                member.count += len(seqs)
+                _put(member.peer, pending.encoded(member.peer.encoding), touched)
                 deliveries += len(seqs)
             else:
-                self.leave(delivery)
-                delivery.peer.feed_soon()
+                self.leave(member)
+                member.peer.feed_soon()
         self.flushed = seqs[-1]
-        for delivery in [each for each in self.ahead.values() if each.sent < self.flushed]:
-            deliveries += self._catch_up(delivery, pending, seqs, touched)
+        for member in [each for each in self.ahead.values() if each.sent < self.flushed]:
+            deliveries += self._catch_up(member, pending, seqs, touched)
         count_flush(self.tenant_fabric.tenant_id, pending.messages, deliveries)
 
-    def _catch_up(self, delivery: Delivery, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> int:
+    def _catch_up(self, member: FeedMember, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> int:
         """Send a member in `ahead` the messages above its position, and move it to the caught-up or windowed members.
 
         Return the number of these messages.
         """
-        del self.ahead[delivery.peer]
-        delivery.is_member = False
-        first = next(at for at, seq in enumerate(seqs) if seq > delivery.sent)
-        if not delivery.track(seqs[first:]):
-            delivery.peer.feed_soon()
+        del self.ahead[member.peer]
+        member.is_member = False
+        first = next(at for at, seq in enumerate(seqs) if seq > member.sent)
+        if not member.track(seqs[first:]):
+            member.peer.feed_soon()
             return 0
-        _put(delivery.peer, pending.encoded(delivery.peer.encoding).since(first), touched)
-        self.add_count(delivery.receiver, len(seqs) - first)
-        delivery.advance_to(self.flushed)
-        self.join(delivery)
+        _put(member.peer, pending.encoded(member.peer.encoding).since(first), touched)
+        self.add_count(member.receiver, len(seqs) - first)
+        member.advance_to(self.flushed)
+        self.join(member)
         return len(seqs) - first
 
 

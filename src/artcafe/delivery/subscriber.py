@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from artcafe.delivery.backlog import Backlog, Spawn
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.errors import (

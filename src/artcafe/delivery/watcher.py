@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Final
 
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.delivery.subscriber import DeliveryServices
 from artcafe.errors import ChannelNotFound, NotSubscribed, SubscriptionLimit, Unavailable

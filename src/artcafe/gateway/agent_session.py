@@ -10,7 +10,7 @@ from typing import Final, Protocol, assert_never
 
 from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.peer import PING_S
 from artcafe.delivery.subscriber import Subscriber
 from artcafe.errors import (

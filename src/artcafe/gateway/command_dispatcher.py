@@ -10,7 +10,7 @@ from functools import partial
 
 from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.errors import ArtcafeError, BadCredentials, NotSubscribed
 from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.client_socket import ClientSocket

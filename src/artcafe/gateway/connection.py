@@ -11,7 +11,7 @@ from typing import ClassVar, Final, Protocol
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from artcafe.assembly import Services
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway import close_codes, socket_setup

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from artcafe.assembly import Services
-from artcafe.delivery.feed import Delivery
+from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.peer import PING_S
 from artcafe.delivery.watcher import Watcher
 from artcafe.errors import ArtcafeError, BadCommand, Forbidden, NotSubscribed
