@@ -28,6 +28,7 @@ from artcafe.rules.usage import Metric
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit, Chains
 from artcafe.services.authentication import Authentication
+from artcafe.services.causes import Causes
 from artcafe.services.changes import Changes
 from artcafe.services.channels import ChannelLogs, Channels
 from artcafe.services.connections import Connections
@@ -39,6 +40,7 @@ from artcafe.services.keys import AgentKeys
 from artcafe.services.limits import Limits, storage
 from artcafe.services.login import Login
 from artcafe.services.login_throttle import LoginThrottle
+from artcafe.services.loop_guard import LoopGuard
 from artcafe.services.member_login import MemberLogin
 from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
@@ -190,7 +192,8 @@ class Services(TableServices):
         self.usage_counters = UsageCounters(store, clock)
         self.usage_counters.add_source(self._deliveries)
         self.usage_counters.add_source(self._requests)
-        self.messaging = Messaging(self.record_cache, fabric, clock, self.usage_counters, settings.tracing)
+        self.loop_guard = LoopGuard(self.record_cache, fabric.daily_counters, self.audit, Causes(self.record_cache, fabric))
+        self.messaging = Messaging(self.record_cache, fabric, clock, self.usage_counters, self.loop_guard, settings.tracing)
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.authentication = Authentication(
@@ -211,6 +214,7 @@ class Services(TableServices):
                 "retention": self.retention.run,
                 "limits": self.retention.follow_limits,
                 "audit": self.counters.run,
+                "loop_guard": self.loop_guard.run,
                 "record_cache": self.record_cache.run,
                 "changes": self.version_watch.run,
                 "usage": self.usage_counters.run,

@@ -206,6 +206,10 @@ class ChannelNotFound(NotFound):
     code, text = "channel_not_found", "no channel {id!r} in this tenant; use the channel's id (chn_…), not its name"
 
 
+class ChainNotFound(NotFound):
+    code, text = "chain_not_found", "no chain {id!r} in this tenant within the last day; use the id in `chain` of its messages"
+
+
 class SubscriptionNotFound(NotFound):
     code, text = "subscription_not_found", "agent {id!r} has no subscription to this channel"
 
@@ -488,6 +492,29 @@ class AckBeyondSent(CallerFault):
 class KeyReused(CallerFault):
     code, status = "key_reused", 409
     text = "this key was used within 10 minutes for a message with other content; nothing was stored: use a new key"
+
+
+class CauseNotFound(CallerFault):
+    """A message named as the cause of another: missing, removed, or not visible to the publisher; the answers do not differ."""
+
+    code, status = "cause_not_found", 422
+    text = (
+        "caused_by: there is no such message that you may receive or have published, or it is not kept any more; nothing was"
+        " stored. Name a stored message by its channel and seq, or publish without caused_by if this message answers none"
+    )
+
+
+@dataclass(eq=False, repr=False)
+class LoopStopped(LimitFault):
+    """A message that answers others, in a chain that has reached a limit. `hops` is the number of messages before it."""
+
+    chain: str = ""
+    hops: int = 0
+    code = "loop_stopped"
+    text = (
+        "the chain of answers {chain} has reached its limit of {most} {limit}, because agents keep answering each other; nothing"
+        " was stored, and a repeat is refused too: a member of the tenant can release the chain ('artcafe chain release {chain}')"
+    )
 
 
 @dataclass(eq=False, repr=False)

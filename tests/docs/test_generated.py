@@ -63,7 +63,7 @@ def test_frames_page_has_every_frame_with_every_field() -> None:
 
 
 def test_field_docs_describe_only_existing_fields() -> None:
-    structs: list[type[msgspec.Struct]] = [replies.Gap, replies.PastMessage, replies.LimitState]
+    structs: list[type[msgspec.Struct]] = [frames.Cause, replies.Gap, replies.PastMessage, replies.LimitState]
     structs += [*fields_of(frames.Command).values(), *fields_of(replies.Incoming).values()]
     known = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
     assert {key for key in field_docs.FIELD_DOCS if "." in key} <= known

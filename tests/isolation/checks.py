@@ -36,7 +36,7 @@ REFUSALS: Final = frozenset(
 )
 """Errors that refuse any caller. Raising one under a condition is a check."""
 NOT_CHECKS: Final[Mapping[str, str]] = {
-    "check(publish)": "limits a message's size, independent of its sender",
+    "check(publish, limits.message_bytes)": "limits a message's size, independent of its sender",
     "if row is None:": "a race with the tenant's deletion; tested in tests/services",
     "if row is None or tenant.is_gone(row):": "the same race, in the transaction",
     "if tenant.is_deleting:": "a race with the agent's deletion; tested in tests/services",

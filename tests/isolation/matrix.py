@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import httpx
 
-from artcafe.model import AgentId, AgentPrincipal, Member, Role, TenantId, UserId
+from artcafe.errors import LoopStopped
+from artcafe.model import AgentId, AgentPrincipal, ChannelId, Member, Role, TenantId, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from tests.isolation.route_rules import (
     ABSENT,
@@ -48,6 +49,8 @@ class TenantRecords:
     """An agent without a subscription."""
     user: str
     invitation: str
+    chain: str
+    """A stopped chain of two messages."""
 
     def ids(self) -> dict[str, str]:
         """Return the value of each path parameter."""
@@ -58,6 +61,7 @@ class TenantRecords:
             "key_id": self.key,
             "user_id": self.user,
             "invitation_id": self.invitation,
+            "chain_id": self.chain,
         }
 
 
@@ -126,12 +130,28 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     managed = tenant.channel(**words, access="managed")
     user = tenant.member(Role.VIEWER, canary).get("/v1/me").json()["user_id"]
     invitation = tenant.invite(f"{canary}@example.com")["id"]
-    world = TenantRecords(tenant, agent, tenant.channel(**words), agent.another_key(), managed, tenant.agent(), user, invitation)
-    for channel in (world.channel, world.managed):
-        tenant.subscribed(channel, world.agent)
-    published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
-    assert published.status_code == 201, published.text
+    channel = tenant.channel(**words)
+    chain = stopped_chain(tenant, channel, canary)
+    world = TenantRecords(tenant, agent, channel, agent.another_key(), managed, tenant.agent(), user, invitation, chain)
+    for each in (world.channel, world.managed):
+        tenant.subscribed(each, world.agent)
     return world
+
+
+def stopped_chain(tenant: Tenant, channel: str, data: str) -> str:
+    """Publish a message and its answer, stop the chain, and return its id."""
+    path, rest_app = f"{tenant.path}/channels/{channel}/messages", tenant.rest_app
+    published = tenant.owner.post(path, json={"data": data})
+    assert published.status_code == 201, published.text
+    first = published.json()
+    answered = tenant.owner.post(path, json={"data": data, "caused_by": {"channel": channel, "seq": first["seq"]}})
+    assert answered.status_code == 201, answered.text
+    chain = str(first["message_id"])
+    person = tenant.owner.get("/v1/me").json()["user_id"]
+    owner = UserPrincipal(user_id=UserId(person), tenant_id=TenantId(tenant.id), role=Role.OWNER)
+    stopped = LoopStopped("hops", 1, 2, chain=chain, hops=2)
+    rest_app.run(rest_app.services.loop_guard.record_stop(owner, ChannelId(channel), stopped))
+    return chain
 
 
 def terms_pending(world: TenantRecords) -> Caller:

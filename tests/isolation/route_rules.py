@@ -127,6 +127,7 @@ TENANT: Final = {"tenant_id": "tenant_not_found"}
 AGENT: Final = TENANT | {"agent_id": "agent_not_found"}
 KEY: Final = AGENT | {"key_id": "key_not_found"}
 USER: Final = TENANT | {"user_id": "member_not_found"}
+CHAIN: Final = TENANT | {"chain_id": "chain_not_found"}
 INVITATION: Final = TENANT | {"invitation_id": "invitation_not_found"}
 CHANNEL: Final = TENANT | {"channel_id": "channel_not_found"}
 BOTH: Final = TENANT | {"agent_id": "agent_not_found", "channel_id": "channel_not_found"}
@@ -180,6 +181,8 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"GET {T}/channels/{{channel_id}}/subscriptions": RouteRule(members(200), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/messages": RouteRule(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": RouteRule(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
+    f"GET {T}/chains/{{chain_id}}": RouteRule(members(200), CHAIN),
+    f"PATCH {T}/chains/{{chain_id}}": RouteRule(writers(200), CHAIN, lambda _: {"status": "active"}),
     f"GET {T}/audit": RouteRule(admins(200), TENANT),
     f"GET {T}/usage": RouteRule(admins(200), TENANT),
     f"GET {S}": RouteRule(members(200, itself=True), SUBSCRIPTION, about_agent=True),
@@ -195,6 +198,7 @@ ABSENT: Final = {
     "key_id": "key_00000000000000000000000000",
     "user_id": "nobody@example.com",
     "invitation_id": "inv_00000000000000000000000000",
+    "chain_id": "msg_00000000000000000000000000",
 }
 MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SHA256:x", "..\\..", "x" * 129, "x" * 5000)
 PARAMETER: Final = re.compile(r"{(\w+)}")

@@ -10,8 +10,8 @@ from artcafe.errors import REGISTRY
 from tests.rest.rest_app import Caller
 
 VERBS = (
-    "(?:Accept|Add|Begin|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Read|Register|Remove"
-    "|Rename|Report|Return|Revoke|Subscribe|Unsubscribe)"
+    "(?:Accept|Add|Begin|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Read|Register|Release"
+    "|Remove|Rename|Report|Return|Revoke|Subscribe|Unsubscribe)"
 )
 """Imperatives that start a summary or a description."""
 
@@ -97,7 +97,7 @@ def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -
     }
     assert bodies == {
         "NewChallenge", "NewToken", "NewTenant", "TenantUpdate", "NewAgent", "AgentChange",
-        "NewKey", "KeyChange", "NewChannel", "ChannelChange",
+        "NewKey", "KeyChange", "NewChannel", "ChannelChange", "ChainChange",
         "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance", "NewTermsAcceptance",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)

@@ -246,6 +246,80 @@ def test_envelope_can_be_parsed(publish: Publish, sender: str) -> None:
     assert bytes(again.data) == bytes(publish.data)
 
 
+LINK = envelopes.ChainLink("msg_2", 2, "msg_1")
+
+
+def test_envelope_of_a_message_without_a_cause_has_no_chain() -> None:
+    publish = Publish("chn_1", as_raw({"a": 1}), "key", {"lang": "fr"}, "here")
+
+    assert envelopes.envelope(publish, message_id="msg_1", sender="agt_1", time="now") == (
+        b'{"message_id":"msg_1","from":"agt_1","time":"now","headers":{"lang":"fr"},"reply_to":"here","data":{"a": 1}}'
+    )
+
+
+def test_answer_is_delivered_and_kept_with_its_cause_its_hops_and_its_chain() -> None:
+    stored = envelopes.envelope(Publish("chn_1", as_raw(1)), message_id="msg_3", sender="agt_1", time="now", link=LINK)
+    message = replies.parse_incoming(envelopes.message_frame(envelopes.id_text("chn_1"), 3, 2, stored)).message
+    past = msgspec.json.decode(envelopes.message_text("chn_1", 3, stored), type=replies.PastMessage)
+    parsed = envelopes.parse_envelope(stored)
+
+    assert message is not None
+    for each in (message, past, parsed):
+        assert (each.caused_by, each.hops, each.chain) == LINK
+
+
+def test_message_of_an_older_version_begins_a_chain() -> None:
+    head = envelopes.parse_head(b'{"message_id":"msg_1","from":"agt_1","time":"now","headers":{},"data":1}')
+
+    assert (head.message_id, head.sender, head.hops, head.chain) == ("msg_1", "agt_1", 0, None)
+
+
+@given(text, st.none() | st.just(LINK), st.none() | st.dictionaries(text, text))
+@example('a,"headers":b', LINK, {"headers": ',"headers":'})
+def test_head_of_an_envelope_is_what_the_server_wrote(
+    sender: str, link: envelopes.ChainLink | None, headers: dict[str, str] | None
+) -> None:
+    publish = Publish("c", as_raw({"message_id": "forged", "hops": 0}), None, headers)
+    stored = envelopes.envelope(publish, message_id="msg_1", sender=sender, time="now", link=link)
+    head = envelopes.parse_head(envelopes.head_text(stored))
+
+    assert head == envelopes.parse_head(stored)
+    assert (head.message_id, head.sender) == ("msg_1", sender)
+    assert (head.hops, head.chain) == ((0, None) if link is None else (2, "msg_1"))
+
+
+@pytest.mark.parametrize(
+    ("named", "parsed"),
+    [
+        (b'"msg_1"', "msg_1"),
+        (b'{"channel":"chn_1","seq":42}', frames.Cause("chn_1", 42)),
+        (b'{"channel":"chn_1","seq":42,"message_id":"msg_1"}', frames.Cause("chn_1", 42, "msg_1")),
+        (b"null", None),
+    ],
+)
+def test_publish_names_its_cause_by_id_or_by_place(named: bytes, parsed: frames.CausedBy | None) -> None:
+    _, _, body = frames.parse(b'{"id":1,"publish":{"channel":"chn_1","data":1,"caused_by":%b}}' % named)
+
+    assert isinstance(body, Publish)
+    assert body.caused_by == parsed
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"caused_by":{"channel":"chn_1","seq":0}',
+        '"caused_by":{"channel":"chn_1"}',
+        '"caused_by":{"channel":"chn_1","seq":1,"hops":3}',
+        '"caused_by":5',
+        '"hops":1',
+        '"chain":"msg_1"',
+    ],
+)
+def test_client_cannot_set_hops_and_chain_and_names_a_whole_cause(field: str) -> None:
+    with pytest.raises(RefusedCommand, match="not a command"):
+        frames.parse(b'{"id":1,"publish":{"channel":"chn_1","data":1,%b}}' % field.encode())
+
+
 def test_replies_errors_and_gaps_have_the_text_of_the_contract() -> None:
     lost = ChannelNotFound("chn_1")
 

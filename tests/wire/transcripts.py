@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from artcafe.errors import AckBeyondSent, BadCommand, ChannelNotFound, OutOfTurn
+from artcafe.errors import AckBeyondSent, BadCommand, ChannelNotFound, LoopStopped, OutOfTurn
 from artcafe.wire import frames, replies
-from artcafe.wire.envelopes import envelope, id_text, live_frame, message_frame
+from artcafe.wire.envelopes import ChainLink, envelope, id_text, live_frame, message_frame
 from artcafe.wire.session import CLIENT_RECEIVES, CLIENT_SENDS, SERVER_RECEIVES, ClientState, ServerState
 from tests.wire.connection_pair import ConnectionPair
 
@@ -55,10 +55,10 @@ REPLIES: Final[dict[str, msgspec.Struct]] = {
 TOKEN: Final = frames.Connect(access_token="eyJ…", tenant_id=TENANT)
 
 
-def message(seq: int | None) -> bytes:
-    """Return a message push. `seq` is None in a `live` channel."""
+def message(seq: int | None, link: ChainLink | None = None) -> bytes:
+    """Return a message push. `seq` is None in a `live` channel; `link` is the place of an answer in its chain."""
     publish = frames.Publish(CHANNEL, msgspec.Raw(b"[1,2]"), headers={})
-    stored = envelope(publish, message_id=f"msg_{seq or 'live'}", sender="agt_2", time=TIME)
+    stored = envelope(publish, message_id=f"msg_{seq or 'live'}", sender="agt_2", time=TIME, link=link)
     channel = id_text(CHANNEL)
     return live_frame(channel, stored) if seq is None else message_frame(channel, seq, seq - 1 or None, stored)
 
@@ -177,6 +177,16 @@ def errors_that_keep_the_connection(on: Recorder) -> None:
     on.push("error")
 
 
+def agents_that_answer_each_other(on: Recorder) -> None:
+    """An agent answers a message, which is an answer itself, until the chain is stopped; then it begins a new one."""
+    on.exchange("connect", TOKEN)
+    on.push("message", message(2, ChainLink("msg_1", 1, "msg_1")))
+    on.exchange("publish", frames.Publish(CHANNEL, msgspec.Raw(b"3"), caused_by=frames.Cause(CHANNEL, 2, "msg_2")))
+    id = on.command("publish", frames.Publish(CHANNEL, msgspec.Raw(b"4"), caused_by="msg_2"))
+    on.answer("error", replies.error(LoopStopped("hops", 1, 2, chain="msg_1", hops=2), id))
+    on.exchange("publish")
+
+
 def newer_server(on: Recorder) -> None:
     """A newer server sends a kind and fields that the client does not know: it ignores them."""
     on.exchange("connect", TOKEN)
@@ -191,6 +201,7 @@ SCRIPTS: Final[tuple[Callable[[Recorder], None], ...]] = (
     renewal_by_signature,
     person_who_watches,
     errors_that_keep_the_connection,
+    agents_that_answer_each_other,
     newer_server,
 )
 

@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "channel": LazyCommand(
         "artcafe.cli.manage.channels", "channel", "Manage the channels of a tenant: ordered logs of messages."
     ),
+    "chain": LazyCommand("artcafe.cli.manage.chains", "chain", "Manage chains of messages that answer each other."),
     "audit": LazyCommand("artcafe.cli.manage.audit", "audit", "Read the audit of a tenant, as one of its admins."),
     "usage": LazyCommand("artcafe.cli.manage.usage", "usage", "Read what a tenant used, as one of its admins."),
     "subscription": LazyCommand(

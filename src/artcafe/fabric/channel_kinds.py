@@ -102,6 +102,7 @@ class LiveKind(ChannelKind):
     ) -> asyncio.Future[PublishReply]:
         """Send a message to the channel's present subscribers. Raises `NatsConnectionLost` if that is uncertain."""
         await tenant_fabric.connection.wait_up()
+        tenant_fabric.readers.recent_live.add(channel_id, envelope)
         await tenant_fabric.connection.send(OutgoingMessage(subjects.live(channel_id), "", envelope))
         metrics.PUBLISHES.of("sent", tenant=tenant_fabric.tenant_id).add()
         sent: asyncio.Future[PublishReply] = asyncio.get_running_loop().create_future()

@@ -17,6 +17,7 @@ from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import seq_of
 from artcafe.fabric.nats.subscription import SubjectSubscription
+from artcafe.fabric.recent_live import RecentLiveMessages
 from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
@@ -170,8 +171,8 @@ class ChannelReader:
 class LiveChannelReader:
     """The reader of one `live` channel, which is not stored: passes on what arrives, at most once."""
 
-    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink) -> None:
-        self._connection, self._channel, self._sink = log.connection, channel, sink
+    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink, recent: RecentLiveMessages) -> None:
+        self._connection, self._channel, self._sink, self._recent = log.connection, channel, sink, recent
         self._subscription: SubjectSubscription | None = None
 
     async def open(self) -> None:
@@ -185,10 +186,12 @@ class LiveChannelReader:
             await self._connection.unsubscribe(self._subscription)
 
     def _take(self, live: IncomingMessage) -> bool:
+        self._recent.add(self._channel, live.data)
         self._sink.take([StoredMessage(0, None, live.data)])
         return True
 
     async def _on_live(self, msg: Msg) -> None:
+        self._recent.add(self._channel, msg.data)
         self._sink.take([StoredMessage(0, None, msg.data)])
 
 
@@ -199,6 +202,8 @@ class ChannelReaders:
         self._log, self._check_s = log, check_s
         self._readers: set[ChannelReader] = set()
         self._live: set[LiveChannelReader] = set()
+        self.recent_live = RecentLiveMessages()
+        """The messages of `live` channels that readers passed on, and those that this server published."""
         self._due = asyncio.Event()
         self.supervisor = Supervisor("channel_readers")
         log.connection.on_up(self._mark_unsure)
@@ -219,7 +224,7 @@ class ChannelReaders:
 
     async def follow_live(self, channel: ChannelId, sink: ChannelSink) -> LiveChannelReader:
         """Return a reader of a `live` channel. Raise `Unavailable`; no reader is left then."""
-        reader = LiveChannelReader(self._log, channel, sink)
+        reader = LiveChannelReader(self._log, channel, sink, self.recent_live)
         await reader.open()
         self._live.add(reader)
         return reader

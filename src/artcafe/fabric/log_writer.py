@@ -63,6 +63,10 @@ the log, each of which takes up to 9 s."""
 ANSWER_TIMEOUT_S: Final = 4.0
 RETRY_S: Final = 0.05
 
+REFUSED: Final = "Nats-Expected-Last-Msg-Id: none\r\n"
+"""A precondition that no log fulfils, since every message id is a hash. NATS compares it after the ids of the last 10 minutes;
+`Nats-Expected-Last-Sequence` it compares before them (nats-server 2.15)."""
+
 DUPLICATE_IN_BATCH: Final = 10201
 DUPLICATE_IN_PROCESS: Final = 10158
 """A replicated stream is storing a message of the same id. A retry finds its outcome."""
@@ -129,6 +133,27 @@ class LogWriter:
     def queued(self) -> int:
         """The number of publishes that wait for a group commit."""
         return self._queued
+
+    async def find_repeat(
+        self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str
+    ) -> asyncio.Future[PublishReply] | None:
+        """Return the outcome of `submit` if a message of this key is stored, or None if none is. Store nothing in either case.
+
+        A publish of the same key that is still being stored is not found. Raise `NotStored` without an answer.
+        """
+        done: asyncio.Future[PublishReply] = asyncio.get_running_loop().create_future()
+        one = PendingPublish(subject, envelope, message_id, dedupe_id, done, 0.0)
+        message = OutgoingMessage(subject, f"{one.id_header}{REFUSED}", b"")
+        try:
+            answer = decode(await self._log.connection.request_last([message], timeout_s=ANSWER_TIMEOUT_S))
+            if not answer.get("duplicate"):
+                return None
+            one.resolve_repeat(await self._log.read(answer["seq"]), answer["seq"])
+        except NoResponder:
+            return None  # Nothing was ever stored.
+        except (NatsConnectionLost, TimeoutError) as exc:
+            raise NotStored from exc
+        return done
 
     def close(self) -> None:
         """Fail the queued publishes and all later ones. May be repeated."""

@@ -310,6 +310,16 @@ class TenantLog:
         first = await self._jetstream.get_from_leader(STREAM, query) if self.replicas > 1 else None
         return None if first is None else first.seq
 
+    async def all_since(self, time: datetime, *, most: int) -> list[tuple[Seq, Subject, bytes]]:
+        """Return the first messages of all channels stored at `time` or later, at most `most`, as `all_after` does."""
+        first = await self.since(None, time)
+        found: list[tuple[Seq, Subject, bytes]] = []
+        while first is not None and len(found) < most:
+            some = await self.all_after(first - 1, most=min(BATCH_MESSAGES, most - len(found)))
+            found += some
+            first = some[-1][0] + 1 if some else None
+        return found
+
     def _record(self, info: dict[str, Any]) -> LogState:
         metadata = info["config"].get("metadata", {})
         self.epoch = Epoch(metadata.get(EPOCH, ""))

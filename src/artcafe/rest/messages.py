@@ -34,6 +34,7 @@ class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str | None = None
     headers: Mapping[str, str] | None = None
     reply_to: str | None = None
+    caused_by: frames.CausedBy | None = None
 
 
 class Published(ResponseModel):
@@ -67,6 +68,27 @@ SCHEMA: Final[dict[str, Any]] = {
         },
         "headers": {"type": ["object", "null"], "additionalProperties": {"type": "string"}, "examples": [{"trace": "7f3a"}]},
         "reply_to": {"type": ["string", "null"], "description": "Where replies are expected; agents define its meaning."},
+        "caused_by": {
+            "description": (
+                "The message that this one answers: its place, or its id. The server counts the messages of a chain of answers,"
+                " and refuses those above the plan's limits with `loop_stopped`."
+            ),
+            "examples": [{"channel": "chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2", "seq": 58}],
+            "anyOf": [
+                {"type": "null"},
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["channel", "seq"],
+                    "properties": {
+                        "channel": {"type": "string"},
+                        "seq": {"type": "integer", "minimum": 1},
+                        "message_id": {"type": ["string", "null"], "description": "The id that the message there must have."},
+                    },
+                },
+            ],
+        },
     },
 }
 
@@ -178,6 +200,8 @@ async def read_history(
             errors.Forbidden,
             errors.ChannelNotFound,
             errors.KeyReused,
+            errors.CauseNotFound,
+            errors.LoopStopped,
             errors.QuotaFull,
             errors.NotStored,
             errors.OutcomeUnknown,
@@ -204,6 +228,7 @@ async def publish(
             key=_one_key(message, key),
             headers=message.headers,
             reply_to=message.reply_to,
+            caused_by=message.caused_by,
         ),
     )
     if reply.duplicate:

@@ -61,6 +61,8 @@ class ProblemResponse(ResponseModel):
         description="The id of this request in the server's log.", examples=["req_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
     )
     errors: list[FieldProblem] | None = Field(None, description="Only with `invalid`: every invalid field.")
+    chain: str | None = Field(None, description="Only with `loop_stopped`: the id of the chain.")
+    hops: int | None = Field(None, description="Only with `loop_stopped`: the number of messages before the refused one.")
     limit: LimitResponse | None = Field(None, description="Only in errors of limits: the limit that refused the request.")
 
 
@@ -97,6 +99,8 @@ def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | No
     limit = limit_of(error)
     if limit is not None:
         body["limit"] = limit
+    if isinstance(error, errors.LoopStopped):
+        body["chain"], body["hops"] = error.chain, error.hops
     content = msgspec.json.encode({**body, **(more or {})})
     return Response(content, status_code=error.status, headers=_headers(error), media_type=MEDIA_TYPE)
 

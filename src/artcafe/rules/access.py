@@ -35,6 +35,8 @@ class Action(StrEnum):
     PUBLISH_MANAGED = "publish to this managed channel without a subscription that allows it"
     READ_MESSAGES = "read messages"
     READ_MANAGED = "receive this managed channel without a subscription that allows it"
+    READ_CHAINS = "read chains of answers"
+    RELEASE_CHAINS = "release a stopped chain of answers"
     READ_AUDIT = "read the audit"
     READ_USAGE = "read the usage"
 
@@ -79,6 +81,8 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.PUBLISH_MANAGED: (_MEMBER, AgentAccess.NONE),
     Action.READ_MESSAGES: (_VIEWER, AgentAccess.ANY),
     Action.READ_MANAGED: (_VIEWER, AgentAccess.NONE),
+    Action.READ_CHAINS: (_VIEWER, AgentAccess.NONE),
+    Action.RELEASE_CHAINS: (_MEMBER, AgentAccess.NONE),
     Action.READ_AUDIT: (_ADMIN, AgentAccess.NONE),
     Action.READ_USAGE: (_ADMIN, AgentAccess.NONE),
 }
@@ -93,6 +97,7 @@ WHILE_SUSPENDED: Final = frozenset(
         Action.READ_CHANNELS,
         Action.READ_SUBSCRIPTIONS,
         Action.READ_SUBSCRIPTION,
+        Action.READ_CHAINS,
         Action.READ_AUDIT,
         Action.READ_USAGE,
     }

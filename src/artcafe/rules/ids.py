@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import time
+from datetime import datetime
 from typing import Final
 
 import ulid
@@ -51,6 +52,17 @@ os.register_at_fork(after_in_child=_random.clear)  # two processes must not make
 def _time_letters(time_ms: int) -> str:
     """Return the first ten letters of every ULID of a millisecond (github.com/ulid/spec)."""
     return bytes(time_ms >> shift & 31 for shift in range(45, -1, -5)).translate(_LETTERS).decode()
+
+
+def time_of(id: str, prefix: str) -> datetime | None:
+    """Return the time at which `new_id` made the id, or None for other text."""
+    head, _, letters = id.partition("_")
+    if head != prefix:
+        return None
+    try:
+        return ulid.ULID.from_str(letters).datetime
+    except (ValueError, OverflowError):
+        return None
 
 
 def derived_id(prefix: str, *parts: str) -> str:

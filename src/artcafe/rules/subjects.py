@@ -85,6 +85,16 @@ def chain_counter(tenant_id: TenantId, chain: str) -> Subject:
     return Subject(f"count.daily.{token(tenant_id)}.chain.{token(chain)}")
 
 
+def chain_release_counter(tenant_id: TenantId, chain: str) -> Subject:
+    """Return the counter of the releases of a chain by members."""
+    return Subject(f"count.daily.{token(tenant_id)}.release.{token(chain)}")
+
+
+def chain_stop_counter(tenant_id: TenantId, chain: str, releases: int) -> Subject:
+    """Return the counter of the recorded stops of a chain since its last release, the one of this number."""
+    return Subject(f"count.daily.{token(tenant_id)}.stop.{token(chain)}.{releases}")
+
+
 def dedupe_id(channel: ChannelId, sender: str, key: str) -> str:
     """Return the `Nats-Msg-Id` of a keyed message.
 

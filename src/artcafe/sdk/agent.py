@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,6 +19,7 @@ import msgspec
 from artcafe import errors
 from artcafe.sdk import dial, encoding, tracing
 from artcafe.sdk.connection import CLOSED, AgentConnection, OutgoingCommand
+from artcafe.sdk.handling import HANDLED, CausedBy, cause_of, handled_in
 from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
@@ -24,6 +27,8 @@ from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import Reply
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.wire import frames, replies
+
+log = logging.getLogger("artcafe")
 
 MAX_TIMEOUT_S: Final = 540.0
 """A key stores one message within 10 minutes (contract, section 5); retries of a publish end before that."""
@@ -69,6 +74,8 @@ class Agent:
         self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s)
         self._connection.service = service or os.environ.get("ARTCAFE_SERVICE") or None
         self._close_timeout_s = close_timeout_s
+        self._is_warned = False
+        """Whether an unknown cause was logged as a warning."""
         self._group = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
 
@@ -125,6 +132,7 @@ class Agent:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         reply_to: str | None = None,
+        caused_by: CausedBy = HANDLED,
         timeout_s: float = 30.0,
     ) -> Receipt:
         """Store a message in a channel; it is on disk when this returns.
@@ -134,6 +142,12 @@ class Agent:
         540) under the same `key`, so that the message is stored once; without `key`, one is generated. Publishes of several tasks
         are sent in the order of their calls, at most 256 in flight, and return as their replies arrive.
 
+        `caused_by` is the message that this one answers, or its id: the server counts the messages of a chain of answers, and
+        raises `LoopStopped` above the plan's limits. By default it is the message that the caller handles: the last one yielded
+        to its task by a loop over `messages`, until the loop requests the next one or ends; a task inherits it from the task that
+        starts it. None publishes a message that answers none. If the server does not know the handled message any more, the
+        publish is sent again without it, and a warning is logged.
+
         Raises the server's error if a retry cannot help, and the last error after the timeout: `OutcomeUnknown` if the message
         may have been stored (publishing again with the same `key` is safe), any other if it was not. Raises `TooLarge`, `Invalid`
         and TypeError before the message is sent; publishes of other tasks continue.
@@ -142,8 +156,24 @@ class Agent:
             raise ValueError(f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
         self._check_entered()
         text = encoding.data_text(data, self._connection.limits.get("json_depth", frames.MAX_DEPTH))
+        cause = handled_in(self.tenant) if caused_by is HANDLED else caused_by
         body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
-        with tracing.start_publish(channel, headers, self.agent) as span:
+        if cause is None:
+            return await self._publish(body, timeout_s)
+        ends_at = time.monotonic() + timeout_s
+        try:
+            return await self._publish(msgspec.structs.replace(body, caused_by=cause_of(cause)), timeout_s)
+        except errors.CauseNotFound:
+            if caused_by is not HANDLED:
+                raise
+            level = logging.DEBUG if self._is_warned else logging.WARNING
+            log.log(level, "the server does not know %r any more: its answer begins a new chain (more such cases: debug)", cause)
+            self._is_warned = True
+        return await self._publish(body, max(0.001, ends_at - time.monotonic()))
+
+    async def _publish(self, body: frames.Publish, timeout_s: float) -> Receipt:
+        headers = body.headers
+        with tracing.start_publish(body.channel, headers, self.agent) as span:
             most = self._connection.limits.get("frame_bytes", frames.MAX_FRAME_BYTES)
             traced = span.add_context(headers, lambda merged: encoding.fits("publish", _with_headers(body, merged), most))
             command = OutgoingCommand("publish", body if traced is headers else _with_headers(body, traced))

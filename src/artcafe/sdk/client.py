@@ -14,14 +14,16 @@ from types import TracebackType
 from typing import Literal, Self
 
 from artcafe.sdk import encoding, tracing
+from artcafe.sdk.handling import cause_of
 from artcafe.sdk.http import PAGE, TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
-from artcafe.sdk.messages import Gap, Receipt, warn_of
+from artcafe.sdk.messages import Gap, Message, Receipt, warn_of
 from artcafe.sdk.people import People
 from artcafe.sdk.records import (
     AgentInfo,
     AgentKeyInfo,
     AuditEntry,
+    ChainInfo,
     ChannelInfo,
     Home,
     KeptMessage,
@@ -288,13 +290,17 @@ class Client:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         reply_to: str | None = None,
+        caused_by: Message | KeptMessage | str | None = None,
     ) -> Receipt:
         """Store a message; it is on disk when this returns. `data` is as for `Agent.publish`.
 
-        Raises `Invalid` and TypeError before the request is sent.
+        `caused_by` is the message that this one answers, or its id. Raises `Invalid` and TypeError before the request is sent,
+        `CauseNotFound`, and `LoopStopped` above the limits of a chain of answers.
         """
         made = uuid.uuid4().hex if key is None else key
-        body = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
+        body: dict[str, object] = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
+        if caused_by is not None:
+            body["caused_by"] = cause_of(caused_by)
         path = path_of(tenant, "channels", channel, "messages")
         with tracing.start_publish(channel, headers) as span:
             body["headers"] = span.add_context(headers, lambda merged: encoding.fits_request({**body, "headers": merged}))
@@ -323,6 +329,15 @@ class Client:
             (on_gap or warn_of)(Gap(channel, gap.from_, gap.to, gap.reason))
 
         return self._http.all_of(KeptMessage, path_of(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=report)
+
+    async def chain(self, tenant: str, chain: str) -> ChainInfo:
+        """Return a chain of answers. Raises `ChainNotFound` for one without an answer within the last day."""
+        return await self._http.send(ChainInfo, "GET", path_of(tenant, "chains", chain), None)
+
+    async def release_chain(self, tenant: str, chain: str) -> ChainInfo:
+        """Let a stopped chain continue until it has used its limits once more. May be repeated: a chain that is not stopped stays
+        as it is."""
+        return await self._http.send(ChainInfo, "PATCH", path_of(tenant, "chains", chain), {"status": "active"})
 
     def audit(
         self,

@@ -60,7 +60,7 @@ class AgentConnection:
 
     def __init__(self, dialer: dial.Dialer, tenant: str, agent: str, max_unacked: int | None, connect_timeout_s: float) -> None:
         self._dialer = dialer
-        self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
+        self.tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._connect_timeout_s = connect_timeout_s
         self.outbox = Outbox()
         self.inbox = Inbox(max_unacked, on_ack=self._on_ack)
@@ -129,7 +129,7 @@ class AgentConnection:
         return lost.should_reconnect or (self._opened.is_set() and isinstance(lost.error, errors.KeyUnusable))
 
     def _new_session(self) -> Session:
-        return Session(self._tenant, self._agent, self._max_unacked, self.outbox, self.inbox, self.service)
+        return Session(self.tenant, self._agent, self._max_unacked, self.outbox, self.inbox, self.service)
 
     async def _serve_connection(self) -> None:
         """Open one connection and use it until it ends. Returns after `leave`; otherwise raises `ConnectionLost`."""

@@ -43,6 +43,8 @@ class _Problem(msgspec.Struct, frozen=True):
     code: str
     detail: str
     limit: replies.LimitState | None = None
+    chain: str | None = None
+    hops: int | None = None
 
 
 class HttpClient:
@@ -203,7 +205,7 @@ class HttpClient:
         except msgspec.DecodeError:
             pass
         else:
-            return replies.fault_of(problem.code, problem.detail, problem.limit)
+            return replies.fault_of(problem.code, problem.detail, problem.limit, problem.chain, problem.hops)
         status = f"HTTP {response.status_code}"
         if response.status_code in {502, 503, 504}:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Generic, Self, TypeVar, cast
 
+from artcafe.sdk import handling
 from artcafe.sdk.connection import AgentConnection, OutgoingCommand, PendingReply
 from artcafe.sdk.messages import Gap, Message
 from artcafe.wire import frames
@@ -30,8 +31,11 @@ class Messages(Generic[T]):
         self._to_subscribe = deque(dict.fromkeys(channels))
         self._pending: PendingReply | None = None
         self._handled: Message | None = None
+        self._loop = object()
+        """The identity of this loop in `sdk.handling`, which may outlive it there."""
 
     def __del__(self) -> None:
+        handling.end(self._loop)  # After a `break`, the program handles the message of the loop around this one, or none.
         # A loop that ended by `break` or an exception: without this, its last message would stop the cursor of every later loop.
         if self._handled is not None:
             self._connection.unacked_of_ended_loops.append(self._handled)
@@ -41,6 +45,7 @@ class Messages(Generic[T]):
 
     async def __anext__(self) -> T:
         self._connection.check_loop()
+        handling.end(self._loop)
         while self._to_subscribe:
             await self._subscribe(self._to_subscribe[0])
             self._to_subscribe.popleft()
@@ -51,8 +56,10 @@ class Messages(Generic[T]):
             item = await self._connection.item(self._channels)
         if item is None:
             raise StopAsyncIteration
-        if self._auto_ack and isinstance(item, Message):
-            self._handled = item
+        if isinstance(item, Message):
+            handling.begin(item, self._connection.tenant, self._loop)
+            if self._auto_ack:
+                self._handled = item
         return cast(T, item)  # Without `gaps`, T is Message, and the loop above has skipped the gaps.
 
     async def _ack_handled(self) -> None:

@@ -112,6 +112,21 @@ class Message:
         return datetime.fromisoformat(self._pushed.time)
 
     @property
+    def caused_by(self) -> str | None:
+        """The id of the message that this one answers; None if it answers none."""
+        return self._pushed.caused_by
+
+    @property
+    def hops(self) -> int:
+        """The number of messages before this one in its chain of answers."""
+        return self._pushed.hops
+
+    @property
+    def chain(self) -> str | None:
+        """The id of the first message of its chain of answers; None for that message itself."""
+        return self._pushed.chain
+
+    @property
     def headers(self) -> Mapping[str, str]:
         return self._pushed.headers
 

@@ -196,6 +196,19 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     updated_at: datetime | None
 
 
+class ChainInfo(msgspec.Struct, frozen=True):
+    """A chain of answers. `status` is `stopped` if a message above a limit was refused since the last release. `messages` counts
+    its messages with the first one; the limits are the plan's, once more for each release."""
+
+    id: str
+    tenant_id: str
+    status: str
+    messages: int
+    max_messages: int
+    max_hops: int
+    releases: int
+
+
 class AuditEntry(msgspec.Struct, frozen=True):
     """An entry of a tenant's audit. `digest` is the hash of all other fields; the next entry has it as `before`."""
 
@@ -271,6 +284,12 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
     raw: msgspec.Raw
     """The data as the published JSON text."""
     reply_to: str | None = None
+    caused_by: str | None = None
+    """The id of the message that this one answers; None if it answers none."""
+    hops: int = 0
+    """The number of messages before this one in its chain of answers."""
+    chain: str | None = None
+    """The id of the first message of its chain of answers; None for that message itself."""
 
     @classmethod
     def of(cls, past: replies.PastMessage) -> Self:
@@ -284,6 +303,9 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
             headers=past.headers,
             raw=past.data,
             reply_to=past.reply_to,
+            caused_by=past.caused_by,
+            hops=past.hops,
+            chain=past.chain,
         )
 
     @property

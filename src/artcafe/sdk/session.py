@@ -127,7 +127,7 @@ class Session:
             log.warning("the server sent a frame that this version of the SDK does not know; it was ignored")
 
     def _on_error(self, id: int | None, body: replies.ErrorBody, now: float, *, is_login: bool) -> None:
-        error = replies.fault_of(body.code, body.message, body.limit)
+        error = replies.fault_of(body.code, body.message, body.limit, body.chain, body.hops)
         if is_login:
             can_help = body.temporary or (error.close is not None and should_reconnect(error.close))
             raise ConnectionLost(error, should_reconnect=can_help)

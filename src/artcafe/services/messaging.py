@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
-from artcafe.errors import ArtcafeError, Invalid, LimitExceeded, TooLarge
+from artcafe.errors import ArtcafeError, Invalid, LimitExceeded, LoopStopped, TooLarge, Unavailable
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import Access, AgentPrincipal, Channel, Permission, Principal
@@ -14,25 +15,34 @@ from artcafe.observe.tracing import Tracing
 from artcafe.rules import access, fields, ids, subjects, times
 from artcafe.rules.plans import Limit, TenantLimits
 from artcafe.rules.usage import Metric
+from artcafe.services.causes import Cause
+from artcafe.services.loop_guard import LoopGuard
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.usage_counters import UsageCounters
 from artcafe.wire import envelopes, frames, payloads, replies, trace_context
+from artcafe.wire.envelopes import ChainLink
 
 
 class Messaging:
     """Publishes messages to channels."""
 
     def __init__(
-        self, record_cache: RecordCache, fabric: Fabric, clock: Clock, usage: UsageCounters, tracing: Tracing | None = None
+        self,
+        record_cache: RecordCache,
+        fabric: Fabric,
+        clock: Clock,
+        usage: UsageCounters,
+        loop_guard: LoopGuard,
+        tracing: Tracing | None = None,
     ) -> None:
         self._record_cache, self._fabric, self._clock, self._usage = record_cache, fabric, clock, usage
-        self._tracing = tracing
+        self._loop_guard, self._tracing = loop_guard, tracing
 
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Store a message, and return its position once it is flushed to disk. A live channel's message is only sent.
 
-        Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `LimitExceeded`, `QuotaFull`, `NotStored`, `KeyReused` (not
-        stored), or `OutcomeUnknown`. May be repeated with the same key.
+        Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `LimitExceeded`, `CauseNotFound`, `LoopStopped`,
+        `QuotaFull`, `NotStored`, `KeyReused` (not stored), or `OutcomeUnknown`. May be repeated with the same key.
         """
         try:
             stored = await self.submit(principal, channel_id, publish)
@@ -49,20 +59,17 @@ class Messaging:
         channel = await self._record_cache.channel(principal.tenant_id, channel_id)
         await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
         limits = await self._record_cache.limits(principal.tenant_id)
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
-        tenant_fabric = self._fabric.tenant(principal.tenant_id)
-        kind = KINDS[channel.type]
-        outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
-        if not kind.has_log:  # the meter counts those in the log
-            self._usage.count(principal.tenant_id, Metric.MESSAGES_LIVE, agent=principal.sender, channel=channel.id)
-        if self._tracing is not None:
-            _trace(self._tracing, principal, channel, publish, message_id, outcome)
-        return outcome
+        if publish.caused_by is not None:
+            return await self._submit_answer(principal, channel, publish, publish.caused_by, limits)
+        return await self._send(principal, channel, publish, *self._prepare(principal, channel, publish, limits))
 
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log."""
+        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log, or
+        the message answers another one."""
+        if publish.caused_by is not None:
+            return None
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
         tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
         if channel is None or tenant_fabric is None or limits is None or channel.access is not Access.OPEN:
@@ -77,14 +84,76 @@ class Messaging:
             _trace(self._tracing, principal, channel, publish, message_id, stored)
         return stored
 
-    def _prepare(
+    async def _submit_answer(
+        self,
+        principal: Principal,
+        channel: Channel,
+        publish: frames.Publish,
+        caused_by: frames.CausedBy,
+        limits: TenantLimits,
+    ) -> asyncio.Future[replies.PublishReply]:
+        """Queue a message that answers another one, unless that exceeds a limit of its chain."""
+        check(publish, limits.message_bytes)
+        try:
+            link = await self._loop_guard.admit(principal, caused_by, limits)
+        except LoopStopped as stopped:
+            repeat = await self._find_repeat(principal, channel, publish, limits)
+            if repeat is not None:
+                return repeat
+            await self._loop_guard.record_stop(principal, channel.id, stopped)
+            raise
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits, link)
+        answer = Cause(message_id, channel.id, principal.sender, link.hops, link.chain)
+        self._loop_guard.causes.remember(principal.tenant_id, answer)
+        try:
+            outcome = await self._send(principal, channel, publish, message_id, envelope, dedupe_id)
+        except Unavailable:  # Nothing was sent.
+            self._loop_guard.refund(principal.tenant_id, link)
+            raise
+        outcome.add_done_callback(partial(self._loop_guard.on_outcome, principal.tenant_id, link))
+        return outcome
+
+    async def _send(
+        self,
+        principal: Principal,
+        channel: Channel,
+        publish: frames.Publish,
+        message_id: str,
+        envelope: bytes,
+        dedupe_id: str | None,
+    ) -> asyncio.Future[replies.PublishReply]:
+        """Queue an envelope, or send it if the channel has no log."""
+        kind, tenant_fabric = KINDS[channel.type], self._fabric.tenant(principal.tenant_id)
+        outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        if not kind.has_log:  # the meter counts those in the log
+            self._usage.count(principal.tenant_id, Metric.MESSAGES_LIVE, agent=principal.sender, channel=channel.id)
+        if self._tracing is not None:
+            _trace(self._tracing, principal, channel, publish, message_id, outcome)
+        return outcome
+
+    async def _find_repeat(
         self, principal: Principal, channel: Channel, publish: frames.Publish, limits: TenantLimits
+    ) -> asyncio.Future[replies.PublishReply] | None:
+        """Return the outcome of an earlier publish of the same key: a chain is stopped for new messages only."""
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
+        if dedupe_id is None or not KINDS[channel.type].has_log:
+            return None
+        writer = self._fabric.tenant(principal.tenant_id).writer
+        return await writer.find_repeat(subjects.stored(channel.id), envelope, message_id, dedupe_id)
+
+    def _prepare(
+        self,
+        principal: Principal,
+        channel: Channel,
+        publish: frames.Publish,
+        limits: TenantLimits,
+        link: ChainLink | None = None,
     ) -> tuple[str, bytes, str | None]:
         """Return a new message id, the envelope, and the id of the key if one is given. Raises as `check` does."""
         check(publish, limits.message_bytes)
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())
-        envelope = envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
+        envelope = envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time, link=link)
         key = publish.key
         return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
 

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
 from artcafe.wire.frames import Publish
 
 _encode = msgspec.json.Encoder().encode
+_HEADERS: Final = b',"headers":'
+"""No id or name before it contains these bytes: in a JSON string, its quotes would be escaped."""
 
 
-def envelope(publish: Publish, *, message_id: str, sender: str, time: str) -> bytes:
-    """Return the JSON object to store. `message_frame` only adds `channel`, `seq` and `prev` in front of it."""
-    head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time, "headers": publish.headers or {}}
+class ChainLink(NamedTuple):
+    """The place of a message in a chain of messages that answer each other. Only the server makes one."""
+
+    caused_by: str
+    """The id of the message that it answers."""
+    hops: int
+    """The number of messages before it, from the first message of the chain along the answers."""
+    chain: str
+    """The id of the first message, which names the chain."""
+
+
+def envelope(publish: Publish, *, message_id: str, sender: str, time: str, link: ChainLink | None = None) -> bytes:
+    """Return the JSON object to store. `message_frame` only adds `channel`, `seq` and `prev` in front of it.
+
+    A message without a `link` begins a chain: its envelope has no `caused_by`, `hops` and `chain`.
+    """
+    head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time}
+    if link is not None:
+        head |= link._asdict()
+    head["headers"] = publish.headers or {}
     if publish.reply_to is not None:
         head["reply_to"] = publish.reply_to
     return b'%b,"data":%b}' % (_encode(head)[:-1], publish.data)
@@ -49,8 +69,21 @@ class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     data: msgspec.Raw
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
+    caused_by: str | None = None
+    hops: int = 0
+    chain: str | None = None
 
 
+class EnvelopeHead(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """The part of an envelope that the server wrote, without what it received."""
+
+    message_id: str
+    sender: str
+    hops: int = 0
+    chain: str | None = None
+
+
+_head = msgspec.json.Decoder(EnvelopeHead)
 _envelope = msgspec.json.Decoder(Envelope)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -58,6 +91,16 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def parse_envelope(stored: bytes) -> Envelope:
     """Parse a stored message. Raises `msgspec.DecodeError` for bytes not written by `envelope`."""
     return _envelope.decode(stored)
+
+
+def head_text(stored: bytes) -> bytes:
+    """Return the fields of an envelope before its headers, as a JSON object: a small copy that keeps no message in memory."""
+    return stored[: stored.find(_HEADERS)] + b"}"
+
+
+def parse_head(text: bytes) -> EnvelopeHead:
+    """Parse a whole envelope or its `head_text`. Raises as `parse_envelope` does."""
+    return _head.decode(text)
 
 
 def sent_by(stored: bytes, sender: str) -> bytes:

@@ -15,6 +15,17 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "agent_id": "The agent's id.",
     "ConnectReply.agent_id": "The connected agent; absent for a person.",
     "before": "Only messages below this sequence, or stored before this RFC 3339 time.",
+    "caused_by": "The id of the message that this one answers; absent if it answers none.",
+    "Publish.caused_by": (
+        "The message that this one answers: its channel and sequence, or its id. It must be one that the publisher may receive or"
+        " has published."
+    ),
+    "chain": "The id of the first message of the chain of answers; absent for that message itself.",
+    "ErrorBody.chain": "In `loop_stopped`: the id of the chain. Otherwise absent.",
+    "ErrorBody.hops": "In `loop_stopped`: the number of messages before the refused one. Otherwise absent.",
+    "Cause.channel": "The channel of the answered message.",
+    "Cause.message_id": "The id that the message must have; a restored log may have another one at this sequence.",
+    "Cause.seq": "The sequence of the answered message.",
     "challenge": "The text to sign, exactly as it is.",
     "challenge_id": "The challenge's id. It is valid for one attempt on the connection that requested it.",
     "Connect.challenge_id": "The signed challenge, one of this connection's.",
@@ -41,6 +52,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     ),
     "gap": "The missing part of the requested range; null if nothing is missing.",
     "headers": "Text by name, passed on unchanged.",
+    "hops": "The number of messages before this one in its chain of answers; absent for the first message, which has none.",
     "key": "Idempotency key: a repeat by the same agent in the same channel within 10 minutes stores nothing.",
     "last": "The sequence of the channel's newest message, or 0. Null for a `live` channel.",
     "left": "What is left of the limit; null if it is unknown or unlimited.",

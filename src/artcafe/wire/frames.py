@@ -58,6 +58,19 @@ class Connect(Frame, frozen=True):
     max_unacked: MaxUnacked = None
 
 
+class Cause(Frame, frozen=True):
+    """The place of a stored message that is answered. With `message_id`, the message there must have this id: after a restore, a
+    sequence may belong to another message."""
+
+    channel: Name
+    seq: Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
+    message_id: Name | None = None
+
+
+CausedBy = Cause | Name
+"""The message that a publish answers: its place, or its id."""
+
+
 class Publish(Frame, frozen=True):
     """A message to publish. `data` is checked to be JSON, and passed on as the same text."""
 
@@ -66,6 +79,7 @@ class Publish(Frame, frozen=True):
     key: str | None = None
     headers: Mapping[str, str] | None = None
     reply_to: str | None = None
+    caused_by: CausedBy | None = None
 
 
 class Subscribe(Frame, frozen=True, rename={"start": "from"}):

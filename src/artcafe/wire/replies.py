@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from artcafe.errors import ArtcafeError, BadFrame, LimitFault, from_wire
+from artcafe.errors import ArtcafeError, BadFrame, LimitFault, LoopStopped, from_wire
 
 _encode = msgspec.json.Encoder().encode
 
@@ -79,6 +79,9 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "
     message_id: str
     sender: str
     time: str
+    caused_by: str | None = None
+    hops: int = 0
+    chain: str | None = None
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
     data: msgspec.Raw
@@ -133,17 +136,20 @@ class LimitState(msgspec.Struct, frozen=True):
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error. `channels`: in a `subscription_limit` push, the subscriptions that this connection does not deliver. `limit`: the
-    limit that refused the command."""
+    limit that refused the command. `chain` and `hops`: in `loop_stopped`, the place of the refused message."""
 
     code: str
     message: str
     temporary: bool
     channels: Sequence[str] = ()
     limit: LimitState | None = None
+    chain: str | None = None
+    hops: int | None = None
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
-    """A delivered message. `prev` is the previous sequence in its channel, or null. `seq` is null in a `live` channel."""
+    """A delivered message. `prev` is the previous sequence in its channel, or null. `seq` is null in a `live` channel. Only a
+    message that answers another one has `caused_by`, `hops` and `chain`."""
 
     channel: str
     seq: int | None
@@ -151,6 +157,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     message_id: str
     sender: str
     time: str
+    caused_by: str | None = None
+    hops: int = 0
+    chain: str | None = None
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
     data: msgspec.Raw
@@ -222,7 +231,16 @@ def history_reply(id: int, messages: Iterable[bytes], gap: Gap | None, has_more:
 def error(fault: ArtcafeError, id: int | None = None, channels: Sequence[str] = ()) -> bytes:
     """Encode the error reply to a command, or without `id` an error push. `channels` are the affected ones."""
     limit = limit_of(fault)
-    body = ErrorBody(code=fault.code, message=str(fault), temporary=fault.temporary, channels=channels, limit=limit)
+    chain, hops = (fault.chain, fault.hops) if isinstance(fault, LoopStopped) else (None, None)
+    body = ErrorBody(
+        code=fault.code,
+        message=str(fault),
+        temporary=fault.temporary,
+        channels=channels,
+        limit=limit,
+        chain=chain,
+        hops=hops,
+    )
     return _encode({"error": body} if id is None else {"id": id, "error": body})
 
 
@@ -233,11 +251,15 @@ def limit_of(fault: ArtcafeError) -> LimitState | None:
     return LimitState.of(fault.limit, fault.most, fault.used, fault.resets_at)
 
 
-def fault_of(code: str, message: str, limit: LimitState | None) -> ArtcafeError:
-    """Return the error that a peer sent, over REST or in a frame, with the limit that it is about."""
+def fault_of(
+    code: str, message: str, limit: LimitState | None, chain: str | None = None, hops: int | None = None
+) -> ArtcafeError:
+    """Return the error that a peer sent, over REST or in a frame, with the limit and the chain that it is about."""
     fault = from_wire(code, message)
     if limit is not None and isinstance(fault, LimitFault):
         fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
+    if isinstance(fault, LoopStopped):
+        fault.chain, fault.hops = chain or "", hops or 0
     return fault
 
 

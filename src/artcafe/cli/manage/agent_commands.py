@@ -210,6 +210,7 @@ def publish(
     message_key: str | None,
     headers: Mapping[str, str] | None,
     reply_to: str | None,
+    caused_by: str | None,
     as_json: bool,
 ) -> None:
     """Publish DATA to CHANNEL.
@@ -225,7 +226,7 @@ def publish(
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
         raise click.UsageError("--lines reads standard input and assigns a key to each line: omit DATA and --message-key")
-    send = _Publisher(channel, headers, reply_to, is_text, as_json)
+    send = _Publisher(channel, headers, reply_to, caused_by, is_text, as_json)
     if by_line:
         asyncio.run(send.lines(options))
     else:
@@ -239,6 +240,7 @@ class _Publisher:
     channel: str
     headers: Mapping[str, str] | None
     reply_to: str | None
+    caused_by: str | None
     is_text: bool
     as_json: bool
 
@@ -247,7 +249,9 @@ class _Publisher:
             self.show(await self.publish(agent, data, key))
 
     async def publish(self, agent: Agent, data: object, key: str | None = None) -> Receipt:
-        return await agent.publish(self.channel, data, key=key, headers=self.headers, reply_to=self.reply_to)
+        return await agent.publish(
+            self.channel, data, key=key, headers=self.headers, reply_to=self.reply_to, caused_by=self.caused_by
+        )
 
     async def lines(self, options: AgentOptions) -> None:
         """Publish lines concurrently as they arrive, and print receipts in order, until end of input or the first failure."""

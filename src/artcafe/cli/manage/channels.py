@@ -198,6 +198,7 @@ async def publish(
     message_key: str | None,
     headers: Mapping[str, str] | None,
     reply_to: str | None,
+    caused_by: str | None,
 ) -> None:
     """Publish DATA to CHANNEL as yourself.
 
@@ -209,5 +210,7 @@ async def publish(
       artcafe channel publish chn_… '{"task": "summarise"}'
       date | artcafe channel publish chn_… --text
     """
-    receipt = await context.rest.publish(context.tenant, channel, data, key=message_key, headers=headers, reply_to=reply_to)
+    receipt = await context.rest.publish(
+        context.tenant, channel, data, key=message_key, headers=headers, reply_to=reply_to, caused_by=caused_by
+    )
     click.echo(msgspec.json.encode(receipt) if context.as_json else receipt_line(receipt))

@@ -21,8 +21,10 @@ text_option = click.option(
 
 
 def message_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None) and `reply_to`."""
+    """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None), `reply_to`
+    and `caused_by`."""
     for option in (
+        click.option("--caused-by", metavar="ID", help="The id of the message that this one answers."),
         click.option("--reply-to", metavar="TEXT", help="Where replies are expected; agents define its meaning."),
         click.option(
             "--header",
