@@ -150,6 +150,41 @@ async def test_second_server_leaves_a_tenant_to_its_meter_and_follows_a_dead_one
         await assert_exact(it)
 
 
+async def test_tenant_that_nobody_opens_after_a_crash_is_found_and_counted(tmp_path: Path) -> None:
+    async with metering(tmp_path) as it:
+        (server,) = it.servers
+        await it.publish(server, 10)
+        server = await it.restart(server)
+        assert await server.services.fabric.log_ends() == {it.owner.tenant_id: 10}
+        assert server.services.fabric.open_tenants() == []
+        assert await server.meter.search()
+        await until_counted(it, server)
+        assert await it.counted("2026-11") == [10]
+
+
+async def test_search_opens_no_tenant_whose_messages_are_counted(tmp_path: Path) -> None:
+    async with metering(tmp_path) as it:
+        (server,) = it.servers
+        await it.publish(server, 10)
+        await until_counted(it, server)
+        server = await it.restart(server)
+        assert await server.meter.search()
+        assert await server.meter.search()
+        assert server.services.fabric.open_tenants() == []
+
+
+async def test_loop_counts_after_a_restart_without_any_request(tmp_path: Path) -> None:
+    async with metering(tmp_path) as it:
+        (server,) = it.servers
+        await it.publish(server, 10)
+        server = await it.restart(server)
+        running = it.group.create_task(server.meter.run())
+        async with asyncio.timeout(20):
+            while await it.counted("2026-11") != [10]:  # noqa: ASYNC110 (a row has no event)
+                await asyncio.sleep(0.05)
+        running.cancel()
+
+
 @pytest.mark.parametrize("both_publish", [False, True])
 async def test_two_meters_at_once_count_once(tmp_path: Path, *, both_publish: bool) -> None:
     async with metering(tmp_path) as it:

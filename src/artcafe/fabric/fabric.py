@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from artcafe.errors import OurFault
+from artcafe.errors import NatsConnectionLost, NoResponder, OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.connection_census import ConnectionCensus
 from artcafe.fabric.counters import DAILY, RECENT, Counters
+from artcafe.fabric.log_ends import read_log_ends
 from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
 from artcafe.fabric.nats.account_claims import delete_account, register_account
 from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, replica_count
@@ -228,6 +229,13 @@ class Fabric:
     def set_group_limit(self, max_group: Callable[[], int]) -> None:
         """Call `max_group` before each group commit for the number of messages it may contain."""
         self._max_group = max_group
+
+    async def log_ends(self) -> dict[TenantId, Seq]:
+        """Return the last sequence of each tenant's log, also of tenants that are not open. Raise `Unavailable`."""
+        try:
+            return await read_log_ends(self._system, self._accounts)
+        except (TimeoutError, NatsConnectionLost, NoResponder) as exc:
+            raise unreachable() from exc
 
     def note_stored(self) -> None:
         """Note for the meter what this server stores in each tenant that is opened from now on (`LogWriter.stored`)."""

@@ -92,6 +92,11 @@ class SequenceMap:
     def messages(self) -> int:
         return len(self._old)
 
+    @property
+    def end(self) -> Cursor:
+        """Return the position of the last rewritten message."""
+        return Cursor(epoch=self.epoch, seq=self._new[-1] if self._new else 0)
+
     def translate(self, cursor: Cursor) -> Cursor:
         """Return a cursor's position in the new log: the last rewritten message at or before it. A cursor without an epoch stays
         the same."""

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from artcafe.model import AgentId, ChannelId, Cursor, TenantId, subscription_id
 from artcafe.rules.ids import derived_id
-from artcafe.tables import agent_rows, people_rows, rows
+from artcafe.tables import agent_rows, people_rows, rows, usage_rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -52,13 +52,16 @@ class SameIds:
 class NewIds:
     """Gives new ids to tenant, agents and channels; people keep theirs. Usage and invitations are not copied.
 
-    The copy has a new log: its channels have no removed messages, and `place` maps each cursor to the same message.
+    The copy has a new log: its channels have no removed messages, and `place` maps each cursor to the same message. The copied
+    messages are the original's usage, so the copy's meter begins at `end`.
     """
 
     def __init__(self, tenant_id: TenantId, label: str) -> None:
         self._tenant_id, self._label = tenant_id, label
         self.new_id = TenantId(self._derived("ten", tenant_id))
         self.place: Place = lambda cursor: cursor
+        self.end = Cursor()
+        """The last copied message in the new log."""
         self.agents: dict[str, str] = {}
         self.channels: dict[str, str] = {}
         """The new id of each mapped id."""
@@ -81,7 +84,9 @@ class NewIds:
 
     def item(self, table: Table, item: Item) -> Item | None:
         """Return the item of the copy; None for usage and invitations."""
-        if table is USAGE_METRICS or str(item.get("user_id", "")).startswith(people_rows.INVITATION_PREFIX):
+        if table is USAGE_METRICS:
+            return self._meter() if item.get("metric_id") == usage_rows.METER else None
+        if str(item.get("user_id", "")).startswith(people_rows.INVITATION_PREFIX):
             return None
         if table is TENANTS:
             return {**item, "id": self.new_id}
@@ -94,6 +99,12 @@ class NewIds:
             named.pop(rows.REMOVED_TO, None)
             return {**named, "id": self.channel(str(item["id"]))}
         return self._subscription(named) if table is CHANNEL_SUBSCRIPTIONS else named
+
+    def _meter(self) -> Item:
+        """Return the row of a meter that has counted every copied message."""
+        counted = usage_rows.MeterState(cursor=self.end, begun=self.end.seq, attributed=self.end.seq)
+        attributes = {name: value for name, value in usage_rows.meter_attributes(counted).items() if value is not None}
+        return {"tenant_id": self.new_id, "metric_id": usage_rows.METER, **attributes}
 
     def _agent(self, item: dict[str, Value]) -> Item:
         id = str(item["id"])

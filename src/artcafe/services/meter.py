@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from artcafe.errors import OurFault
@@ -32,6 +32,13 @@ and the totals trail by less than 60 s."""
 LOOK_S: Final = 2.0
 """Seconds between two looks at which tenants have something to count, which asks nobody."""
 TENANTS_AT_ONCE: Final = 8
+SEARCH_S: Final = 600.0
+"""Seconds between two searches for uncounted messages in tenants that are not open, while no server seems to die."""
+SEARCH_AGAIN_S: Final = 45.0
+"""Seconds until the next search after one that could not finish, or that a dead server was the reason for: its leases have ended
+then."""
+OPENED_AT_ONCE: Final = 32
+ROWS_AT_ONCE: Final = 100
 RELEASE_S: Final = 1.0
 """How long a stopping server counts what it stored. What is left, another server or the next start counts."""
 
@@ -48,14 +55,55 @@ class Meter:
         self._lease_s = interval_s + LEASE_MORE_S
         self._name = secrets.token_hex(8)
         self._tenants: dict[TenantId, TenantMeter] = {}
+        self._ends: dict[TenantId, Seq] = {}
+        """The ends of logs found to be counted, of tenants that are not open."""
+        self._search_at: datetime | None = None
+        self._losses = fabric.announcements.losses
         self.supervisor = Supervisor("meter")
         fabric.note_stored()
 
     async def run(self) -> None:
-        """Count the open tenants, each every `interval_s` while it has something to count, until cancelled."""
+        """Count the open tenants, each every `interval_s` while it has something to count, until cancelled.
+
+        At the start, and when another server may have died, tenants that are not open are looked for too.
+        """
         while True:
             await asyncio.sleep(self._look_s)
+            with self.supervisor.contain():
+                await self._try_search()
             await self.look()
+
+    async def _try_search(self) -> None:
+        losses, now = self._fabric.announcements.losses, self._clock()
+        is_suspicious = losses != self._losses or self._search_at is None
+        if not is_suspicious and self._search_at is not None and now < self._search_at:
+            return
+        try:
+            is_all = await self.search()
+        except OurFault as exc:
+            log.debug("meter.not_searched", error=str(exc))
+            is_all = False
+        self._losses = losses
+        self._search_at = now + timedelta(seconds=SEARCH_S if is_all and not is_suspicious else SEARCH_AGAIN_S)
+
+    async def search(self) -> bool:
+        """Open the tenants whose logs have uncounted messages: a server may have died before it counted them.
+
+        One request asks NATS for the ends of all logs, and only the rows of tenants whose log has grown are read. A tenant whose
+        meter has a lease is left to it. Return False if more tenants were found than may be opened at once. Raise `Unavailable`.
+        """
+        now, ends = self._clock(), await self._fabric.log_ends()
+        grown = [each for each, end in ends.items() if self._ends.get(each) != end and each not in self._tenants]
+        behind: list[TenantId] = []
+        for start in range(0, len(grown), ROWS_AT_ONCE):
+            for tenant_id, state in (await self._store.meters(grown[start : start + ROWS_AT_ONCE])).items():
+                if state is not None and state.attributed >= ends[tenant_id]:
+                    self._ends[tenant_id] = ends[tenant_id]
+                elif state is None or state.lease is None or state.lease.until <= now:
+                    behind.append(tenant_id)
+        for tenant_id in behind[:OPENED_AT_ONCE]:
+            self._fabric.tenant(tenant_id, is_needed=False)
+        return len(behind) <= OPENED_AT_ONCE
 
     async def look(self) -> None:
         """Count the open tenants that are due."""

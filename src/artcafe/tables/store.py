@@ -23,6 +23,7 @@ from artcafe.tables.catalog import (
     CHALLENGES,
     TABLES,
     TENANTS,
+    USAGE_METRICS,
     USER_TENANTS,
 )
 from artcafe.tables.counting_servers import CountingServers
@@ -32,6 +33,7 @@ from artcafe.tables.engine.writes import Assign, ItemKey, Put, Update, Write
 from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tenant_store import TenantStore
+from artcafe.tables.usage_rows import METER, MeterState, meter_state_of
 from artcafe.tables.usage_run_store import UsageRunStore
 from artcafe.tables.usage_store import UsageStore
 
@@ -100,6 +102,13 @@ class Store:
         """Return each tenant, or None if it does not exist any more."""
         items = await self._tables.get(TENANTS, [ItemKey(tenant_id) for tenant_id in tenant_ids], consistent=True)
         found = (None if item is None or rows.TOMBSTONE in item else rows.tenant_of(item) for item in items)
+        return dict(zip(tenant_ids, found, strict=True))
+
+    async def meters(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, MeterState | None]:
+        """Return the state of each tenant's meter, or None if nothing of the tenant was ever counted."""
+        keys = [ItemKey(tenant_id, METER) for tenant_id in tenant_ids]
+        items = await self._tables.get(USAGE_METRICS, keys, consistent=True) if keys else []
+        found = (None if item is None else meter_state_of(item) for item in items)
         return dict(zip(tenant_ids, found, strict=True))
 
     async def versions(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, int | None]:

@@ -226,6 +226,8 @@ def test_copy_with_new_ids_coexists_with_the_original(home: StoppedFolder, tmp_p
     assert (other["state"], other["copy_id"] != tenant["copy_id"]) == ("copied", True)
     after = rows(data)
     assert all(set(before[name]) <= set(after[name]) for name in before)
+    usage = [json.loads(item) for *_, item in set(after["artcafe-usage-metrics-dev"]) - set(before["artcafe-usage-metrics-dev"])]
+    assert [(row["metric_id"], row["begun"], row["seq"]) for row in usage] == [("meter", 11, 11)] * 2, "counted in the original"
     assert run("check", "--rows", "--tables", f"sqlite:{data / 'tables.sqlite'}", "--environment", "dev").code == 0
 
     platform = Platform(tmp_path / "dev", ["--environment", "dev", "--tables", f"sqlite:{data / 'tables.sqlite'}"])

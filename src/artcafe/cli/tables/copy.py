@@ -254,7 +254,7 @@ class _Copy:
                 channels = await Store(here.engine).tenant(tenant_id).all_channels()
                 names = {subjects.stored(each.id): subjects.stored(mapping.channel(each.id)) for each in channels}
                 moved, made = await stream_copy.rewrite_log(source, target, names, mapping.sender, replicas, progress.messages)
-                mapping.place = made.translate
+                mapping.place, mapping.end = made.translate, made.end
                 found = [moved]
             else:
                 try:
