@@ -32,15 +32,15 @@ def texts_of_first_argument(name: str) -> set[str]:
 
 
 def names_of_kept_loops() -> set[str]:
-    """Return the names in the dicts of loops, in modules that use `keep_all`: their values are methods or calls."""
+    """Return the names in the dicts of loops, in modules that use `keep_all`: most values are methods `run`."""
     found: set[str] = set()
     for tree in TREES:
         if "keep_all" not in ast.dump(tree):
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Dict) and all(isinstance(each, ast.Constant) for each in node.keys):
-                is_of_loops = all(isinstance(each, ast.Attribute | ast.Name | ast.Call) for each in node.values)
-                found |= {str(each.value) for each in node.keys if isinstance(each, ast.Constant)} if is_of_loops else set()
+        for node in [each for each in ast.walk(tree) if isinstance(each, ast.Dict)]:
+            loops = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+            if any(isinstance(value, ast.Attribute) and value.attr == "run" for value in loops.values()):
+                found |= {str(name) for name in loops}
     return found
 
 

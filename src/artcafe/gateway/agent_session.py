@@ -168,7 +168,7 @@ class AgentSession:
         try:
             self.subscriber.acknowledge(ack.channel, ack.seq)
         except (NotSubscribed, AckBeyondSent) as exc:
-            self._socket.refuse(exc, None)
+            self._socket.send_error(exc)
 
     async def _history(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else parse_position(str(wanted.after), "after")
@@ -190,7 +190,7 @@ class AgentSession:
             stored = self._services.messaging.submit_nowait(self.principal, body.channel, body)
         except ArtcafeError as exc:
             metrics.count_refused_publish(exc, self.principal.tenant_id)
-            self._socket.refuse(exc, id)
+            self._socket.send_error(exc, id=id)
             return True
         if stored is None:
             return False
@@ -212,7 +212,7 @@ class AgentSession:
         if not isinstance(error, ArtcafeError):
             log.error("publish.failed", error=repr(error))
             error = OutcomeUnknown()
-        self._socket.refuse(error, id)
+        self._socket.send_error(error, id=id)
 
     # --- deliveries --------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.errors import ArtcafeError
+from artcafe.model import ChannelId
 from artcafe.wire import frames
 
 LIMITS: Final = {
@@ -21,7 +23,7 @@ class ClientSocket(Peer, Protocol):
     def send(self, text: bytes) -> None:
         """Send the text of a reply or push, together with the others of this turn of the event loop."""
 
-    def refuse(self, error: ArtcafeError, id: int | None) -> None:
+    def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = (), *, id: int | None = None) -> None:
         """Send the error reply to a command, or without `id` an error push, and count it in the metrics."""
 
     def adjust_in_flight(self, change: int, size: int) -> None:

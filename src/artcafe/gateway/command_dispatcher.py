@@ -58,7 +58,7 @@ class CommandDispatcher:
         """Do a command at once if it needs no waiting; else queue it. `size`: bytes of its frame."""
         if isinstance(body, frames.Ack):
             if self.session is None:  # `connect` is in progress
-                self._socket.refuse(NotSubscribed(body.channel), None)
+                self._socket.send_error(NotSubscribed(body.channel))
             else:
                 self.session.acknowledge(body)
             self.spend_share()
@@ -209,7 +209,7 @@ class CommandDispatcher:
                 self._socket.send(replies.error(exc, id))
                 self._socket.close(exc)  # this counts the error
             else:
-                self._socket.refuse(exc, id)
+                self._socket.send_error(exc, id=id)
 
     async def _connect(self, id: int, kind: str, connect: frames.Connect) -> None:
         """Authenticate the peer, for the first time or again: with a fresh token or a signature, to renew the first one."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
@@ -17,6 +17,7 @@ from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway import close_codes, socket_setup
 from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.command_dispatcher import CommandDispatcher
+from artcafe.gateway.connection_events import ConnectionEvents
 from artcafe.gateway.encoding import WebSocketEncoding, text_frame
 from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
 from artcafe.gateway.user_session import UserSession
@@ -43,35 +44,6 @@ _NO_ADDRESSES: Final[list[str]] = []
 
 WRITTEN_S: Final = 1.0
 """Longest wait of a close frame for unwritten cursors. Less than `listener.DRAIN_S`, after which the socket is aborted."""
-
-
-class ConnectionEvents(Protocol):
-    """The gateway, as its connections notify it."""
-
-    def admit(self, counted: CountedConnection, peer: str | None, forwarded: list[str]) -> str:
-        """Return the client's address behind trusted proxies, if the connection may stay. Raises RateLimited."""
-        ...
-
-    def on_open(self, connection: Connection) -> None:
-        """The upgrade is complete."""
-
-    def on_authenticated(self, connection: Connection) -> None:
-        """A `connect` has succeeded: the first, or a further one to renew it."""
-
-    def on_paused(self, connection: Connection, is_paused: bool) -> None:
-        """The peer has stopped or resumed reading."""
-
-    def on_closing(self, connection: Connection) -> None:
-        """A close frame is about to be sent; the peer may never answer it."""
-
-    def on_protocol_error(self, address: str | None, problem: str) -> None:
-        """A peer has violated the WebSocket protocol."""
-
-    def on_error(self, connection: Connection, reason: ArtcafeError) -> None:
-        """The server closes the connection for this reason."""
-
-    def on_close(self, connection: Connection) -> None:
-        """The socket is closed."""
 
 
 class Connection(WSListener):
@@ -220,7 +192,7 @@ class Connection(WSListener):
             command = self._wire.receive(payload)
         except frames.RefusedCommand as refused:
             self.dispatcher.spend_share()
-            self.refuse(refused.error, refused.id)
+            self.send_error(refused.error, id=refused.id)
         except ArtcafeError as fatal:
             self.close(fatal)
         else:
@@ -278,15 +250,10 @@ class Connection(WSListener):
         """Push a gap, before any message written later."""
         self.send(replies.gap(channel_id, gap, epoch))
 
-    def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
-        """Push an error outside any command."""
+    def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = (), *, id: int | None = None) -> None:
+        """Send the error reply to a command, or without `id` an error push, and count it."""
         metrics.count_error(error)
-        self.send(replies.error(error, channels=channels))
-
-    def refuse(self, error: ArtcafeError, id: int | None) -> None:
-        """Send the error reply to a command, or without `id` an error push."""
-        metrics.count_error(error)
-        self.send(replies.error(error, id))
+        self.send(replies.error(error, id, channels))
 
     def _send_replies(self) -> None:
         if self._replies:

@@ -98,7 +98,7 @@ class UserSession:
 
     def acknowledge(self, _ack: frames.Ack) -> None:
         """Push an error: people have no cursors."""
-        self._socket.refuse(_for_agents("ack"), None)
+        self._socket.send_error(_for_agents("ack"))
 
     def publish_nowait(self, _id: int | None, _body: frames.Body, _size: int) -> bool:
         """Return False: people publish over REST, and `handle` refuses it here."""

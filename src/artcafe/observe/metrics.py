@@ -37,6 +37,7 @@ LOOPS: Final = (
     "changes",
     "channel_readers",
     "connection",
+    "connection_census",
     "cursors",
     "fabric",
     "gateway",
@@ -45,6 +46,7 @@ LOOPS: Final = (
     "gauges",
     "identity",
     "loop_delay",
+    "meter",
     "metrics",
     "nats",
     "nats_gauges",
@@ -57,6 +59,7 @@ LOOPS: Final = (
     "retention",
     "shares",
     "tables",
+    "usage",
     "writer",
     OTHER,
 )
