@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from artcafe.rules.plans import Limit
 from artcafe.tables import limit_rows, rows
+from artcafe.tables.catalog import TENANTS
+from artcafe.tables.engine.evaluation import outcome
 from artcafe.tables.engine.values import Value
+from artcafe.tables.engine.writes import ItemKey, Update
 from tests.tables.strategies import values
 
 FLAGS = {"custom_domains_enabled": 1, "priority_support": 0}
@@ -67,3 +70,35 @@ def test_only_known_limits_are_read_from_any_row(own: dict[str, Value], flat: Va
         assert type(number) is int
         assert number >= 0
     assert set(limit_rows.unenforced_of(row)) <= own.keys() | {"max_agents"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"limits": "many", "max_agents": 3},
+        {"limits": {}},
+        {"limits": {"max_agents": 3, **FLAGS}, "max_agents": 4},
+        {"limits": {"agents": 7, "channels": 1}, "max_storage_gb": 2},
+    ],
+)
+def test_own_limits_are_set_and_removed_in_every_format(row: dict[str, Value]) -> None:
+    others = {name: number for name, number in limit_rows.limits_of(row).items() if name != "agents"}
+    changed = applied(row, {Limit.AGENTS: 9, Limit.HOPS: 2})
+    assert limit_rows.limits_of(changed) == {**others, "agents": 9, "hops": 2}
+    removed = applied(changed, {Limit.AGENTS: None, Limit.HOPS: None})
+    assert limit_rows.limits_of(removed) == others
+    assert set(FLAGS) & _entries(row) == set(FLAGS) & _entries(removed), "what has no meaning here stays"
+
+
+def _entries(row: dict[str, Value]) -> set[str]:
+    own = row.get("limits")
+    return set(own) if isinstance(own, dict) else set()
+
+
+def applied(row: dict[str, Value], numbers: Mapping[Limit, int | None]) -> dict[str, Value]:
+    """Return the row after the changes, as the engine makes it."""
+    update = Update(TENANTS, ItemKey("t"), limit_rows.changes_of(row, numbers))
+    changed = outcome(update, {"id": "t", **row})
+    assert changed is not None
+    return {name: value for name, value in changed.items() if name != "id"}

@@ -13,9 +13,9 @@ from artcafe.cli.terminal.lazy_group import LazyCommand, LazyGroup
 from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
 
 OPERATORS: Final = {
-    "plan": LazyCommand("artcafe.cli.operate.tenant_plan", "plan", "As the operator: give a tenant a plan.", needs_server=True),
+    "plan": LazyCommand("artcafe.cli.operate.tenant_plan", "plan", "Give a tenant any plan, as the operator.", needs_server=True),
     "limits": LazyCommand(
-        "artcafe.cli.operate.tenant_plan", "limits", "As the operator: show or change a tenant's own limits.", needs_server=True
+        "artcafe.cli.operate.tenant_plan", "limits", "Show or change a tenant's own limits, as the operator.", needs_server=True
     ),
 }
 

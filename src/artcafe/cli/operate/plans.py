@@ -31,9 +31,9 @@ class PlanEntry(msgspec.Struct, frozen=True):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def plans() -> None:
-    """Show and check the plans: which limits the tenants of an installation have.
+    """Show and check the plans of tenants.
 
-    A TOML file named by ARTCAFE_PLANS_FILE replaces the shipped plans.
+    A plan has a number for each limit of a tenant. A TOML file named by ARTCAFE_PLANS_FILE replaces the shipped plans.
     """
 
 

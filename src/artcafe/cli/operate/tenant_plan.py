@@ -48,9 +48,9 @@ class OwnLimits(msgspec.Struct, frozen=True):
 @click.argument("plan")
 @with_installation
 async def plan(installation: Installation, tenant: str, plan: str) -> int:
-    """Give a tenant another plan, on offer or not. It takes effect within 5 s on every server.
+    """Give a tenant any plan, as the operator.
 
-    For the operator of the service. Limits below what is used refuse new things and remove none; only a shorter retention
+    It takes effect within 5 s on every server. Limits below what is used refuse new things and remove none; only a shorter retention
     applies to stored messages too. Own limits of the tenant stay ('artcafe tenant limits').
 
     \b
@@ -74,9 +74,10 @@ async def plan(installation: Installation, tenant: str, plan: str) -> int:
 @click.argument("changes", metavar="[NAME=NUMBER]...", nargs=-1)
 @with_installation
 async def limits(installation: Installation, tenant: str, changes: Sequence[str]) -> int:
-    """Show a tenant's own limits, or change them: NAME=NUMBER, NAME=unlimited, or NAME=plan for the plan's again.
+    """Show or change a tenant's own limits, as the operator.
 
-    For the operator of the service. 'artcafe limits' shows a member what is used of them.
+    A change is NAME=NUMBER, NAME=unlimited, or NAME=plan for the plan's again. 'artcafe limits' shows a member what is used of
+    each limit.
 
     \b
     Examples:
