@@ -50,8 +50,8 @@ class OwnLimits(msgspec.Struct, frozen=True):
 async def plan(installation: Installation, tenant: str, plan: str) -> int:
     """Give a tenant any plan, as the operator.
 
-    It takes effect within 5 s on every server. Limits below what is used refuse new things and remove none; only a shorter retention
-    applies to stored messages too. Own limits of the tenant stay ('artcafe tenant limits').
+    It takes effect within 5 s on every server. Limits below what is used refuse new things and remove none; only a shorter
+    retention applies to stored messages too. Own limits of the tenant stay ('artcafe tenant limits').
 
     \b
     Example:
