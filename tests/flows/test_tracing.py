@@ -60,6 +60,8 @@ def test_trace_from_publish_to_ack_over_three_processes_is_linked_and_printed_as
     assert [span["parent"] for span in (publish, deliver, ack, process)] == [None] * 4
     assert (store["parent"], settled["parent"]) == (publish["id"], process["id"])
     assert publish["attributes"]["messaging.message.id"] == sent["attributes"]["messaging.message.id"]
+    # Requests over REST have none: FastAPI's own spans would continue the trace of any client.
+    assert {span["name"] for span in shown.spans if span["service"] == "artcafe"} == {"publish", "store", "deliver", "ack"}
     assert without_ids(shown.text)[:9] == without_ids(PAGE[PAGE.index("-- child of") :])[:9]
 
 

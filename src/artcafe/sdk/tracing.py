@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -23,6 +22,8 @@ try:
 except ImportError:
     IS_INSTALLED = False
 else:
+    from importlib.metadata import version
+
     IS_INSTALLED = True
     _tracer: Final = trace.get_tracer("artcafe", version("artcafe"))  # It follows a provider that is set later.
 
