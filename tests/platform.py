@@ -68,7 +68,8 @@ class Platform:
         the interpreter of the version to run. `default_metrics`: the metrics at their default address, else at a free one."""
         self._limit = [] if descriptors is None else ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
         self.folder, self._flags, self._command = folder, list(flags), command
-        self._metrics = [] if default_metrics else ["--metrics-listen", "127.0.0.1:0"]
+        # Another version may not know the flag.
+        self._metrics = [] if default_metrics or str(python) != sys.executable else ["--metrics-listen", "127.0.0.1:0"]
         self.data = folder / "data"
         self.secret = secret or self.data / "secret"
         self.process: subprocess.Popen[bytes] | None = None
