@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe.logs import configure
-from bench import deliver, dynamodb, failures, login, neighbours, pairs, peers, processes, publish, revoke, tables
+from bench import deliver, dynamodb, failures, login, metering, neighbours, pairs, peers, processes, publish, revoke, tables
 from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
@@ -39,6 +39,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "neighbours": neighbours,
     "pairs": pairs,
     "processes": processes,
+    "metering": metering,
 }
 """The benches: each module has a `run`, and a docstring that says what it measures and how."""
 
