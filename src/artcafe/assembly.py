@@ -178,6 +178,8 @@ class Services(TableServices):
         super().__init__(store, fabric.audit_log, logs, keys, clock, settings, fabric.announcements.announce)
         self.fabric, self.identity = fabric, identity
         fabric.announcements.listen(self.invalidation.on_remote_change)
+        if self.meter is not None:
+            self.usage = Usage(store, clock, self.meter.as_of)
         counted_to = None if self.meter is None else self.meter.counted_to
         self.retention = Retention(store, fabric, clock, self.plans, counted_to=counted_to)
         fabric.limit_storage(self.retention.storage_bytes)

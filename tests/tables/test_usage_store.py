@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -117,41 +116,9 @@ async def test_part_counts_once_in_each_window(usage: UsageStore) -> None:
     assert [(row.key, row.value) for row in page.items] == [(key, 5)]
 
 
-async def test_flush_of_a_server_counts_once(usage: UsageStore) -> None:
-    deliveries, calls = UsageKey(HOUR, Metric.DELIVERIES), UsageKey(HOUR, Metric.API_CALLS)
-    flushes: list[tuple[str, int, Mapping[UsageKey, int]]] = [
-        ("a", 1, {deliveries: 10}),
-        ("b", 1, {deliveries: 5}),
-        ("a", 1, {deliveries: 10}),
-        ("a", 2, {deliveries: 1, calls: 2}),
-        ("a", 1, {deliveries: 10}),
-        ("a", 2, {deliveries: 1, calls: 2}),
-    ]
-    for server, flush, amounts in flushes:
-        assert await usage.add(server, flush, amounts, NOW)
-    assert await values(usage, deliveries, calls) == [16, 2]
-
-
-async def test_flush_for_a_deleted_tenant_leaves_no_row(store: Store, usage: UsageStore) -> None:
-    amounts = {UsageKey(HOUR, Metric.DELIVERIES): 1}
-    await usage.add("a", 1, amounts, NOW)
-    await store.transact([store.tenant(ACME).begin_deletion()])
-    await store.tenant(ACME).remove_all()
-    assert not await usage.add("a", 2, amounts, NOW)
-    assert not await usage.add("b", 1, amounts, NOW)
-    assert await values(usage, *amounts) == [None]
-
-
-async def test_maximum_only_rises(usage: UsageStore) -> None:
-    key = UsageKey(HOUR, Metric.PEAK_CONNECTIONS)
-    for value in (3, 2, 5, 4):
-        await usage.raise_to(key, value, NOW)
-    assert await values(usage, key) == [5]
-
-
 async def test_deletion_of_a_tenant_removes_more_rows_than_fit_into_one_transaction(store: Store, usage: UsageStore) -> None:
     for number in range(130):
-        await usage.raise_to(UsageKey(HOUR, Metric.PEAK_CONNECTIONS, Part(Attribution.AGENT, f"agt_{number}")), 1, NOW)
+        await usage.add_part(UsageKey(HOUR, Metric.PEAK_CONNECTIONS, Part(Attribution.AGENT, f"agt_{number}")), 1, 1, NOW)
     await store.tenant(ACME).remove_all()
     assert [row async for row in usage.all_rows(Period("2026-11"), NOW)] == []
 
@@ -159,7 +126,7 @@ async def test_deletion_of_a_tenant_removes_more_rows_than_fit_into_one_transact
 async def test_expired_row_reads_as_absent_before_it_is_removed(usage: UsageStore) -> None:
     keys = [UsageKey(period, Metric.PEAK_CONNECTIONS) for period in HOUR.enclosing()]
     for key in keys:
-        await usage.raise_to(key, 1, NOW)
+        await usage.add_part(key, 1, 1, NOW)
     later = NOW + timedelta(days=36)
     read = await usage.get(keys, later)
     assert {row.key.period.kind for row in read if row is not None} == {PeriodKind.DAY, PeriodKind.MONTH}
@@ -168,7 +135,7 @@ async def test_expired_row_reads_as_absent_before_it_is_removed(usage: UsageStor
 async def test_rows_of_a_period_are_those_of_its_days_and_hours_and_no_others(tables: Tables, usage: UsageStore) -> None:
     periods = [Period(text) for text in ("2026-11", "2026-11-01", "2026-11-01T00", "2026-12", "2025-11-01")]
     for period in periods:
-        await usage.raise_to(UsageKey(period, Metric.PEAK_CONNECTIONS), 1, NOW)
+        await usage.add_part(UsageKey(period, Metric.PEAK_CONNECTIONS), 1, 1, NOW)
     older = ("2026-11", "2026-11-01", "messages#2026-11-24", "20261108", "2026-11#unknown", "2026-11#agents#agent")
     for metric_id in older:
         await tables.put(Put(USAGE_METRICS, {"tenant_id": ACME, "metric_id": metric_id, "name": "messages", "value": 7}))

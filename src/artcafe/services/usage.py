@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from artcafe.errors import Invalid
+from artcafe.errors import Invalid, Unavailable
 from artcafe.model import Principal, TenantId
 from artcafe.observe.clock import Clock
+from artcafe.observe.logs import log
 from artcafe.rules import access
 from artcafe.rules.pages import PageRequest
 from artcafe.rules.usage import (
@@ -159,6 +160,9 @@ def _one_of(text: str, allowed: Iterable[str], field: str) -> str:
     return text
 
 
+CountedUntil = Callable[[TenantId], Awaitable[datetime | None]]
+
+
 class UsagePage(NamedTuple):
     """A page of usage. Everything before `as_of` is counted in it; None if nothing was ever counted."""
 
@@ -170,8 +174,9 @@ class UsagePage(NamedTuple):
 class Usage:
     """Reads the usage of tenants."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, clock: Clock, counted_until: CountedUntil | None = None) -> None:
+        """`counted_until` returns the time up to which the meter has counted a tenant's stored messages; None: as in its row."""
+        self._store, self._clock, self._counted_until = store, clock, counted_until
 
     def query(self, period: str | None, metric: str | None, by: str | None, every: str | None) -> UsageQuery:
         """Parse a request; the current month by default. Raises Invalid."""
@@ -194,11 +199,19 @@ class Usage:
             # A server moved a row into the metrics during the read, as it does once an hour: the page may have it twice.
 
     async def _as_of(self, tenant_id: TenantId, servers: Sequence[CountingServer], now: datetime) -> datetime | None:
-        meter = await self._store.usage(tenant_id).meter()
         known = [server.written_until for server in servers if now - server.written_until < RUNNING]
-        if meter is not None and meter.as_of is not None:
-            known.append(meter.as_of)
-        return min(known, default=None)
+        metered = await self._metered_until(tenant_id)
+        return min([*known, *([metered] if metered is not None else [])], default=None)
+
+    async def _metered_until(self, tenant_id: TenantId) -> datetime | None:
+        """Return the time of the last count, or now if nothing was stored since then."""
+        if self._counted_until is not None:
+            try:
+                return await self._counted_until(tenant_id)
+            except Unavailable as exc:  # The log cannot be asked. What is in the tables can be read.
+                log.debug("usage.log_unavailable", error=str(exc))
+        meter = await self._store.usage(tenant_id).meter()
+        return None if meter is None else meter.as_of
 
 
 class _Reading:

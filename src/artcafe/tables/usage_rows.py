@@ -1,4 +1,4 @@
-"""Convert usage to items and back: the rows of metrics, the meter's row, and the rows of servers that count in memory.
+"""Convert usage to items and back: the rows of metrics, and the meter's row.
 
 `usage_store` decides when an item is read or written.
 """
@@ -17,8 +17,6 @@ from artcafe.tables.engine.writes import Assign, Change
 
 METER: Final = "meter"
 """The sort key of the meter's row. No period begins so."""
-SERVER_PREFIX: Final = "server#"
-"""The sort key of a counting server's row is this prefix and the server's name."""
 
 
 class UsageKey(NamedTuple):
@@ -111,7 +109,7 @@ def meter_attributes(state: MeterState) -> dict[str, Value]:
 
 
 def usage_key_of(sort_key: str) -> UsageKey | None:
-    """Return the key in a row's `metric_id`; None for the rows of meters and servers, and of an older system."""
+    """Return the key in a row's `metric_id`; None for other rows, such as those of an older system."""
     text, _, rest = sort_key.partition(SEPARATOR)
     name, *part = rest.split(SEPARATOR, 2)  # An id may contain the separator.
     period = known_period(text)

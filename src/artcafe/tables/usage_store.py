@@ -1,25 +1,24 @@
 """A tenant's usage: the meter's row, the rows of metrics, and the writes that count each thing once.
 
-A value is only added to in a write that also moves a position: the meter's cursor in the log, or a server's number of flushes. A
-repeated write finds the position moved, and adds nothing.
+A value is only added to in a write that also moves a position: the meter's cursor in the log, or the window of a part. A repeated
+write finds the position moved, and adds nothing. What servers count in memory is in `usage_run_store`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.rules.usage import Attribution, Metric, Period, parts_prefix
 from artcafe.tables import rows
 from artcafe.tables.catalog import TENANTS, USAGE_METRICS
-from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Less, Or
+from artcafe.tables.engine.conditions import Absent, Equals, Less, Or
 from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, Value
 from artcafe.tables.engine.writes import (
-    MAX_WRITES,
     Add,
     Assign,
     AssignIfAbsent,
@@ -36,7 +35,6 @@ from artcafe.tables.engine.writes import (
 from artcafe.tables.partition import ALL_AT_ONCE, Partition
 from artcafe.tables.usage_rows import (
     METER,
-    SERVER_PREFIX,
     MeterState,
     UsageKey,
     UsageRow,
@@ -45,11 +43,6 @@ from artcafe.tables.usage_rows import (
     meter_state_of,
     usage_row_of,
 )
-
-SERVER_KEPT: Final = timedelta(days=2)
-"""How long the row of a server that counts nothing any more is kept. A flush is repeated for far less."""
-MAX_AMOUNTS: Final = MAX_WRITES - 2
-"""Amounts in one flush: its transaction also writes the server's row, and checks the tenant's."""
 
 
 class StoredCount(NamedTuple):
@@ -192,52 +185,12 @@ class UsageStore:
         changes: list[Change] = [Assign("value", gauge.value), Assign("highest", gauge.highest), *descriptions(key, now)]
         return Update(USAGE_METRICS, self._key(key.metric_id), changes)
 
-    # --- counting servers ---
-
-    async def add(self, server: str, flush: int, amounts: Mapping[UsageKey, int], now: datetime) -> bool:
-        """Add what a server counted in memory, once, at most `MAX_AMOUNTS` amounts.
-
-        `server` names one run of a server process, and `flush` is 1 for its first call for this tenant and one more for each new
-        one. After an error (`Unavailable`) the call may have been applied or not: repeat it with the same `flush` and the same
-        `amounts`. Return False if the tenant does not exist any more; nothing was written then.
-        """
-        if not amounts:
-            return True
-        key = self._key(SERVER_PREFIX + server)
-        expiry = Assign("ttl", int((now + SERVER_KEPT).timestamp()))
-        adding: list[Write] = [
-            Update(USAGE_METRICS, self._key(each.metric_id), [Add("value", amount), *descriptions(each, now)])
-            for each, amount in amounts.items()
-        ]
-        is_next: Condition = And(Exists("flush"), Less("flush", flush))
-        attempts: tuple[tuple[Condition, list[Write]], ...] = ((is_next, []), (Absent("metric_id"), [self._check_tenant()]))
-        for condition, checks in attempts:
-            try:
-                marking = Update(USAGE_METRICS, key, [Assign("flush", flush), expiry], condition)
-                await self._tables.transact([marking, *adding, *checks])
-            except ConditionFailed as failed:
-                if 0 in failed.failed and failed.failed[0] is not None:
-                    return True  # an earlier attempt was applied
-                continue
-            return True
-        return False
-
-    async def raise_to(self, key: UsageKey, value: int, now: datetime) -> None:
-        """Raise a maximum to a value, if it is lower. May be repeated."""
-        changes: list[Change] = [Assign("value", value), *descriptions(key, now)]
-        try:
-            await self._tables.update(
-                Update(USAGE_METRICS, self._key(key.metric_id), changes, Or(Absent("value"), Less("value", value)))
-            )
-        except ConditionFailed:
-            return
-
     # --- deletion ---
 
     async def remove_all(self) -> None:
         """Delete every row of a tenant that is being deleted. May be repeated.
 
-        Backwards, so that the rows of the meter and of servers go first: no write adds to a metric without them.
+        Backwards, so that the rows of the meter and of running servers go first: no write adds to a metric without them.
         """
         while True:
             page = await self._tables.query(USAGE_METRICS, self._tenant_id, limit=ALL_AT_ONCE, descending=True, consistent=True)
