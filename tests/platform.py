@@ -105,7 +105,7 @@ class Platform:
             threading.Event().wait(0.02)
         told = json.loads((self.data / "server.json").read_text())
         self.url, self.gateway_url = told["url"], told["gateway_url"]
-        self.metrics_url = told["metrics_url"]
+        self.metrics_url = told.get("metrics_url")
         self._ports = (self.url.rpartition(":")[2], self.gateway_url.split(":")[2].split("/")[0])
 
     def kill(self) -> None:

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe import errors
-from artcafe.errors import RateLimited, TenantSuspended
+from artcafe.errors import LimitReached, RateLimited, TenantSuspended
 from artcafe.observe import metrics
 from artcafe.observe.exposition import Column, cumulative, render
 from artcafe.observe.metric_types import BOUNDS_S, MAX_TENANTS, OTHER, Cells, Counter, Gauge, Histogram
+from artcafe.rules.plans import Limit
 from artcafe.services.login import LoginRefusal
 from artcafe.tables.catalog import TABLES
 from tests.prometheus import parse, value
@@ -62,6 +63,10 @@ def test_everything_that_a_rate_limit_refuses_is_a_label_value() -> None:
     assert texts_of_first_argument("RateLimited") - {OTHER} <= set(metrics.RATES)
 
 
+def test_every_limit_of_a_plan_is_a_label_value() -> None:
+    assert set(metrics.LIMITS) == {*(each.value for each in Limit), OTHER}
+
+
 def test_every_error_is_a_label_value() -> None:
     declared = {code for code, kind in errors.REGISTRY.items() if kind.__module__ == errors.__name__}
     assert set(metrics.ERRORS.labels["code"]) == {*declared, OTHER}
@@ -80,12 +85,14 @@ def test_number_of_series_is_bounded_without_any_peer() -> None:
 def test_counting_an_error_counts_its_code_and_the_limit_that_refused() -> None:
     refused, limited = metrics.ERRORS.of("too_fast"), metrics.RATE_REFUSALS.of("requests")
     suspended, others = metrics.ERRORS.of("tenant_suspended"), metrics.RATE_REFUSALS.of(OTHER)
-    before = [each.value for each in (refused, limited, suspended, others)]
+    reached = metrics.LIMIT_REFUSALS.of("agents")
+    before = [each.value for each in (refused, limited, suspended, others, reached)]
     metrics.count_error(RateLimited("requests", 1.0))
     metrics.count_error(RateLimited.from_text("too many of a newer server"))
     metrics.count_error(TenantSuspended())
-    after = [each.value for each in (refused, limited, suspended, others)]
-    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 1, 1, 1]
+    metrics.count_error(LimitReached("agents", 10, 10))
+    after = [each.value for each in (refused, limited, suspended, others, reached)]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 1, 1, 1, 1]
 
 
 def test_unknown_error_code_is_counted_as_other() -> None:

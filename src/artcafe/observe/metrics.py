@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from artcafe.errors import REGISTRY, ArtcafeError, CallerFault, RateLimited
+from artcafe.errors import REGISTRY, ArtcafeError, CallerFault, LimitFault, RateLimited
 from artcafe.observe.metric_types import OTHER, AnyMetric, Cells, Counter, Gauge, Histogram
 
 CELLS: Final = Cells()
@@ -45,7 +45,9 @@ LOOPS: Final = (
     "hub",
     "gauges",
     "identity",
+    "limits",
     "loop_delay",
+    "loop_guard",
     "meter",
     "metrics",
     "nats",
@@ -75,6 +77,25 @@ RATES: Final = (
     OTHER,
 )
 """What `errors.RateLimited` refuses, by its attribute `what`."""
+
+LIMITS: Final = (
+    "agents",
+    "channels",
+    "members",
+    "connections",
+    "agent_connections",
+    "agent_subscriptions",
+    "messages_a_minute",
+    "messages_a_month",
+    "message_bytes",
+    "storage_bytes",
+    "retention_s",
+    "api_calls_a_minute",
+    "hops",
+    "chain_messages",
+    OTHER,
+)
+"""The limits of a plan (`rules.plans.Limit`), by which `errors.LimitFault` refuses."""
 
 
 def _counter(name: str, help: str, *, by_tenant: bool = False, **labels: tuple[str, ...]) -> Counter:
@@ -164,6 +185,7 @@ ERRORS: Final = _counter(
     "Errors sent to clients, over REST and on sockets, by code (see errors.md).",
     code=(*sorted(code for code, kind in REGISTRY.items() if kind.__module__ == ArtcafeError.__module__), OTHER),
 )
+LIMIT_REFUSALS: Final = _counter("limit_refusals", "Refusals by a limit of a tenant's plan, by limit.", limit=LIMITS)
 RATE_REFUSALS: Final = _counter(
     "rate_refusals", "Requests, connections and logins refused by a rate limit, by limit.", limit=RATES
 )
@@ -226,3 +248,5 @@ def count_error(error: ArtcafeError) -> None:
     ERRORS.of(error.code).add()
     if isinstance(error, RateLimited):
         RATE_REFUSALS.of(getattr(error, "what", OTHER)).add()
+    elif isinstance(error, LimitFault):
+        LIMIT_REFUSALS.of(error.limit).add()
