@@ -48,6 +48,7 @@ from artcafe.services.meter import INTERVAL_S, Meter, MeteredLogs
 from artcafe.services.presence import Presence
 from artcafe.services.readiness import Checks, Readiness, checks_of
 from artcafe.services.record_cache import RecordCache
+from artcafe.services.recount import Recount
 from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
@@ -55,6 +56,7 @@ from artcafe.services.tenants import PerPerson, TenantLogs, Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.services.usage import Usage
 from artcafe.services.usage_counters import Count, UsageCounters
+from artcafe.services.usage_recounts import UsageRecounts
 from artcafe.services.version_watch import VersionWatch
 from artcafe.supervision import keep_all
 from artcafe.tables.store import Store
@@ -196,6 +198,8 @@ class Services(TableServices):
         self.usage_counters.add_source(self._requests)
         self.loop_guard = LoopGuard(self.record_cache, fabric.daily_counters, self.audit, Causes(self.record_cache, fabric))
         self.messaging = Messaging(self.record_cache, fabric, clock, self.usage_counters, self.loop_guard, settings.tracing)
+        recount = None if self.meter is None else Recount(store, fabric, self.meter, clock)
+        self.usage_recounts = UsageRecounts(recount, clock)
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.authentication = Authentication(

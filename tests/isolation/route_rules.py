@@ -185,6 +185,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"PATCH {T}/chains/{{chain_id}}": RouteRule(writers(200), CHAIN, lambda _: {"status": "active"}),
     f"GET {T}/audit": RouteRule(admins(200), TENANT),
     f"GET {T}/usage": RouteRule(admins(200), TENANT),
+    f"GET {T}/usage/recount": RouteRule(admins(200), TENANT),
     f"GET {S}": RouteRule(members(200, itself=True), SUBSCRIPTION, about_agent=True),
     f"PUT {S}": RouteRule(writers(200, itself=True), BOTH, about_agent=True),
     f"PATCH {S}": RouteRule(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
-from pydantic import Field
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from artcafe import errors
 from artcafe.rest import problems
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import Listing, PageQuery, Time
 from artcafe.rest.principal import InTenant
 from artcafe.rest.schemas import ResponseModel
+from artcafe.rest.slow_json import SlowJsonResponse
 from artcafe.rules.pages import Page
 from artcafe.rules.usage import Metric
 from artcafe.services import usage
+from artcafe.services.recount import RecountResult, Verdict
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/usage", tags=["usage"])
 
@@ -108,3 +111,80 @@ async def read_usage(
     page = await services.usage.page(principal, wanted, listing.request)
     cursor = listing.next_cursor(Page(page.items, page.next))
     return UsageResponse(items=[UsageItem.of(item) for item in page.items], next_cursor=cursor, as_of=page.as_of)
+
+
+class RecountQuery(BaseModel):
+    """The period to recount."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    period: str | None = Field(None, description="As in `GET …/usage`.", examples=["2026-11"])
+
+
+class RecountComparison(ResponseModel):
+    """A period as counted in its row, and as found in the log. A count of null: there is no row."""
+
+    period: str = Field(examples=["2026-11-28T10"])
+    verdict: Verdict = Field(
+        description="`removed`: fewer messages are stored than were counted, and at least as many were removed. `uncertain`: the"
+        " row is not exact, and the difference is within its bound."
+    )
+    counted_messages: int | None
+    found_messages: int
+    counted_bytes: int | None
+    found_bytes: int
+    removed: int = Field(description="Sequences without a message between the first and the last counted one.")
+    counted_first_seq: int | None
+    counted_last_seq: int | None
+    found_first_seq: int | None
+    found_last_seq: int | None
+
+
+class RecountResponse(ResponseModel):
+    """The comparison of the tenant's log with its usage."""
+
+    period: str = Field(examples=["2026-11"])
+    equal: bool = Field(description="Whether no period is `different`.")
+    whole: bool = Field(description="Whether every message of the period is still in the log.")
+    as_of: Time | None
+    up_to: int = Field(description="The last sequence that is counted and compared.")
+    messages_read: int
+    compared: list[RecountComparison] = Field(description="By hour, or by day or month where rows of hours have expired.")
+    sums: list[RecountComparison] = Field(description="Longer periods whose rows are not the sum of these.")
+
+    @classmethod
+    def of(cls, result: RecountResult) -> RecountResponse:
+        """Convert a result of the service."""
+        return cls(
+            period=result.period,
+            equal=not result.differences,
+            whole=result.is_whole,
+            as_of=result.as_of,
+            up_to=result.up_to,
+            messages_read=result.messages_read,
+            compared=[RecountComparison.model_validate(each) for each in result.compared],
+            sums=[RecountComparison.model_validate(each) for each in result.sums],
+        )
+
+
+@router.get(
+    "/recount",
+    summary="Check the usage by a recount",
+    response_class=Response,
+    response_model=None,
+    responses={
+        200: {"description": "The comparison. White space precedes it while it is made.", "model": RecountResponse},
+        **problems.responses(*problems.IN_TENANT, errors.Invalid),
+    },
+)
+async def recount(services: ServicesDep, principal: InTenant, query: Annotated[RecountQuery, Query()]) -> Response:
+    """Return a comparison of the usage with the messages in the tenant's log, counted again. For owners and admins.
+
+    A million messages take about a minute. Changes nothing.
+    """
+
+    async def work() -> bytes:
+        result = await services.usage_recounts.recount(principal, query.period)
+        return RecountResponse.of(result).model_dump_json().encode()
+
+    return SlowJsonResponse(work)

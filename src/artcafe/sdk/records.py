@@ -263,6 +263,39 @@ class Usage(msgspec.Struct, frozen=True):
     as_of: datetime | None
 
 
+class RecountComparison(msgspec.Struct, frozen=True):
+    """A period as counted in its row, and as found in the log. A count of None: there is no row."""
+
+    period: str
+    verdict: str
+    """`equal`, `removed` (fewer messages are stored than were counted, and as many were removed), `uncertain` (the difference is
+    within the bound of the row) or `different`."""
+    counted_messages: int | None
+    found_messages: int
+    counted_bytes: int | None
+    found_bytes: int
+    removed: int
+    counted_first_seq: int | None
+    counted_last_seq: int | None
+    found_first_seq: int | None
+    found_last_seq: int | None
+
+
+class Recounted(msgspec.Struct, frozen=True):
+    """The comparison of a tenant's log with its usage, up to the sequence `up_to`."""
+
+    period: str
+    equal: bool
+    whole: bool
+    """Whether every message of the period is still in the log."""
+    as_of: datetime | None
+    up_to: int
+    messages_read: int
+    compared: tuple[RecountComparison, ...]
+    sums: tuple[RecountComparison, ...]
+    """Longer periods whose rows are not the sum of those in `compared`."""
+
+
 class UsagePage(msgspec.Struct, frozen=True):
     """One page of the response; `Client.usage` follows all pages."""
 

@@ -13,9 +13,9 @@ import click
 from artcafe.cli.manage import usage_export
 from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.usage_export import Prices
-from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
 from artcafe.cli.terminal.output import as_text, show_table
-from artcafe.sdk.records import Usage, UsageItem
+from artcafe.sdk.records import RecountComparison, Recounted, Usage, UsageItem
 
 By = Literal["agent", "channel"]
 Every = Literal["day", "hour"]
@@ -107,6 +107,66 @@ def _exactness(item: UsageItem) -> str:
     if item.bound.servers is not None:
         return f"no: may lack {item.bound.seconds} s of {item.bound.servers} server(s)"
     return "no: an unknown number is missing" if item.bound.missing is None else f"no: at most {item.bound.missing:,} missing"
+
+
+@usage.command(cls=ArtcafeCommand)
+@click.option("--period", metavar="PERIOD", help="A month, day or hour of UTC, such as 2026-11.  [default: the current month]")
+@in_tenant
+async def recount(context: CommandContext, period: str | None) -> None:
+    """Count the messages in the tenant's own log again, and compare them with its usage.
+
+    Prints each hour (or day, or month) that is not equal, with its sequences, and exits with 5 if one of them is 'different'.
+    'removed' is no error: messages were counted, and removed later by retention or with their channel.
+
+    \b
+    Example:
+      artcafe usage recount --period 2026-11
+    """
+    found = await context.rest.recount(context.tenant, period=period)
+    rows = [_compared_cells(each) for each in (*found.compared, *found.sums) if each.verdict != "equal"]
+    if context.as_json or rows:
+        show_table(context, found, COMPARED, rows)
+    context.note(_summary(found))
+    if not found.equal:
+        click.get_current_context().exit(DIFFERENT)
+
+
+COMPARED: Final = (
+    "PERIOD",
+    "RESULT",
+    "COUNTED",
+    "FOUND",
+    "COUNTED BYTES",
+    "FOUND BYTES",
+    "REMOVED",
+    "COUNTED SEQS",
+    "FOUND SEQS",
+)
+
+
+def _compared_cells(each: RecountComparison) -> list[object]:
+    return [
+        each.period,
+        each.verdict,
+        each.counted_messages,
+        each.found_messages,
+        each.counted_bytes,
+        each.found_bytes,
+        each.removed,
+        _range(each.counted_first_seq, each.counted_last_seq),
+        _range(each.found_first_seq, each.found_last_seq),
+    ]
+
+
+def _range(first: int | None, last: int | None) -> str:
+    return "" if first is None else f"{first}-{last}"
+
+
+def _summary(found: Recounted) -> str:
+    read = f"{found.messages_read:,} messages of {found.period} read, up to sequence {found.up_to:,}"
+    if not found.equal:
+        return f"{read}: the usage is different"
+    return f"{read}: the usage is equal" if found.whole else f"{read}: no difference, but some could not be compared"
 
 
 @usage.command(cls=ArtcafeCommand)
