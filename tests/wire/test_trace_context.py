@@ -105,6 +105,20 @@ def test_traced_message_is_found_in_its_headers_alone() -> None:
     assert traced_message(stored({})) is None
 
 
+@given(st.dictionaries(st.text(max_size=12) | st.just("traceparent"), st.text(max_size=60) | st.just(TEXT), max_size=4))
+@example({"traceparent": TEXT, "tracestate": TEXT})
+def test_any_headers_are_read_as_the_server_reads_them_at_the_publish(headers: dict[str, str]) -> None:
+    parent = parent_of(headers)
+    assert traced_message(stored(headers)) == (None if parent is None else TracedMessage("msg_1", parent))
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"traceparent":"', b'["traceparent":""]', b'{"headers":{"traceparent":""}}', b'{"message_id":1,"traceparent":""}']
+)
+def test_bytes_that_are_no_envelope_are_not_traced(text: bytes) -> None:
+    assert traced_message(text) is None
+
+
 def test_message_of_a_publisher_that_does_not_record_is_not_traced() -> None:
     assert traced_message(stored({"traceparent": TEXT[:-1] + "0"})) is None
 

@@ -89,10 +89,14 @@ class TracedMessage(NamedTuple):
 
 
 def traced_message(envelope: bytes) -> TracedMessage | None:
-    """Return the traced message in an envelope, or None. Envelopes without a `traceparent` are not parsed."""
+    """Return the traced message in an envelope, or None, also for bytes that are no envelope: a flush must not fail because of
+    them. Envelopes without a `traceparent` are not parsed."""
     if _IN_ENVELOPE not in envelope:
         return None
-    found = _decode_envelope(envelope)
+    try:
+        found = _decode_envelope(envelope)
+    except msgspec.DecodeError:
+        return None
     parent = parse_traceparent(found.headers.traceparent)
     return TracedMessage(found.message_id, parent) if parent is not None and parent.is_sampled else None
 
