@@ -19,7 +19,7 @@ help:
 	@echo "make test    run the tests, including lint and type checks"
 	@echo "make smoke   run a two-minute subset of the tests"
 	@echo "make check   run only lint and type checks"
-	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, roles.md and settings.md"
+	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, promises.md, roles.md and settings.md"
 	@echo "make faults  run the tests that kill processes and cut the power"
 	@echo "make bench   run the benchmarks"
 	@echo "make lock    regenerate requirements.lock from pyproject.toml (LOCK=--upgrade takes the newest versions)"
@@ -62,7 +62,7 @@ check: setup
 
 # tests/docs fails if the pages and the code disagree.
 docs: setup
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m docs.generate
 
 faults: setup
 	@$(BIN)/python -m pytest tests/faults tests/tables/dynamodb/test_faults.py tests/fabric/test_cluster.py --faults

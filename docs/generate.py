@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generate docs/errors.md, frames.md, metrics.md, roles.md and settings.md from the code. `make docs` runs it."""
+"""Generate docs/errors.md, frames.md, metrics.md, promises.md, roles.md and settings.md from the code. `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,22 @@ from artcafe.observe.metrics import METRICS
 from artcafe.rest import asyncapi
 from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, AgentAccess
 from artcafe.wire import frames
+from tests.promises import clauses, marked_tests
 
 DOCS: Final = Path(__file__).parent
+
+PROMISES_PAGE: Final = """\
+<!-- Generated from tests/promises.toml and the marks in tests/: change them there, and run `make docs`. -->
+
+# The delivery promise and its tests
+
+The twelve sentences of [contract.md](contract.md), section 5, clause by clause, and the tests that show each. Tests of
+`tests/faults/` and of the cluster run by `make faults`, the others by `make test`. A clause that begins with † does not run yet.
+
+| clause | text | tests |
+| --- | --- | --- |
+{rows}
+"""
 
 APART: Final = {
     "start_refused": "when a server starts, and in commands that read its data folder",
@@ -194,6 +208,7 @@ def pages() -> dict[Path, str]:
         "errors": errors_page(),
         "frames": frames_page(),
         "metrics": metrics_page(),
+        "promises": promises_page(),
         "roles": roles_page(),
         "settings": settings_page(),
     }
@@ -208,6 +223,20 @@ def errors_page() -> str:
     sent = [_sent_row(kind) for code, kind in ours.items() if code not in APART]
     apart = [f"| {_anchor(code)} | {_text(ours[code])} | {where} |" for code, where in sorted(APART.items())]
     return _filled(ERRORS_PAGE, sent="\n".join(sent), apart="\n".join(apart))
+
+
+def promises_page() -> str:
+    """Return the page of the delivery promise: each clause with the tests marked with it."""
+    marked, rows = marked_tests(), []
+    for id, text in clauses().items():
+        tests = "<br>".join(_test_link(test) for test in marked.get(id, ())) or "–"
+        rows.append(f"| {id} | {text} | {tests} |")
+    return _filled(PROMISES_PAGE, rows="\n".join(rows))
+
+
+def _test_link(test: str) -> str:
+    path, _, name = test.partition("::")
+    return f"[{name.removeprefix('test_').replace('_', ' ')}](../{path})"
 
 
 def roles_page() -> str:

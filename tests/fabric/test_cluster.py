@@ -159,6 +159,7 @@ async def audit_copies(fabric: Fabric) -> int:
     return int(answer["config"]["num_replicas"])
 
 
+@pytest.mark.promise("1b")
 async def test_acknowledged_message_is_readable_at_every_node_at_once(servers: NatsServers, accounts: Accounts) -> None:
     """A direct get is answered by the node that a server is connected to, which may not have applied the last message yet."""
     tenant = a_tenant()
@@ -220,6 +221,7 @@ class Far:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.promise("4a")
 async def test_lagging_node_never_hides_an_acknowledged_message(tmp_path: Path) -> None:
     """The third node is far from the other two, so a majority acknowledges a message before it arrives there."""
     servers = NatsServers(tmp_path, 3)
@@ -266,6 +268,7 @@ async def step_down(node: Node, accounts: Accounts, tenant: TenantId) -> None:
         await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}", b"{}", timeout=5)
 
 
+@pytest.mark.promise("5a", "5b")
 async def test_readers_at_every_node_receive_every_message_once_and_in_order(servers: NatsServers, accounts: Accounts) -> None:
     tenant, count = a_tenant(), 300
     async with AsyncExitStack() as stack:
@@ -359,6 +362,7 @@ async def test_node_that_returns_empty_is_restored_from_the_others(tmp_path: Pat
         servers.end()
 
 
+@pytest.mark.promise("1b", "2a")
 async def test_with_two_of_three_servers_down_publishes_and_the_storage_check_fail(
     servers: NatsServers, accounts: Accounts
 ) -> None:

@@ -33,6 +33,7 @@ async def test_stored_message_is_answered_with_its_sequence(nats: Nats) -> None:
         assert await writer.stored() == [b'{"n":1}', b'{"n":2}']
 
 
+@pytest.mark.promise("4b")
 async def test_messages_that_wait_together_keep_their_order(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = [writer.submit(number, channel=A if number % 3 else B) for number in range(2 * BATCH_MESSAGES + 100)]
@@ -48,6 +49,7 @@ async def test_large_batch_is_split_into_several_in_order(nats: Nats) -> None:
         assert await seqs(waiting) == list(range(1, 151))
 
 
+@pytest.mark.promise("3a")
 async def test_equal_keys_that_wait_together_are_stored_once(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         first, duplicate, other, elsewhere = (
@@ -65,6 +67,7 @@ async def test_equal_keys_that_wait_together_are_stored_once(nats: Nats) -> None
         assert await writer.stored() == [b'{"a":1,"b":2}']
 
 
+@pytest.mark.promise("3a")
 async def test_repeated_key_is_answered_with_the_first_message(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
@@ -120,6 +123,7 @@ async def test_repeat_of_a_removed_message_is_answered_with_the_sequence_only(na
         assert await writer.stored() == []
 
 
+@pytest.mark.promise("8d")
 async def test_full_log_refuses_messages_and_removes_none(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection, max_bytes=20_000) as writer:
         waiting = [writer.submit(b'"%04d%b"' % (number, b"x" * 1000)) for number in range(40)]
@@ -134,6 +138,7 @@ async def test_full_log_refuses_messages_and_removes_none(nats: Nats) -> None:
             await writer.publish(b'"%b"' % (b"x" * 1000))
 
 
+@pytest.mark.promise("2b")
 async def test_lost_answer_leaves_the_outcome_unknown_without_a_key(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection, writing(connection) as writer:
@@ -151,6 +156,7 @@ async def test_lost_answer_leaves_the_outcome_unknown_without_a_key(nats: Nats) 
         assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(20))]
 
 
+@pytest.mark.promise("2b", "2c")
 async def test_small_group_with_lost_answers_retries_keyed_messages_only(nats: Nats) -> None:
     async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, writing(connection) as writer:
         await writer.publish(b'"begin"')
@@ -174,6 +180,7 @@ async def test_oversized_message_in_a_small_group_does_not_affect_others(nats: N
         assert [len(data) for data in await writer.stored()] == [12, 13]
 
 
+@pytest.mark.promise("4b")
 async def test_message_before_a_stored_one_is_not_retried(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = [writer.submit(1), writer.log_writer.submit(Subject("nowhere"), b"{}", "msg_x", "key"), writer.submit(2)]
@@ -182,6 +189,7 @@ async def test_message_before_a_stored_one_is_not_retried(nats: Nats) -> None:
         assert await writer.stored() == [b"1", b"2"]
 
 
+@pytest.mark.promise("2a")
 async def test_message_that_was_sent_never_ends_as_not_stored(nats: Nats) -> None:
     tenant = a_tenant()
     async with (

@@ -191,6 +191,7 @@ def test_repeat_after_a_lost_ack_is_counted_and_is_no_violation() -> None:
 
 
 @pytest.mark.parametrize(("key", "is_retried", "is_green"), [("k", True, True), ("k", False, False), (None, True, False)])
+@pytest.mark.promise("4c")
 def test_only_publishes_with_a_key_may_be_refused_and_stored_after_others_sent_with_them(
     key: str | None, is_retried: bool, is_green: bool
 ) -> None:

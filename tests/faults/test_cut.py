@@ -47,6 +47,7 @@ async def cut(load: Load, relay: Relay, deaf_s: float = 0) -> None:
     relay.is_deaf = False
 
 
+@pytest.mark.promise("2c", "4a")
 async def test_cut_connection_to_nats_loses_doubles_and_reorders_nothing(cuttable: Cuttable, report: Report) -> None:
     platform, relay = cuttable
     async with running_on(platform) as load:
@@ -61,6 +62,7 @@ async def test_cut_connection_to_nats_loses_doubles_and_reorders_nothing(cuttabl
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
+@pytest.mark.promise("2c", "4a")
 async def test_cuts_at_any_moment_lose_double_and_reorder_nothing(cuttable: Cuttable, report: Report) -> None:
     platform, relay = cuttable
     chance = random.Random(SEED)

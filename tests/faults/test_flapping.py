@@ -30,6 +30,7 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.mark.faults
 @pytest.mark.timeout(300 + 30 * KILLS)
+@pytest.mark.promise("5a", "8c", "11d")
 async def test_agents_that_connect_and_disconnect_miss_nothing_while_leaders_are_killed(clustered: Fleet, report: Report) -> None:
     chance, nats = random.Random(f"{SEED} leaders"), clustered.nats
     async with flapping_on(clustered) as load:

@@ -61,6 +61,7 @@ async def leader_of(fleet: Fleet, tenant: str) -> str:
     return str((await stream_of(fleet, tenant))["cluster"]["leader"])  # type: ignore[index]  # as NATS has it
 
 
+@pytest.mark.promise("11a")
 async def test_killed_server_loses_nothing_acknowledged_and_its_agents_continue_at_the_other(
     fleet: Fleet, report: Report
 ) -> None:
@@ -77,6 +78,7 @@ async def test_killed_server_loses_nothing_acknowledged_and_its_agents_continue_
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
+@pytest.mark.promise("11a")
 async def test_servers_killed_in_turns_lose_nothing_acknowledged(fleet: Fleet, report: Report) -> None:
     chance = random.Random(f"{SEED} servers")
     async with fleet.balanced(), running_on(fleet) as load:
@@ -95,6 +97,7 @@ async def test_servers_killed_in_turns_lose_nothing_acknowledged(fleet: Fleet, r
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
+@pytest.mark.promise("1b", "11d")
 async def test_cluster_of_three_loses_nothing_with_the_leader_of_a_log(clustered: Fleet, report: Report) -> None:
     """Kill each leader in turn during publishes; each is restarted before the next is killed."""
     nats = clustered.nats
@@ -116,6 +119,7 @@ async def test_cluster_of_three_loses_nothing_with_the_leader_of_a_log(clustered
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
+@pytest.mark.promise("11d")
 async def test_cluster_of_three_continues_while_the_leader_of_a_log_is_stopped(clustered: Fleet, report: Report) -> None:
     """The leader hangs instead of dying, so no connection breaks, and then it continues as if nothing had happened."""
     async with clustered.balanced(), running_on(clustered) as load:

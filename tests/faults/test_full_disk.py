@@ -28,6 +28,7 @@ def readiness(platform: Platform) -> int:
 
 @pytest.mark.faults
 @pytest.mark.timeout(180)
+@pytest.mark.promise("6d")
 async def test_full_disk_loses_nothing_and_publishing_continues_when_there_is_space(
     require: Require, tmp_path: Path, report: Report
 ) -> None:

@@ -44,6 +44,7 @@ async def kill_in_mid_publish(load: Load, platform: Platform, victim: str) -> No
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.promise("4a", "11b")
 async def test_kill_during_publishes_loses_doubles_and_reorders_nothing(platform: Platform, report: Report, victim: str) -> None:
     async with running_on(platform) as load:
         await load.acknowledged(300)
@@ -57,6 +58,7 @@ async def test_kill_during_publishes_loses_doubles_and_reorders_nothing(platform
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.promise("4a", "11b")
 async def test_kills_at_any_moment_lose_double_and_reorder_nothing(platform: Platform, report: Report, victim: str) -> None:
     chance = random.Random(f"{SEED} {victim}")
     async with running_on(platform) as load:

@@ -91,6 +91,7 @@ PARTITIONS: Final[list[tuple[str, Part, float]]] = [
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("what", "part", "for_s"), PARTITIONS, ids=[each[1].__name__ for each in PARTITIONS])
+@pytest.mark.promise("5a", "5b", "6a", "8c")
 async def test_partitioned_cluster_skips_nothing_and_repeats_nothing_acknowledged(
     partitioned: Partitioned, report: Report, what: str, part: Part, for_s: float
 ) -> None:

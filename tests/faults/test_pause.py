@@ -20,6 +20,7 @@ PAUSE_S: Final = 6.0
 @pytest.mark.faults
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("victim", ["nats-server", "the server"])
+@pytest.mark.promise("3c")
 async def test_pause_during_publishes_loses_doubles_and_reorders_nothing(platform: Platform, report: Report, victim: str) -> None:
     assert platform.process is not None
     async with running_on(platform) as load:

@@ -111,6 +111,7 @@ async def cut_power_in_mid_publish(load: Load, platform: Platform, disk: Disk) -
     await rows.check(load.cast)
 
 
+@pytest.mark.promise("1a", "11c")
 async def test_power_cut_loses_nothing_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
     with running(tmp_path, ["--cursor-write-s", "0.3"]) as platform:
         async with running_on(platform) as load:
@@ -124,6 +125,7 @@ async def test_power_cut_loses_nothing_acknowledged(disk: Disk, tmp_path: Path, 
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
+@pytest.mark.promise("1a", "11c")
 async def test_power_cuts_at_any_moment_lose_nothing_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
     chance = random.Random(SEED)
     with running(tmp_path, ["--cursor-write-s", "0.3"]) as platform:

@@ -32,6 +32,7 @@ async def kill_one(platform: Platform, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.promise("11a")
 async def test_server_process_killed_during_publishes_loses_nothing_acknowledged(
     platform: Platform, report: Report, number: int
 ) -> None:
@@ -47,6 +48,7 @@ async def test_server_process_killed_during_publishes_loses_nothing_acknowledged
     await asyncio.to_thread(wait_until_all_serve, platform)
 
 
+@pytest.mark.promise("6c", "11a")
 async def test_rolling_restart_during_publishes_loses_nothing_acknowledged(platform: Platform, report: Report) -> None:
     done = len(events(platform, "group.restarted"))
     assert platform.process is not None
@@ -62,6 +64,7 @@ async def test_rolling_restart_during_publishes_loses_nothing_acknowledged(platf
     assert not verdict.findings, str(verdict)
 
 
+@pytest.mark.promise("11b")
 async def test_nats_server_of_a_group_killed_during_publishes_loses_nothing_acknowledged(
     platform: Platform, report: Report
 ) -> None:

@@ -118,6 +118,7 @@ class TableLoad:
 
 
 @pytest.mark.parametrize("name", STRIKES)
+@pytest.mark.promise("6d")
 async def test_load_with_failing_calls_loses_nothing_and_applies_nothing_twice(
     tables: DynamoDb, proxy: FaultyAws, table_report: TableReport, name: str
 ) -> None:

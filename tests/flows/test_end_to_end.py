@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import pytest
+
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Message
 from tests.platform import Platform
@@ -22,6 +24,7 @@ async def take(agent: Agent, count: int) -> list[Message]:
     return got
 
 
+@pytest.mark.promise("5a")
 async def test_message_reaches_every_subscribed_agent_and_its_sender(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=3)
     async with cast.agent(0) as first, cast.agent(1) as second, cast.agent(2) as third:
@@ -32,6 +35,7 @@ async def test_message_reaches_every_subscribed_agent_and_its_sender(platform: P
             assert (message.seq, message.message_id, message.sender) == (receipt.seq, receipt.message_id, cast.agents[0])
 
 
+@pytest.mark.promise("7a")
 async def test_agent_that_was_away_gets_its_backlog_and_then_live_messages(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     async with cast.agent(0) as sender:

@@ -68,6 +68,7 @@ async def test_challenge_of_one_server_is_redeemed_once_at_the_other(fleet: Flee
                 assert (await agent.me()).agent_id == cast.agents[0]
 
 
+@pytest.mark.promise("5a", "5b")
 async def test_messages_published_at_one_server_are_delivered_in_order_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with(agents=2)
     here, there = (at(server, cast) for server in fleet.servers)
@@ -78,6 +79,7 @@ async def test_messages_published_at_one_server_are_delivered_in_order_at_the_ot
             assert [message.data for message in await take(agent, 100)] == list(range(100))
 
 
+@pytest.mark.promise("3a")
 async def test_key_used_at_one_server_is_known_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     here, there = (at(server, cast) for server in fleet.servers)
@@ -87,6 +89,7 @@ async def test_key_used_at_one_server_is_known_at_the_other(fleet: Fleet) -> Non
         assert (again.seq, again.message_id, again.duplicate) == (receipt.seq, receipt.message_id, True)
 
 
+@pytest.mark.promise("6a", "6c")
 async def test_agent_that_moves_to_the_other_server_continues_after_its_last_ack(fleet: Fleet) -> None:
     cast = await fleet.tenant_with(agents=2)
     here, there = (at(server, cast) for server in fleet.servers)
@@ -114,6 +117,7 @@ async def test_each_server_shows_agents_connected_to_the_other(fleet: Fleet) -> 
     await wait_until(seen, lambda now: now is not None and not now.connected)
 
 
+@pytest.mark.promise("12b")
 async def test_subscription_made_at_one_server_is_delivered_and_paused_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with(agents=2, subscribed=False)
     here, there = (at(server, cast) for server in fleet.servers)
@@ -128,6 +132,7 @@ async def test_subscription_made_at_one_server_is_delivered_and_paused_at_the_ot
             await until_it_raises(lambda: receiver.subscribe(channel), ArtcafeError)
 
 
+@pytest.mark.promise("12c")
 async def test_permission_revoked_at_one_server_is_revoked_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     here, there = (at(server, cast) for server in fleet.servers)
@@ -140,6 +145,7 @@ async def test_permission_revoked_at_one_server_is_revoked_at_the_other(fleet: F
 
 
 @pytest.mark.parametrize("how", ["deleted", "disabled", "re-keyed"])
+@pytest.mark.promise("12c")
 async def test_disabling_an_agent_at_one_server_ends_its_tokens_and_sockets_at_both(
     fleet: Fleet, tmp_path: Path, how: str
 ) -> None:

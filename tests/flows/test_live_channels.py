@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
 from tests.flows.test_end_to_end import take
@@ -19,6 +21,7 @@ async def live_channel(cast: Cast) -> str:
     return channel
 
 
+@pytest.mark.promise("12d")
 async def test_live_message_reaches_connected_agents_and_is_not_stored(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     channel = await live_channel(cast)
@@ -36,6 +39,7 @@ async def test_live_message_reaches_connected_agents_and_is_not_stored(platform:
         assert [message.message_id for message in task.result()] == [receipt.message_id for receipt in receipts]
 
 
+@pytest.mark.promise("12d")
 async def test_agent_that_was_away_from_a_live_channel_misses_its_messages(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     channel = await live_channel(cast)

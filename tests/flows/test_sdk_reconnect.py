@@ -51,6 +51,7 @@ async def log_of(cast: Cast, channel: str, count: int) -> list[object]:
 
 @pytest.mark.parametrize("acks", [True, False])
 @pytest.mark.parametrize("start", ["cursor", "first"])
+@pytest.mark.promise("5a", "6a")
 async def test_over_broken_connections_every_message_arrives_once_and_in_order(
     home: Cast, relay: Relay, start: str, acks: bool
 ) -> None:
@@ -78,6 +79,7 @@ async def test_over_broken_connections_every_message_arrives_once_and_in_order(
     assert seen == list(range(400))
 
 
+@pytest.mark.promise("6a")
 async def test_acks_made_while_disconnected_prevent_redelivery_at_the_next_start(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     async with agent_over(relay, cast) as agent, asyncio.timeout(10):
@@ -93,6 +95,7 @@ async def test_acks_made_while_disconnected_prevent_redelivery_at_the_next_start
         assert (await anext(agent.messages())).data == 2
 
 
+@pytest.mark.promise("2c", "4b")
 async def test_publishes_with_lost_answers_are_stored_once_and_keep_their_order(home: Cast, relay: Relay) -> None:
     cast = await recast(home, agents=2)
     async with agent_over(relay, cast) as agent, asyncio.timeout(30), asyncio.TaskGroup() as group:
@@ -118,6 +121,7 @@ async def log_grows(cast: Cast) -> None:
                 return
 
 
+@pytest.mark.promise("2b")
 async def test_timeout_on_a_dead_connection_raises_an_unknown_outcome(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     async with agent_over(relay, cast) as agent:
@@ -131,6 +135,7 @@ async def test_timeout_on_a_dead_connection_raises_an_unknown_outcome(home: Cast
         assert (await agent.publish(cast.channels[0], 1, key="order-1")).duplicate
 
 
+@pytest.mark.promise("2a")
 async def test_timeout_before_anything_was_sent_raises_that_nothing_was_stored(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     async with agent_over(relay, cast) as agent:

@@ -181,6 +181,7 @@ async def test_message_arrives_byte_for_byte_as_in_the_contract(platform: Platfo
         )
 
 
+@pytest.mark.promise("4b")
 async def test_publishes_of_one_connection_keep_their_order_across_cached_and_uncached_channels(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=4)
     async with connected(platform, cast) as raw:
@@ -198,6 +199,7 @@ async def test_publishes_of_one_connection_keep_their_order_across_cached_and_un
         assert all([n for n in got if n % 4 == rest] == list(range(rest, 400, 4)) for rest in range(4))
 
 
+@pytest.mark.promise("3a")
 async def test_idempotency_key_stores_one_message_and_refuses_other_content(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, subscribed=False)
     (channel,) = cast.channels
@@ -357,6 +359,7 @@ async def test_subscribe_to_a_paused_subscription_is_refused(platform: Platform)
 # --- acks and cursors ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("6a")
 async def test_next_connection_gets_exactly_the_unacknowledged_messages_of_all_sockets(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     (channel,) = cast.channels
@@ -399,6 +402,7 @@ async def test_ack_beyond_the_last_sent_message_is_an_error_without_effect(platf
 # --- revocations ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("12b")
 async def test_deleting_a_subscription_ends_its_delivery_and_creating_one_begins_it(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     (channel,) = cast.channels
@@ -422,6 +426,7 @@ async def _ended(raw: RawClient, channel: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["delete", "disable", "re-key"])
+@pytest.mark.promise("12c")
 async def test_revoked_agent_is_closed_with_4503_on_all_its_sockets(platform: Platform, change: str, tmp_path: object) -> None:
     cast = await platform.tenant_with(agents=2)
     token = await access_token(platform, cast)

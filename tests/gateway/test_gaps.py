@@ -65,6 +65,7 @@ async def places(raw: RawClient, count: int) -> list[tuple[int, int | None]]:
 # --- at a cursor ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("8b")
 async def test_gap_is_pushed_before_the_first_message_to_a_cursor_below_retention(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, 3)
@@ -248,6 +249,7 @@ class Witness:
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.promise("8b")
 async def test_every_message_is_delivered_or_covered_by_a_gap_during_retention(tmp_path: Path, seed: int) -> None:
     count, chance = 500, random.Random(seed)
     async with gateway_app(tmp_path) as it:
@@ -284,6 +286,7 @@ async def test_every_message_is_delivered_or_covered_by_a_gap_during_retention(t
 # --- another log -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("8c")
 async def test_log_that_lost_its_end_closes_connections_and_pushes_a_gap_to_the_next_ones(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 3)
@@ -331,6 +334,7 @@ async def test_new_log_is_delivered_from_its_first_message_even_with_lower_seque
             assert reply["gap"] == {"from": 5, "to": None, "reason": "epoch"}
 
 
+@pytest.mark.promise("8c")
 async def test_reconnect_to_a_restored_log_resumes_at_the_cursor_with_a_gap(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, 4)

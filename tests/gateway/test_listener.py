@@ -166,6 +166,7 @@ async def test_expired_token_is_refused_with_4001(tmp_path: Path) -> None:
         assert await raw.closed() == 4001
 
 
+@pytest.mark.promise("6c")
 async def test_drain_closes_every_socket_with_4000_and_writes_cursors(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, open_client(it.url) as fresh, open_socket(it.url) as stubborn:
         await it.publish(b"1")
@@ -181,6 +182,7 @@ async def test_drain_closes_every_socket_with_4000_and_writes_cursors(tmp_path: 
             await http_answer(it.url)
 
 
+@pytest.mark.promise("6c")
 def test_stopped_server_closes_with_4000_and_the_next_one_repeats_no_acknowledged_message(tmp_path: Path) -> None:
     async def first(platform: Platform) -> tuple[int, list[str]]:
         cast = await platform.tenant_with(agents=1)

@@ -27,6 +27,7 @@ async def publish_in_turn(it: GatewayApp, channels: list[Channel]) -> list[int]:
 
 
 @pytest.mark.parametrize("window", [None, 1000])
+@pytest.mark.promise("5b")
 async def test_socket_gets_messages_of_all_channels_in_stored_order(tmp_path: Path, window: int | None) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await raw.ask("subscribe", channel=it.channel.id, max_unacked=window)
@@ -38,6 +39,7 @@ async def test_socket_gets_messages_of_all_channels_in_stored_order(tmp_path: Pa
         assert [(await raw.message())["seq"] for _ in stored] == stored
 
 
+@pytest.mark.promise("5b")
 async def test_sockets_with_different_channels_get_their_messages_in_stored_order(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as all_of_them, it.connected() as one_less:
         channels = await others(it, all_of_them, 4)

@@ -85,6 +85,7 @@ async def test_subscription_deleted_and_created_again_begins_at_its_own_cursor(t
 
 
 @pytest.mark.parametrize("pauses", [1, 5])
+@pytest.mark.promise("12b")
 async def test_each_message_is_delivered_once_across_many_pauses(tmp_path: Path, pauses: int) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, it.connected() as other:
         for number in range(pauses):

@@ -38,6 +38,7 @@ async def seqs_of(raw: RawClient, count: int) -> list[int]:
     return [(await raw.message())["seq"] for _ in range(count)]
 
 
+@pytest.mark.promise("10a", "10c")
 async def test_slow_reader_delays_no_other_and_gets_everything_in_order_when_it_reads(
     tmp_path: Path, authority: Authority | None
 ) -> None:
@@ -59,6 +60,7 @@ async def test_slow_reader_delays_no_other_and_gets_everything_in_order_when_it_
         assert (await fast.message())["seq"] == last
 
 
+@pytest.mark.promise("10b", "10c")
 async def test_stalled_reader_is_closed_with_4008_and_loses_nothing(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, stall_s=0.2) as it:
         async with it.connected_socket() as stuck, it.connected() as fast:
@@ -72,6 +74,7 @@ async def test_stalled_reader_is_closed_with_4008_and_loses_nothing(tmp_path: Pa
             assert await seqs_of(again, 400) == stored
 
 
+@pytest.mark.promise("10b")
 async def test_stalled_reader_is_closed_with_4008_while_more_messages_arrive(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, stall_s=0.2) as it, it.connected_socket() as stuck:
         (connection,) = it.gateway.connections()

@@ -139,6 +139,7 @@ async def test_challenge_of_another_connection_is_answered_like_an_unknown_one(t
         assert (found[0][0], found[0][1][0]["error"]["code"]) == (4500, "bad_credentials")
 
 
+@pytest.mark.promise("12a")
 async def test_messages_and_presence_never_reach_another_tenant(tmp_path: Path) -> None:
     async with world(tmp_path) as w, w.inside(PeerKind.FOREIGN_OWNER) as owner, w.inside(PeerKind.FOREIGN_AGENT) as agent:
         await owner.ask("watch", channel=w.their_channel.id)

@@ -90,6 +90,7 @@ class AccountListener:
 
 
 @pytest.mark.parametrize(("name", "line"), CELLS)
+@pytest.mark.promise("12a")
 async def test_messages_of_one_account_never_reach_another(nats: Nats, name: str, line: tuple[Account, str]) -> None:
     home, subject = line
     users = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ def acknowledge(cursors: Cursors, row: Subscription, cursor: Cursor) -> None:
     cursors.acknowledge(row.tenant_id, row.channel_id, row.agent_id, cursor)
 
 
+@pytest.mark.promise("6b")
 async def test_ack_is_visible_at_once_and_written_after_the_interval(server: Server) -> None:
     member, row = await subscribed(server)
     cursors = Cursors(server.store, 0.01)
@@ -66,6 +68,7 @@ async def test_write_agent_writes_the_cursors_of_that_agent_only(server: Server)
     assert not cursors._unwritten
 
 
+@pytest.mark.promise("6a")
 async def test_cursor_never_moves_back(server: Server) -> None:
     member, row = await subscribed(server)
     here, there = Cursors(server.store, LONG_S), Cursors(server.another().store, LONG_S)

@@ -19,6 +19,7 @@ def message(it: GatewayApp, data: bytes = b"1", key: str | None = None) -> Publi
     return Publish(it.channel.id, Raw(data), key)
 
 
+@pytest.mark.promise("3b")
 async def test_members_and_agents_publish_with_their_own_sender_and_idempotency_keys(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         member = await it.services.messaging.publish(it.owner, it.channel.id, message(it, key="k"))

@@ -85,6 +85,7 @@ async def test_sweep_reads_a_tenant_once_and_again_after_a_change(tmp_path: Path
         assert await kept(it, short) == []
 
 
+@pytest.mark.promise("8a")
 async def test_each_channel_has_its_own_retention(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         short = await it.services.channels.create(it.owner, name="short", retention_s=3600)
@@ -160,6 +161,7 @@ async def test_removed_position_of_one_log_does_not_apply_to_the_next(tmp_path: 
         assert (await kept(it), await rows(it).removed_to(it.channel.id)) == ([], await at(it, 1))
 
 
+@pytest.mark.promise("8d")
 async def test_full_quota_refuses_publishes_without_dropping_messages_until_the_plan_allows_more(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await limit(it, storage_bytes=20_000)
