@@ -25,6 +25,7 @@ from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
 from artcafe.rules.tokens import Tokens
 from artcafe.rules.usage import Metric
+from artcafe.services import rate_usage
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit, Chains
 from artcafe.services.authentication import Authentication
@@ -46,6 +47,7 @@ from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.meter import INTERVAL_S, Meter, MeteredLogs
 from artcafe.services.presence import Presence
+from artcafe.services.rate_limits import RateLimits
 from artcafe.services.readiness import Checks, Readiness, checks_of
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.recount import Recount
@@ -197,11 +199,24 @@ class Services(TableServices):
         self.usage_counters.add_source(self._deliveries)
         self.usage_counters.add_source(self._requests)
         self.loop_guard = LoopGuard(self.record_cache, fabric.daily_counters, self.audit, Causes(self.record_cache, fabric))
-        self.messaging = Messaging(self.record_cache, fabric, clock, self.usage_counters, self.loop_guard, settings.tracing)
+        self.rate_limits = RateLimits(
+            fabric.recent_counters,
+            self.record_cache,
+            self.plans,
+            clock,
+            lambda: 1 + len(fabric.announcements.peers()),
+            rate_usage.metered_by(store),
+        )
+        self.invalidation.subscribe(self.rate_limits.on_change)
+        self.limits.add(rate_usage.rates(self.rate_limits))
+        self.messaging = Messaging(
+            self.record_cache, fabric, clock, self.usage_counters, self.rate_limits, self.loop_guard, settings.tracing
+        )
         recount = None if self.meter is None else Recount(store, fabric, self.meter, clock)
         self.usage_recounts = UsageRecounts(recount, clock)
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
+        self.limits.add(rate_usage.connections(self.connections))
         self.authentication = Authentication(
             self.login, self.member_login, identity, self.tenants, self.terms, self.counters, clock
         )
@@ -219,6 +234,7 @@ class Services(TableServices):
                 "cursors": self.cursors.run,
                 "retention": self.retention.run,
                 "limits": self.retention.follow_limits,
+                "rate_limits": self.rate_limits.run,
                 "audit": self.counters.run,
                 "loop_guard": self.loop_guard.run,
                 "record_cache": self.record_cache.run,

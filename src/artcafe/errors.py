@@ -147,7 +147,8 @@ class RateLimited(CallerFault):
     what: str
     wait_s: float
     whose: str = "from this address"
-    code, status, close, temporary = "too_fast", 429, 4029, True
+    code, status, temporary = "too_fast", 429, True
+    close: ClassVar[int | None] = 4029
     text = "too many {what} {whose}; wait {wait_s:.3g} s and try again"
 
 
@@ -343,6 +344,23 @@ class LimitFault(CallerFault):
     most: int | None = None
     used: int | None = None
     resets_at: str | None = None
+
+
+class RateExceeded(RateLimited, LimitFault):
+    """A rate limit of the tenant is reached: nothing was done. It has the code of `RateLimited`, but ends no connection.
+
+    `wait_s` is the time until some of the limit is free again.
+    """
+
+    close = None
+    text = (
+        "this tenant's limit {limit} of {most} is reached, with {used} used; nothing was done: wait {wait_s:.3g} s and try again,"
+        " or get a higher limit (GET …/limits shows all of them)"
+    )
+
+    def __init__(self, limit: str, most: int | None, used: int | None, resets_at: str | None, wait_s: float) -> None:
+        super().__init__(limit, wait_s, "in this tenant")
+        self.limit, self.most, self.used, self.resets_at = limit, most, used, resets_at
 
 
 class LimitReached(LimitFault):

@@ -25,7 +25,9 @@ from artcafe.observe.clock import now
 from artcafe.observe.tracing import Tracing
 from artcafe.rules.connections import OpenConnections
 from artcafe.services.terms import Current
-from artcafe.tables.catalog import Environment
+from artcafe.tables.catalog import TENANTS, Environment
+from artcafe.tables.engine.writes import Add, Assign, ItemKey, Update
+from artcafe.tables.rows import IS_PRESENT
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire.frames import Publish
@@ -127,6 +129,12 @@ class GatewayApp:
         """Return whether every delivery of every connection has caught up."""
         return all(_has_caught_up(each) for each in self.gateway.connections())
 
+    async def set_limits(self, **limits: int) -> None:
+        """Set limits of the tenant's own, as an operator does in its row."""
+        key = ItemKey(self.owner.tenant_id)
+        await self.tables.update(Update(TENANTS, key, [Assign("limits", dict(limits)), Add("version", 1)], IS_PRESENT))
+        self.services.invalidation.notify(self.owner.tenant_id)
+
     async def publish(self, data: bytes, channel: Channel | None = None) -> int:
         """Store a message as the owner, and return its sequence."""
         seq = await self.say(data, channel or self.channel)
@@ -218,7 +226,7 @@ async def _make(
         gateway, services, tables, clock, identity, f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner,
         agent, key, channel, authority.client() if authority else None,
     )  # fmt: skip
-    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.access_updates.run())]
+    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.access_updates.run(), services.rate_limits.run())]
 
 
 def _tls(authority: Authority | None) -> ssl.SSLContext | None:

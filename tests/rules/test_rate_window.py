@@ -36,7 +36,8 @@ class Fleet:
         window, granted = self.windows[server], 0
         for at in range(attempts):
             if not window.tokens:
-                if may_lend and window.lend(self.servers):
+                if may_lend and window.can_lend(self.servers):
+                    window.charge()
                     granted += 1
                     continue
                 if not window.is_closed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Protocol, assert_never
 
@@ -27,8 +27,9 @@ from artcafe.gateway.client_socket import LIMITS, ClientSocket
 from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
 from artcafe.observe import metrics
 from artcafe.observe.logs import log
-from artcafe.rules import ids
+from artcafe.rules import ids, times
 from artcafe.services.history import parse_position
+from artcafe.services.rate_limits import Notice
 from artcafe.wire import envelopes, frames, replies
 
 RETRY_S: Final = 0.5
@@ -36,6 +37,13 @@ RETRY_S: Final = 0.5
 
 
 _FOR_PEOPLE: Final = ", which is for people: it subscribes to channels, and reads presence over REST"
+
+
+def limits_push(notice: Notice) -> replies.LimitsPush:
+    """Return the push of a notice."""
+    usage = notice.usage
+    resets_at = times.to_text(datetime.fromtimestamp(usage.resets_at, UTC))
+    return replies.LimitsPush(notice.limit.value, usage.limit, usage.used, usage.left, resets_at, notice.percent)
 
 
 class CommandWorker(Protocol):
@@ -52,6 +60,7 @@ class AgentSession:
         "_is_over",
         "_is_read_due",
         "_is_waiting",
+        "_noticed",
         "_services",
         "_socket",
         "_worker",
@@ -79,6 +88,8 @@ class AgentSession:
         connection is open."""
         self._is_read_due = self._is_waiting = self._is_over = False
         """Whether the subscriptions must be read, and whether the read waits for the tables or NATS."""
+        self._noticed: tuple[Notice, ...] = ()
+        """The last notices of limits that were pushed."""
         self.in_flight = 0
         """Publishes without a reply yet."""
         self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked)
@@ -141,7 +152,10 @@ class AgentSession:
         """Do a command and send its reply. `size`: bytes of its frame. Raises its error reply."""
         match body:
             case frames.Publish():
-                stored = await self._services.messaging.submit(self.principal, body.channel, body)
+                try:
+                    stored = await self._services.messaging.submit(self.principal, body.channel, body)
+                finally:
+                    self._push_limits()
                 self._reply_when_stored(id, stored, size)
             case frames.Subscribe():
                 opened = await self.subscriber.subscribe(body.channel, body.start, body.max_unacked)
@@ -189,13 +203,26 @@ class AgentSession:
         try:
             stored = self._services.messaging.submit_nowait(self.principal, body.channel, body)
         except ArtcafeError as exc:
+            self._push_limits()
             metrics.count_refused_publish(exc, self.principal.tenant_id)
             self._socket.send_error(exc, id=id)
             return True
         if stored is None:
             return False
+        if self._services.rate_limits.notices:
+            self._push_limits()
         self._reply_when_stored(id, stored, size)
         return True
+
+    def _push_limits(self) -> None:
+        """Push the notices of the tenant's limits that this connection was not sent: it has just used them."""
+        notices = self._services.rate_limits.notices.get(self.principal.tenant_id, ())
+        if notices is self._noticed:
+            return
+        for notice in notices:
+            if notice not in self._noticed:
+                self._socket.send(replies.limits(limits_push(notice)))
+        self._noticed = notices
 
     def _reply_when_stored(self, id: int, stored: asyncio.Future[replies.PublishReply], size: int) -> None:
         self.in_flight += 1

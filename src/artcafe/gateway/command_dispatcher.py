@@ -16,8 +16,10 @@ from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.client_socket import ClientSocket
 from artcafe.gateway.login_handshake import LoginHandshake
 from artcafe.gateway.user_session import UserSession
-from artcafe.model import AgentPrincipal, ChannelId, Principal
+from artcafe.model import AgentPrincipal, ChannelId, Principal, TenantId
 from artcafe.observe import metrics
+from artcafe.rules.plans import Limit
+from artcafe.services.rate_limits import NOTICE_PERCENTS
 from artcafe.services.shares import QUANTUM, Share
 from artcafe.wire import frames, replies
 
@@ -214,9 +216,10 @@ class CommandDispatcher:
     async def _connect(self, id: int, kind: str, connect: frames.Connect) -> None:
         """Authenticate the peer, for the first time or again: with a fresh token or a signature, to renew the first one."""
         principal, until = await self._login.authenticate(connect)
-        session = self.session
+        session, total = self.session, 0
         if session is None:
-            session = self.session = await self._open(principal, connect.max_unacked)
+            session, total = await self._open(principal, connect.max_unacked)
+            self.session = session
         elif (session.principal.tenant_id, session.principal.sender) != (principal.tenant_id, principal.sender):
             raise BadCredentials()  # a connection belongs to one agent or person as long as it is open
         else:
@@ -224,15 +227,28 @@ class CommandDispatcher:
         session.token_until = until
         self._socket.on_authenticated()
         self._socket.send(replies.reply(id, kind, session.greeting()))
+        if total:
+            await self._push_connections(principal.tenant_id, total)
         if isinstance(session, AgentSession):
             session.begin_subscriptions()
 
-    async def _open(self, principal: Principal, max_unacked: int | None) -> AgentSession | UserSession:
-        """Count the connection and return its session. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
+    async def _push_connections(self, tenant_id: TenantId, total: int) -> None:
+        """Notify the new connection if the tenant has nearly as many as its limit."""
+        most = await self._services.connections.limit(tenant_id)
+        if total * 100 >= most * NOTICE_PERCENTS[0]:
+            percent = 100 if total >= most else NOTICE_PERCENTS[0]
+            push = replies.LimitsPush(Limit.CONNECTIONS.value, most, total, max(0, most - total), None, percent)
+            self._socket.send(replies.limits(push))
+
+    async def _open(self, principal: Principal, max_unacked: int | None) -> tuple[AgentSession | UserSession, int]:
+        """Count the connection. Return its session, and the connections of its tenant to all servers.
+
+        Raises `ConnectionLimit` or `Unavailable`, and counts nothing then.
+        """
         total = await self._services.connections.enter(principal)
         if not isinstance(principal, AgentPrincipal):
             self._services.usage_counters.connected(principal, total)
-            return UserSession(self._services, self._socket, principal, self._deliveries)
+            return UserSession(self._services, self._socket, principal, self._deliveries), total
         session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, max_unacked)
         try:
             session.open()
@@ -240,4 +256,4 @@ class CommandDispatcher:
             self._services.connections.leave(principal)
             raise
         self._services.usage_counters.connected(principal, total)
-        return session
+        return session, total

@@ -49,6 +49,7 @@ from artcafe.rest import (
     members,
     messages,
     problems,
+    rate_headers,
     subscriptions,
     tenants,
     terms,
@@ -292,6 +293,7 @@ class _Request:
             if not self.body.is_complete and self.code not in HASTY:
                 await self.body.discard()
             own = [(b"x-request-id", self.id.encode()), *response_headers(self._scope.get("scheme"))]
+            own += rate_headers.headers(self._scope)
             if self._is_last():
                 own.append((b"connection", b"close"))
             message["headers"] = [*message.get("headers", ()), *own]

@@ -87,6 +87,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
             *CHANNEL_ERRORS,
             errors.Invalid,
             errors.TooLarge,
+            errors.RateExceeded,
             errors.KeyReused,
             errors.CauseNotFound,
             errors.LoopStopped,
@@ -180,6 +181,17 @@ PUSHES: Final[Mapping[str, FrameDoc]] = {
     "presence": FrameDoc(
         "The presence of an agent, for people who watch it: once for each agent connected at the start, then after each change.",
         {"agent": "agt_01M8", "connected": True, "status": "busy", "since": "2026-11-22T17:50:19.894Z"},
+    ),
+    "limits": FrameDoc(
+        "A limit of the tenant of which 80 % or 100 % is used, for a connection that uses it: by a publish, or by connecting.",
+        {
+            "name": "messages_a_minute",
+            "limit": 6000,
+            "used": 4803,
+            "left": 1197,
+            "resets_at": "2026-11-22T17:51:03.000Z",
+            "percent": 80,
+        },
     ),
     "error": FrameDoc(
         "An error that does not answer a command with an id.",

@@ -14,13 +14,14 @@ from pydantic import Field
 
 from artcafe import errors
 from artcafe.errors import BadJson, Invalid
-from artcafe.rest import problems
+from artcafe.rest import problems, rate_headers
 from artcafe.rest.bodies import body_of, shown_as
 from artcafe.rest.dependencies import ServicesDep, settings_of
 from artcafe.rest.paging import Listing, PageQuery
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import ResponseModel
 from artcafe.rules.pages import Page
+from artcafe.rules.plans import Limit
 from artcafe.services.history import parse_position
 from artcafe.wire import envelopes, frames
 
@@ -211,6 +212,7 @@ async def read_history(
     openapi_extra=shown_as(SCHEMA),
 )
 async def publish(
+    request: Request,
     response: Response,
     services: ServicesDep,
     principal: InTenant,
@@ -219,6 +221,7 @@ async def publish(
     key: IdempotencyKey = None,
 ) -> Published:
     """Publish a message to all subscribed agents. An error says whether it was stored; with a key, a retry is always safe."""
+    rate_headers.show(request.scope, services.rate_limits, principal.tenant_id, Limit.MESSAGES_A_MINUTE)
     reply = await services.messaging.publish(
         principal,
         channel_id,

@@ -11,7 +11,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from artcafe.errors import ArtcafeError, Forbidden, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
+from artcafe.rest import rate_headers
 from artcafe.rest.dependencies import ServicesDep
+from artcafe.rules.plans import Limit
 from artcafe.rules.usage import Metric
 from artcafe.services.authentication import Caller
 
@@ -65,11 +67,14 @@ TenantPath = Annotated[str, Path(description="The id of a tenant of the caller."
 async def principal(request: Request, services: ServicesDep, who: AnyCaller, tenant_id: TenantPath) -> AsyncIterator[Principal]:
     """Yield the caller as a principal of the tenant in the path, and count refused requests in the tenant's audit.
 
-    Raises TermsRequired, and then TenantNotFound for a tenant that is not the caller's, whether or not it exists.
+    Raises TermsRequired, then TenantNotFound for a tenant that is not the caller's, whether or not it exists, and RateExceeded
+    above the tenant's limit of API calls.
     """
     proven = await services.authentication.principal(who, tenant_id)
     services.usage_counters.count(proven.tenant_id, Metric.API_CALLS, agent=proven.sender)
     structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
+    rate_headers.show(request.scope, services.rate_limits, proven.tenant_id, Limit.API_CALLS_A_MINUTE)
+    await services.rate_limits.spend(proven.tenant_id, Limit.API_CALLS_A_MINUTE)
     try:
         yield proven
     except ArtcafeError as exc:

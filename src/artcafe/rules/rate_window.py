@@ -22,6 +22,8 @@ SLOTS: Final = WINDOW_S // SLOT_S
 """Whole slots that count beside the current one."""
 RESERVED_SHARE: Final = 16
 """All servers together reserve in advance at most one in this many of the units left, so that none is missing elsewhere."""
+LEAST_AHEAD: Final = 256
+"""Units reserved in advance if that is far from the limit: a burst waits for none, and what is not spent is given back."""
 LENT_SHARE: Final = 32
 """All servers together spend at most one in this many units of the limit before they have asked for them."""
 LEAST_ROOM_TO_LEND: Final = 2
@@ -171,14 +173,11 @@ class RateWindow:
 
     # --- reservations -------------------------------------------------------------------------------------------------
 
-    def lend(self, servers: int) -> bool:
-        """Spend a unit before it is reserved, if far fewer than the limit are used. Return whether it was spent."""
+    def can_lend(self, servers: int) -> bool:
+        """Return whether a unit may be spent (`charge`) before it is reserved: far fewer than the limit are used."""
         if self.is_closed or self._lent >= self.limit // (LENT_SHARE * max(2, servers)):
             return False
-        if (self.room - self._totals.get(self.slot, 0)) * LEAST_ROOM_TO_LEND < self.limit:
-            return False
-        self._lent += 1
-        return True
+        return (self.room - self._totals.get(self.slot, 0)) * LEAST_ROOM_TO_LEND >= self.limit
 
     def charge(self) -> None:
         """Count a unit that was spent without a reservation."""
@@ -188,7 +187,7 @@ class RateWindow:
         """Return how many units to reserve: those lent, those that callers wait for, and some in advance by the recent use."""
         room = max(0, self.room - self._totals.get(self.slot, 0))
         recent = max(self.recent, self._reserved, waiting)
-        ahead = min(room // (RESERVED_SHARE * max(1, servers)), max(1, recent))
+        ahead = min(room // (RESERVED_SHARE * max(1, servers)), max(LEAST_AHEAD, recent))
         return max(0, self._lent + waiting + ahead - self.tokens)
 
     def grant(self, amount: int, total: int) -> int:

@@ -105,6 +105,10 @@ class Connections:
         here, (of_one,) = self.count(tenant_id, [name])
         return here + elsewhere.connections, of_one + elsewhere.of_each.get(name, 0)
 
+    async def limit(self, tenant_id: TenantId) -> int:
+        """Return the limit of the tenant's connections. Raises `Unavailable`."""
+        return (await self._plan(tenant_id))[Limit.CONNECTIONS]
+
     async def _plan(self, tenant_id: TenantId) -> Mapping[Limit, int]:
         """Return the limits from the cache, which is at most seconds old: a login reads no table but the agents'."""
         try:

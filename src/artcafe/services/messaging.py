@@ -17,6 +17,7 @@ from artcafe.rules.plans import Limit, TenantLimits
 from artcafe.rules.usage import Metric
 from artcafe.services.causes import Cause
 from artcafe.services.loop_guard import LoopGuard
+from artcafe.services.rate_limits import RateLimits
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.usage_counters import UsageCounters
 from artcafe.wire import envelopes, frames, payloads, replies, trace_context
@@ -32,17 +33,18 @@ class Messaging:
         fabric: Fabric,
         clock: Clock,
         usage: UsageCounters,
+        rate_limits: RateLimits,
         loop_guard: LoopGuard,
         tracing: Tracing | None = None,
     ) -> None:
         self._record_cache, self._fabric, self._clock, self._usage = record_cache, fabric, clock, usage
-        self._loop_guard, self._tracing = loop_guard, tracing
+        self._rate_limits, self._loop_guard, self._tracing = rate_limits, loop_guard, tracing
 
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Store a message, and return its position once it is flushed to disk. A live channel's message is only sent.
 
-        Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `LimitExceeded`, `CauseNotFound`, `LoopStopped`,
-        `QuotaFull`, `NotStored`, `KeyReused` (not stored), or `OutcomeUnknown`. May be repeated with the same key.
+        Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `LimitExceeded`, `RateExceeded`, `CauseNotFound`,
+        `LoopStopped`, `QuotaFull`, `NotStored`, `KeyReused` (not stored), or `OutcomeUnknown`. May be repeated with the same key.
         """
         try:
             stored = await self.submit(principal, channel_id, publish)
@@ -61,13 +63,15 @@ class Messaging:
         limits = await self._record_cache.limits(principal.tenant_id)
         if publish.caused_by is not None:
             return await self._submit_answer(principal, channel, publish, publish.caused_by, limits)
-        return await self._send(principal, channel, publish, *self._prepare(principal, channel, publish, limits))
+        prepared = self._prepare(principal, channel, publish, limits)
+        await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
+        return await self._send(principal, channel, publish, *prepared)
 
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log, or
-        the message answers another one."""
+        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log, no
+        message is reserved (`services.rate_limits`), or the message answers another one."""
         if publish.caused_by is not None:
             return None
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
@@ -78,7 +82,14 @@ class Messaging:
         if not isinstance(kind, LoggedKind):
             return None
         access.check(principal, access.Action.PUBLISH)
+        rate = self._rate_limits.peek_messages(principal.tenant_id)
+        if rate is None or (rate.tokens <= 0 and not self._rate_limits.can_lend(rate)):
+            return None
         message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
+        if rate.tokens > rate.low:
+            rate.tokens -= 1
+        else:
+            self._rate_limits.spend_low(rate)
         stored = kind.submit_nowait(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
         if self._tracing is not None:
             _trace(self._tracing, principal, channel, publish, message_id, stored)
@@ -94,6 +105,7 @@ class Messaging:
     ) -> asyncio.Future[replies.PublishReply]:
         """Queue a message that answers another one, unless that exceeds a limit of its chain."""
         check(publish, limits.message_bytes)
+        await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
         try:
             link = await self._loop_guard.admit(principal, caused_by, limits)
         except LoopStopped as stopped:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from artcafe.errors import ArtcafeError, BadFrame, LimitFault, LoopStopped, from_wire
+from artcafe.errors import ArtcafeError, BadFrame, LimitFault, LoopStopped, RateExceeded, RateLimited, from_wire
 
 _encode = msgspec.json.Encoder().encode
 
@@ -136,7 +136,8 @@ class LimitState(msgspec.Struct, frozen=True):
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error. `channels`: in a `subscription_limit` push, the subscriptions that this connection does not deliver. `limit`: the
-    limit that refused the command. `chain` and `hops`: in `loop_stopped`, the place of the refused message."""
+    limit that refused the command. `chain` and `hops`: in `loop_stopped`, the place of the refused message.
+    `retry_after_s`: when the command can succeed, for a limit of a rate."""
 
     code: str
     message: str
@@ -145,6 +146,13 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: LimitState | None = None
     chain: str | None = None
     hops: int | None = None
+    retry_after_s: float | None = None
+
+
+class LimitsPush(LimitState, frozen=True):
+    """A limit of the tenant that is nearly used or used: `percent` is 80 or 100."""
+
+    percent: int
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
@@ -192,11 +200,12 @@ class Incoming(msgspec.Struct, frozen=True):
     unwatch: UnwatchReply | None = None
     gap: GapPush | None = None
     presence: PresencePush | None = None
+    limits: LimitsPush | None = None
 
 
 KINDS: Final = (
     "error", "message", "gap", "challenge", "connect", "publish", "subscribe", "unsubscribe", "status", "history", "watch",
-    "unwatch", "presence",
+    "unwatch", "presence", "limits",
 )  # fmt: skip
 """The kinds of frames of a server; the first one in a frame counts."""
 _REPLIES: Final = frozenset({"publish", "subscribe", "unsubscribe", "status", "history", "watch", "unwatch"})
@@ -240,6 +249,7 @@ def error(fault: ArtcafeError, id: int | None = None, channels: Sequence[str] = 
         limit=limit,
         chain=chain,
         hops=hops,
+        retry_after_s=round(fault.wait_s, 1) if isinstance(fault, RateLimited) else None,
     )
     return _encode({"error": body} if id is None else {"id": id, "error": body})
 
@@ -252,9 +262,16 @@ def limit_of(fault: ArtcafeError) -> LimitState | None:
 
 
 def fault_of(
-    code: str, message: str, limit: LimitState | None, chain: str | None = None, hops: int | None = None
+    code: str,
+    message: str,
+    limit: LimitState | None,
+    chain: str | None = None,
+    hops: int | None = None,
+    retry_after_s: float | None = None,
 ) -> ArtcafeError:
     """Return the error that a peer sent, over REST or in a frame, with the limit and the chain that it is about."""
+    if code == RateLimited.code:
+        return _rate_fault(message, limit, retry_after_s or 0.0)
     fault = from_wire(code, message)
     if limit is not None and isinstance(fault, LimitFault):
         fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
@@ -263,10 +280,23 @@ def fault_of(
     return fault
 
 
+def _rate_fault(message: str, limit: LimitState | None, wait_s: float) -> RateLimited:
+    fault = RateLimited.from_text(message) if limit is None else RateExceeded.from_text(message)
+    fault.wait_s = wait_s
+    if limit is not None and isinstance(fault, RateExceeded):
+        fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
+    return fault
+
+
 def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
     """Encode a gap push. `epoch` is the log's; the frame has it only for a gap without an end."""
     known = epoch if gap.to is None else None
     return _encode({"gap": GapPush(channel=channel, from_=gap.from_, to=gap.to, reason=gap.reason, epoch=known)})
+
+
+def limits(push: LimitsPush) -> bytes:
+    """Encode a limits push."""
+    return _encode({"limits": push})
 
 
 def presence(push: PresencePush) -> bytes:
