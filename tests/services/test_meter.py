@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from artcafe.errors import OurFault
+from artcafe.fabric.embedded.server import EmbeddedNats
+from artcafe.fabric.snapshots import AccountConnector
+from artcafe.fabric.stream_copy import copy_stream
+from artcafe.fabric.tenant_log import STREAM
 from artcafe.model import TenantStatus
 from artcafe.observe.clock import now
 from artcafe.rules.usage import Metric, Period
@@ -349,6 +353,62 @@ async def test_log_that_began_again_is_counted_from_its_beginning_and_its_hour_i
         store = server.services.store.usage(it.owner.tenant_id)
         rows = [row async for row in store.all_rows(Period(month), it.clock()) if row.key.metric is Metric.MESSAGES_STORED]
         assert {(row.is_exact, row.uncounted) for row in rows if row.key.part is None} == {(False, None)}
+
+
+async def copied(it: Metering, folder: Path) -> EmbeddedNats:
+    """Copy the tenant's log to another nats-server, as a restore or a move does: a log that continues this one."""
+    other = EmbeddedNats(folder / "other-nats", it.accounts)
+    await other.start()
+    here, there = (AccountConnector([url], it.accounts) for url in (it.nats_url, other.url))
+    async with here.connect(it.owner.tenant_id) as source, there.connect(it.owner.tenant_id) as target:
+        await copy_stream(source, target, STREAM, 1)
+    return other
+
+
+async def test_restored_log_is_counted_from_the_last_message_that_was_counted(tmp_path: Path) -> None:
+    async with metering(tmp_path) as it:
+        (server,) = it.servers
+        await it.publish(server, 10)
+        await until_counted(it, server)
+        await it.publish(server, 5)
+        other = await copied(it, tmp_path)
+        try:
+            it.nats_url = other.url
+            server = await it.restart(server)
+            await it.publish(server, 7)
+            it.clock.pass_s(41)
+            await until_counted(it, server)
+            await assert_exact(it)
+            assert sum(it.published.values()) == 22
+        finally:
+            for each in it.servers:
+                await each.kill()
+            await other.stop()
+
+
+async def test_messages_counted_and_then_lost_by_a_restore_stay_counted_and_are_named_by_a_recount(tmp_path: Path) -> None:
+    async with metering(tmp_path) as it:
+        (server,) = it.servers
+        await it.publish(server, 10)
+        other = await copied(it, tmp_path)
+        try:
+            await it.publish(server, 5)
+            await until_counted(it, server)
+            it.nats_url = other.url
+            server = await it.restart(server)
+            it.clock.pass_s(41)
+            await it.publish(server, 3)
+            await until_counted(it, server)
+            assert await it.counted("2026-11", "2026-12") == [15, 3]
+            result = await it.recount("2026-11")
+            assert [(each.verdict, each.counted_messages, each.found_messages) for each in result.compared] == [
+                (Verdict.REMOVED, 15, 10)
+            ]
+            assert (await it.recount("2026-12")).differences == ()
+        finally:
+            for each in it.servers:
+                await each.kill()
+            await other.stop()
 
 
 async def test_totals_trail_until_the_interval_and_say_how_far_they_go(tmp_path: Path) -> None:
