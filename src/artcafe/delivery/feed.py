@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from artcafe.delivery.channel_tracing import ChannelTracing
-from artcafe.delivery.delivery_metrics import count_flush
 from artcafe.delivery.feed_member import FeedMember
 from artcafe.delivery.frame_batch import FrameBatch, write_to_all
 from artcafe.delivery.peer import Encoding, Peer
@@ -250,11 +249,14 @@ class Feed:
             for peer in group.others:
                 peer.write(frames)
 
-    def distribute(self, touched: list[Peer]) -> None:
-        """Put the pending messages into each member's `out`. Append peers with an empty `out` to `touched`."""
+    def distribute(self, touched: list[Peer]) -> int:
+        """Put the pending messages into each member's `out`. Append peers with an empty `out` to `touched`.
+
+        Return the number of deliveries: one for each message and member.
+        """
         pending = self.pending
         if not pending.messages:
-            return  # the feed has begun again since the flush was scheduled
+            return 0  # the feed has begun again since the flush was scheduled
         self.pending = PendingMessages(self.channel, self.kind)
         encoding: Encoding | None = None
         batch: FrameBatch | None = None
@@ -280,7 +282,7 @@ class Feed:
         self.flushed = seqs[-1]
         for member in [each for each in self.ahead.values() if each.sent < self.flushed]:
             deliveries += self._catch_up(member, pending, seqs, touched)
-        count_flush(self.tenant_fabric.tenant_id, pending.messages, deliveries)
+        return deliveries
 
     def _catch_up(self, member: FeedMember, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> int:
         """Send a member in `ahead` the messages above its position, and move it to the caught-up or windowed members.

@@ -22,6 +22,7 @@ from artcafe.delivery.peer import Peer
 from artcafe.errors import Internal, OurFault
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, TenantId
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
@@ -143,28 +144,30 @@ class Hub:
         tenants: dict[TenantId, list[Feed]] = {}
         for feed in unflushed:
             tenants.setdefault(feed.tenant_fabric.tenant_id, []).append(feed)
+        oldest, deliveries = _oldest_stored(unflushed), dict.fromkeys(tenants, 0)
         for tenant_id, feeds in tenants.items():
             with self.supervisor.contain(tenant=tenant_id):
-                self._deliver(feeds)
+                deliveries[tenant_id] = self._deliver(feeds)
                 continue
             self._close_all(feeds)
+        count_flush(deliveries, oldest)
 
-    def _send_traced(self, feeds: list[Feed]) -> None:
-        """Send within a span for each feed with traced messages."""
+    def _send_traced(self, feeds: list[Feed]) -> int:
+        """Send within a span for each feed with traced messages. Return what `_send` does."""
         spans = [feed.tracing.start_deliver(feed.pending.messages) for feed in feeds if feed.tracing is not None]
         try:
-            self._send(feeds)
+            return self._send(feeds)
         finally:
             for span in spans:
                 if span is not None:
                     span.end()
 
-    def _send(self, feeds: list[Feed]) -> None:
+    def _send(self, feeds: list[Feed]) -> int:
+        """Send a tenant's feeds. Return the number of deliveries: one for each message and connection."""
         caught_up = feeds[0].caught_up.keys()
         if all(feed.is_plain for feed in feeds) and all(feed.caught_up.keys() == caught_up for feed in feeds[1:]):
-            self._send_same(feeds)
-        else:
-            self._send_each(feeds)
+            return self._send_same(feeds)
+        return self._send_each(feeds)
 
     def _close_all(self, feeds: list[Feed]) -> None:
         """Close every connection of a tenant's feeds after a failed flush, because the position of each is unknown.
@@ -177,7 +180,7 @@ class Hub:
                 with self.supervisor.contain(channel=feed.channel):
                     peer.close(Internal())
 
-    def _send_same(self, feeds: list[Feed]) -> None:
+    def _send_same(self, feeds: list[Feed]) -> int:
         """Send feeds with the same members, such as a single one: each connection of an encoding gets the same bytes."""
         for peer in [each for each in self.with_replies if each in feeds[0].caught_up]:
             peer.write(b"")  # before `take_pending`: this may pause the connection, and then it gets no messages
@@ -185,14 +188,12 @@ class Hub:
         members = len(feeds[0].caught_up)
         if taken:
             feeds[0].write(lambda encoding: join_batches([pending.encoded(encoding) for pending in taken]))
-        for pending in taken:
-            count_flush(feeds[0].tenant_fabric.tenant_id, pending.messages, len(pending.messages) * members)
+        return members * sum([len(pending.messages) for pending in taken])
 
-    def _send_each(self, feeds: list[Feed]) -> None:
+    def _send_each(self, feeds: list[Feed]) -> int:
         """Send each connection the messages of its own channels. Joined bytes are kept by their batches: most share them."""
         touched: list[Peer] = []
-        for feed in feeds:
-            feed.distribute(touched)
+        deliveries = sum([feed.distribute(touched) for feed in feeds])
         joined: dict[tuple[FrameBatch, ...], bytes] = {}
         for peer in touched:
             batches = tuple(peer.out)
@@ -201,10 +202,16 @@ class Hub:
             if frames is None:
                 frames = joined[batches] = join_batches(batches)
             peer.write(frames)
+        return deliveries
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Start work, safe to repeat, under the supervisor."""
         self._group.create_task(self.supervisor.keep(work))
+
+
+def _oldest_stored(feeds: list[Feed]) -> StoredMessage | None:
+    """Return the first pending message of the first feed with stored ones: the oldest, as feeds come in the order of arrival."""
+    return next((feed.pending.messages[0] for feed in feeds if feed.kind.has_log and feed.pending.messages), None)
 
 
 def _counts_of(feed: Feed) -> list[SentCount]:
