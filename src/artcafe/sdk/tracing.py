@@ -65,6 +65,8 @@ class _RecordedPublish(PublishSpan):
 
     def add_context(self, headers: Headers | None, fits: Callable[[Headers], bool]) -> Headers | None:
         context, given = self._span.get_span_context(), headers or {}
+        if not context.is_valid:  # Without a provider, older versions of the API return an empty span.
+            context = trace.get_current_span().get_span_context()
         if not context.is_valid or has_context(given):
             return headers
         parent = {TRACEPARENT: format_traceparent(TraceParent(context.trace_id, context.span_id, context.trace_flags))}
