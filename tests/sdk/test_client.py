@@ -21,6 +21,7 @@ from artcafe.errors import (
     Invalid,
     KeyUnusable,
     OutcomeUnknown,
+    RateExceeded,
     Unavailable,
     UnknownError,
 )
@@ -324,3 +325,41 @@ async def test_renewal_does_not_sign_for_another_service(expiring: Expiring, key
         with pytest.raises(ChallengeRefused, match="names the service 'another', not 'x'"):
             await rest.me()
         assert expiring.logins == 1
+
+
+@asynccontextmanager
+async def limited(refusals: int, retry_after: str = "1") -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Run a server that refuses the first requests with 429, and yield its URL and the bodies of all requests."""
+    bodies: list[bytes] = []
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+        bodies.append(await reader.readexactly(length))
+        status, answer = "201 Created", '{"seq":1,"message_id":"msg_1","duplicate":false}'
+        if len(bodies) <= refusals:
+            state = '{"name":"messages_a_minute","limit":10,"used":10,"left":0,"resets_at":null}'
+            status, answer = "429 Too Many Requests", f'{{"code":"too_fast","detail":"too many","limit":{state}}}'
+        lines = f"HTTP/1.1 {status}\r\nContent-Length: {len(answer)}\r\nRetry-After: {retry_after}\r\nConnection: close\r\n\r\n"
+        writer.write((lines + answer).encode())
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as listener:
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", bodies
+
+
+async def test_request_above_a_rate_limit_is_repeated_unchanged_after_the_wait() -> None:
+    async with limited(1) as (url, bodies), Client(url, "token") as rest:
+        assert (await rest.publish("ten_1", "chn_1", {"n": 1}, key="k")).seq == 1
+    assert len(bodies) == 2
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize(("retry_after", "max_rate_wait_s"), [("1", 0.0), ("61", 60.0), ("soon", 60.0)])
+async def test_request_above_a_rate_limit_fails_if_the_program_does_not_wait_that_long(
+    retry_after: str, max_rate_wait_s: float
+) -> None:
+    async with limited(9, retry_after) as (url, bodies), Client(url, "token", max_rate_wait_s=max_rate_wait_s) as rest:
+        with pytest.raises(RateExceeded) as caught:
+            await rest.publish("ten_1", "chn_1", {"n": 1}, key="k")
+    assert (caught.value.limit, caught.value.most, len(bodies)) == ("messages_a_minute", 10, 1)

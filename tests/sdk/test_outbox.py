@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.errors import BadFrame, ChannelNotFound, NotStored, OutcomeUnknown, QuotaFull, Revoked
+from artcafe.errors import BadFrame, ChannelNotFound, NotStored, OutcomeUnknown, QuotaFull, RateExceeded, Revoked
 from artcafe.sdk.outbox import FIRST_ID, Outbox, PendingCommand, Reply
 from artcafe.wire import frames, replies
 
@@ -274,3 +274,47 @@ def test_first_command_is_sent_before_all_others_and_can_be_cancelled() -> None:
     publisher.outbox.add("status", text_of(frames.Status("busy")), lambda _: None, first=True)
     kinds = [command.kind for command in publisher.outbox.due(0.0)]
     assert kinds == ["status", "publish", "publish"]
+
+
+def too_fast(wait_s: float) -> RateExceeded:
+    return RateExceeded("messages_a_minute", 10, 10, None, wait_s)
+
+
+def test_command_refused_by_a_rate_limit_is_repeated_after_the_servers_wait() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.sent()
+    publisher.outbox.on_error(FIRST_ID, too_fast(40.0), temporary=True, now=100.0)
+    publisher.publish(2)
+    assert publisher.sent(149.9) == {}  # 40 s and the delay of a first failure
+    assert list(publisher.sent(150.1).values()) == [1, 2]
+    publisher.answer(FIRST_ID + 1)
+    assert publisher.outcomes[1] == [replies.PublishReply(FIRST_ID + 1, f"msg_{FIRST_ID + 1}", False)]
+
+
+@pytest.mark.parametrize("wait_s", [60.1, 86_400.0])
+def test_command_is_not_held_back_for_longer_than_the_program_allows(wait_s: float) -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.sent()
+    error = too_fast(wait_s)
+    publisher.outbox.on_error(FIRST_ID, error, temporary=True, now=100.0)
+    assert publisher.outcomes[1] == [error]
+
+
+def test_command_is_not_held_back_beyond_its_callers_timeout() -> None:
+    publisher, outcomes = Publisher(), list[Reply | Exception]()
+    publisher.outbox.add("publish", text_of(frames.Publish("chn", msgspec.Raw(b"1"))), outcomes.append, deadline=120.0)
+    publisher.sent()
+    error = too_fast(30.0)
+    publisher.outbox.on_error(FIRST_ID, error, temporary=True, now=100.0)
+    assert outcomes == [error]
+
+
+def test_program_that_wants_no_wait_gets_the_refusal_at_once() -> None:
+    outbox, outcomes = Outbox(max_rate_wait_s=0.0), list[Reply | Exception]()
+    outbox.add("publish", text_of(frames.Publish("chn", msgspec.Raw(b"1"))), outcomes.append)
+    outbox.due(0.0)
+    error = too_fast(0.5)
+    outbox.on_error(FIRST_ID, error, temporary=True, now=0.0)
+    assert outcomes == [error]

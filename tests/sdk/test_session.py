@@ -427,3 +427,19 @@ async def test_whole_connection_over_websocket_bytes_in_pieces_of_any_size(signe
     settle()
     assert agent.inbox.take() == Gap(CHANNEL, 3, 7, "retention")
     assert server.received == ["challenge", "connect", "publish", "ack"]
+
+
+def test_limits_that_are_pushed_or_refuse_a_command_are_known() -> None:
+    agent = Agent()
+    agent.log_in()
+    state = {"name": "messages_a_minute", "limit": 10, "used": 8, "left": 2, "resets_at": "2026-11-22T16:51:57.123Z"}
+    agent.receive(limits={**state, "percent": 80})
+    assert (agent.outbox.limits["messages_a_minute"].used, agent.outbox.limits["messages_a_minute"].left) == (8, 2)
+    agent.publish()
+    used_up = {**state, "used": 10, "left": 0}
+    error = {"code": "too_fast", "message": "…", "temporary": True, "limit": used_up, "retry_after_s": 70.5}
+    agent.receive(id=2, error=error)
+    assert agent.outbox.limits["messages_a_minute"].left == 0
+    (refused,) = agent.outcomes
+    assert isinstance(refused, errors.RateExceeded)
+    assert (refused.limit, refused.most, refused.used, refused.wait_s) == ("messages_a_minute", 10, 10, 70.5)

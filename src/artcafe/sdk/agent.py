@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Literal, Self, overload
 
 import msgspec
@@ -24,7 +24,7 @@ from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
-from artcafe.sdk.outbox import Reply
+from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.wire import frames, replies
 
@@ -50,6 +50,10 @@ class Agent:
 
     `max_unacked` is the number of messages of a channel that the server sends before it waits for an `ack`. None: it does not
     wait. A program that is slower than its channels then leaves the socket unread, until the server closes it and delivers again.
+
+    A command above a rate limit of the tenant is repeated after the time that the server gives, if that is at most
+    `max_rate_wait_s` and within the command's timeout; otherwise it raises `RateExceeded`. With 0 it never waits. Later publishes
+    wait behind it, because they keep their order.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Agent:
         max_unacked: int | None = 64,
         connect_timeout_s: float = 15.0,
         close_timeout_s: float = 5.0,
+        max_rate_wait_s: float = MAX_RATE_WAIT_S,
     ) -> None:
         self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
         # Encode the login here: the background loop has no caller to raise an encoding error to.
@@ -71,7 +76,7 @@ class Agent:
         key = _given("key") if key is None else key
         signer = load_signer(key) if isinstance(key, str | Path) else key
         dialer = dial.Dialer(url or _given("url"), signer, open_s=min(dial.OPEN_S, connect_timeout_s))
-        self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s)
+        self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
         self._connection.service = service or os.environ.get("ARTCAFE_SERVICE") or None
         self._close_timeout_s = close_timeout_s
         self._is_warned = False
@@ -86,6 +91,12 @@ class Agent:
     def service(self) -> str | None:
         """The name of the service that the agent logs in to; None before the first login if none was given."""
         return self._connection.service
+
+    @property
+    def limits(self) -> Mapping[str, replies.LimitState]:
+        """The last known state of the tenant's limits, by name: of those that the server pushed, at 80 % and 100 %, or that
+        refused a command. `Client.limits` reads all of them."""
+        return MappingProxyType(self._connection.outbox.limits)
 
     async def __aenter__(self) -> Self:
         if self._running is not None:

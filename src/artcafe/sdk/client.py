@@ -18,6 +18,7 @@ from artcafe.sdk.handling import cause_of
 from artcafe.sdk.http import PAGE, TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, warn_of
+from artcafe.sdk.outbox import MAX_RATE_WAIT_S
 from artcafe.sdk.people import People
 from artcafe.sdk.records import (
     AgentInfo,
@@ -51,10 +52,20 @@ class Client:
     nothing was changed; and `OutcomeUnknown` if the response was lost, except for reads: repeat them. Methods that
     create something accept a `key`: calls repeated with one key create it once. Lists follow all pages, up to `limit` items if it
     is given. Updates skip arguments of None.
+
+    A request above a rate limit (429) is repeated after the time that the server gives, for at most `max_rate_wait_s` in all;
+    then it raises `RateExceeded` or `RateLimited`. With 0 it never waits.
     """
 
-    def __init__(self, url: str | Sequence[str], token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._http = HttpClient(url, token, timeout_s)
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        token: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_rate_wait_s: float = MAX_RATE_WAIT_S,
+    ) -> None:
+        self._http = HttpClient(url, token, timeout_s, max_rate_wait_s)
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"

@@ -22,7 +22,7 @@ from artcafe import errors
 from artcafe.sdk import backoff, dial, encoding
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
-from artcafe.sdk.outbox import Outbox, PendingCommand, Reply
+from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Outbox, PendingCommand, Reply
 from artcafe.sdk.session import ConnectionLost, Session
 from artcafe.wire import frames, replies
 
@@ -58,11 +58,19 @@ class PendingReply:
 class AgentConnection:
     """The state of an agent that outlives a single connection. `run` is its loop; the program's tasks call the other methods."""
 
-    def __init__(self, dialer: dial.Dialer, tenant: str, agent: str, max_unacked: int | None, connect_timeout_s: float) -> None:
+    def __init__(
+        self,
+        dialer: dial.Dialer,
+        tenant: str,
+        agent: str,
+        max_unacked: int | None,
+        connect_timeout_s: float,
+        max_rate_wait_s: float = MAX_RATE_WAIT_S,
+    ) -> None:
         self._dialer = dialer
         self.tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._connect_timeout_s = connect_timeout_s
-        self.outbox = Outbox()
+        self.outbox = Outbox(max_rate_wait_s=max_rate_wait_s)
         self.inbox = Inbox(max_unacked, on_ack=self._on_ack)
         self.limits: Mapping[str, int] = {}
         self.service: str | None = None
@@ -234,11 +242,11 @@ class AgentConnection:
         Raises TypeError, `Invalid` or `TooLarge` before the command is sent; later the server's error, or after `timeout_s` the
         last temporary error.
         """
-        text = self._text(command)
+        text, deadline = self._text(command), asyncio.get_running_loop().time() + timeout_s
         pending: PendingReply | None = None
         try:
             async with asyncio.timeout(timeout_s), self._slots:
-                pending = self._submit(command, text)
+                pending = self._submit(command, text, deadline)
                 return await pending.reply
         except TimeoutError as exc:
             raise (pending and pending.command.timeout_error()) or errors.Unavailable("the gateway") from exc
@@ -253,12 +261,12 @@ class AgentConnection:
     def _text(self, command: OutgoingCommand) -> msgspec.Raw:
         return encoding.command_text(command.kind, command.body, self.limits.get("frame_bytes", frames.MAX_FRAME_BYTES))
 
-    def _submit(self, command: OutgoingCommand, text: msgspec.Raw) -> PendingReply:
+    def _submit(self, command: OutgoingCommand, text: msgspec.Raw, deadline: float = math.inf) -> PendingReply:
         self._check_open()
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         reply.add_done_callback(_retrieve_exception)
         on_done = partial(_finish, reply, command.on_reply)
-        pending = self.outbox.add(command.kind, text, on_done, channel=command.channel)
+        pending = self.outbox.add(command.kind, text, on_done, channel=command.channel, deadline=deadline)
         self._wake()
         self._progress.set()
         return PendingReply(pending, reply)

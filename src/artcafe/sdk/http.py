@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -19,8 +20,11 @@ import msgspec
 from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
+from artcafe.sdk.outbox import MAX_RATE_WAIT_S
 from artcafe.wire import replies
 from artcafe.wire.segments import tenant_path
+
+log = logging.getLogger("artcafe")
 
 TIMEOUT_S: Final = 30.0
 """The timeout of connecting, of sending, and of waiting for the next byte. The server allows 15 s for a body, and responds
@@ -54,9 +58,11 @@ class HttpClient:
     called when the token has expired: it must get another one and set `token`.
     """
 
-    def __init__(self, urls: str | Sequence[str], token: str | None, timeout_s: float) -> None:
+    def __init__(
+        self, urls: str | Sequence[str], token: str | None, timeout_s: float, max_rate_wait_s: float = MAX_RATE_WAIT_S
+    ) -> None:
         self._urls = deque(addresses.rest(url) for url in addresses.several(urls))
-        self.token = token
+        self.token, self._max_rate_wait_s = token, max_rate_wait_s
         self.renew: Callable[[], Awaitable[object]] | None = None
         self._renewing = asyncio.Lock()
         self._client = httpx.AsyncClient(
@@ -139,6 +145,21 @@ class HttpClient:
                 return
 
     async def _request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its whole answer. Repeat it after a 429, which says that nothing was done.
+
+        The waits are those that the server asks for, together at most `max_rate_wait_s`.
+        """
+        left_s = self._max_rate_wait_s
+        while True:
+            response = await self._renewing_request(request)
+            wait_s = _retry_after_s(response)
+            if response.status_code != httpx.codes.TOO_MANY_REQUESTS or not 0 < wait_s <= left_s:
+                return response
+            log.info("%s allows no more requests now; repeating this one in %g s", self.url, wait_s)
+            await asyncio.sleep(wait_s)
+            left_s -= wait_s
+
+    async def _renewing_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its whole answer; once more with a fresh token where the first had expired.
 
         That answer says that nothing was done, so a change may be repeated too.
@@ -205,11 +226,18 @@ class HttpClient:
         except msgspec.DecodeError:
             pass
         else:
-            return replies.fault_of(problem.code, problem.detail, problem.limit, problem.chain, problem.hops)
+            wait_s = _retry_after_s(response)
+            return replies.fault_of(problem.code, problem.detail, problem.limit, problem.chain, problem.hops, wait_s)
         status = f"HTTP {response.status_code}"
         if response.status_code in {502, 503, 504}:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")
         return errors.Invalid("url", f"{self.url} answered {status}, but not as ArtCafe does; is it the REST address?")
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Return the seconds of `Retry-After`; 0 without one, or with a date, which ArtCafe never sends."""
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
 def path_of(tenant: str, *parts: str) -> str:

@@ -6,18 +6,20 @@ This module selects the commands to send and handles their replies. Sockets, clo
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
-from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown
+from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown, RateLimited
 from artcafe.sdk import backoff
 from artcafe.wire import replies
 
 Reply = replies.PublishReply | replies.SubscribeReply | replies.UnsubscribeReply | replies.StatusReply | replies.HistoryReply
 
+MAX_RATE_WAIT_S: Final = 60.0
 FIRST_ID: Final = 2
 """The two commands of the login use the ids 0 and 1."""
 
@@ -35,6 +37,8 @@ class PendingCommand:
     on_done: Callable[[Reply | Exception], None] = field(repr=False)
     """Called once with the reply or the final error."""
     refusals: int = 0
+    deadline: float = math.inf
+    """The monotonic time at which its caller stops waiting."""
     held_until: float = 0.0
     """The monotonic time before which a refused command is not sent again, in seconds."""
     id: int = -1
@@ -71,8 +75,11 @@ class Outbox:
     So the order of messages can change only among those that were in flight together.
     """
 
-    def __init__(self, delay_s: Callable[[int], float] = backoff.delay_s) -> None:
-        self._delay_s = delay_s
+    def __init__(self, delay_s: Callable[[int], float] = backoff.delay_s, max_rate_wait_s: float = MAX_RATE_WAIT_S) -> None:
+        """`max_rate_wait_s`: a command refused by a rate limit is retried if the server asks for a wait of at most this long."""
+        self._delay_s, self._max_rate_wait_s = delay_s, max_rate_wait_s
+        self.limits: dict[str, replies.LimitState] = {}
+        """The last known state of the tenant's limits, by name."""
         self._unsent: list[PendingCommand] = []
         self._in_flight: dict[int, PendingCommand] = {}
         self._cancelled: dict[int, PendingCommand] = {}
@@ -93,13 +100,15 @@ class Outbox:
         *,
         channel: str | None = None,
         first: bool = False,
+        deadline: float = math.inf,
     ) -> PendingCommand:
         """Queue a command. `on_done` is called once with its reply or final error, unless it is cancelled before it was sent.
 
         `channel` is that of a `subscribe`. `first` puts the command before all others: a new connection needs it first.
+        A command is not held back beyond its `deadline` (monotonic): then it fails at once.
         """
         self._added += 1
-        command = PendingCommand(0 if first else self._added, kind, body, channel, on_done)
+        command = PendingCommand(0 if first else self._added, kind, body, channel, on_done, deadline=deadline)
         heapq.heappush(self._unsent, command)
         return command
 
@@ -143,18 +152,23 @@ class Outbox:
             command.on_done(reply)
 
     def on_error(self, id: int, error: ArtcafeError, *, temporary: bool, now: float) -> None:
-        """Finish a command with the server's error, or retry it after a delay if the error is `temporary`."""
+        """Finish a command with the server's error, or retry it after a delay if the error is `temporary`.
+
+        The delay after a refusal by a rate limit is the server's, and some more, so that many agents do not return at once.
+        """
         is_cancelled = id in self._cancelled
         command = self._take(id)
         if command is None:
             return
-        if not temporary or is_cancelled:
+        wait_s = error.wait_s if isinstance(error, RateLimited) else 0.0
+        is_too_long = wait_s > 0 and (wait_s > self._max_rate_wait_s or now + wait_s > command.deadline)
+        if not temporary or is_cancelled or is_too_long:
             command.on_done(error)
             return
         if not isinstance(command.problem, OutcomeUnknown):
             command.problem = error
         command.refusals += 1
-        command.held_until = now + self._delay_s(command.refusals)
+        command.held_until = now + wait_s + self._delay_s(command.refusals)
         heapq.heappush(self._unsent, command)
 
     def _take(self, id: int) -> PendingCommand | None:

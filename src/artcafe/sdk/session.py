@@ -107,6 +107,8 @@ class Session:
             self._challenge = frame.challenge
         elif frame.connect is not None:
             self.limits = frame.connect.limits
+        elif frame.limits is not None:
+            self._outbox.limits[frame.limits.name] = frame.limits
         else:
             self._on_reply(kind, frame)
 
@@ -127,7 +129,9 @@ class Session:
             log.warning("the server sent a frame that this version of the SDK does not know; it was ignored")
 
     def _on_error(self, id: int | None, body: replies.ErrorBody, now: float, *, is_login: bool) -> None:
-        error = replies.fault_of(body.code, body.message, body.limit, body.chain, body.hops)
+        error = replies.fault_of(body.code, body.message, body.limit, body.chain, body.hops, body.retry_after_s)
+        if body.limit is not None:
+            self._outbox.limits[body.limit.name] = body.limit
         if is_login:
             can_help = body.temporary or (error.close is not None and should_reconnect(error.close))
             raise ConnectionLost(error, should_reconnect=can_help)
