@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,6 +71,13 @@ def test_plan_has_its_name_as_title_and_is_not_self_serve_unless_the_file_says_s
 def test_each_fault_is_explained_with_its_place(text: str, fault: str) -> None:
     (found,) = faults(text)
     assert found.startswith(fault)
+
+
+def test_example_of_the_page_is_a_catalogue() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plans.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (plan,) = parse(example, "the page")
+    assert (plan.title, plan.self_serve, plan.limits[Limit.MESSAGE_BYTES]) == ("Free", True, 16_384)
 
 
 def test_all_faults_are_reported_at_once() -> None:
