@@ -13,7 +13,7 @@ from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
 from artcafe.rules.usage import Period
 
-MAX_MESSAGES: Final = 50_000
+MAX_MESSAGES: Final = 20_000
 """Messages read for one count. Reading them takes about a second, after which the count is written."""
 MAX_PERIODS: Final = 30
 """Hours, days and months of one count, above which it ends: their rows must fit into one transaction."""

@@ -57,6 +57,8 @@ class Meter:
         self._tenants: dict[TenantId, TenantMeter] = {}
         self._ends: dict[TenantId, Seq] = {}
         """The ends of logs found to be counted, of tenants that are not open."""
+        self._working: set[TenantMeter] = set()
+        self._at_once = asyncio.Semaphore(TENANTS_AT_ONCE)
         self._search_at: datetime | None = None
         self._losses = fabric.announcements.losses
         self.supervisor = Supervisor("meter")
@@ -67,11 +69,13 @@ class Meter:
 
         At the start, and when another server may have died, tenants that are not open are looked for too.
         """
-        while True:
-            await asyncio.sleep(self._look_s)
-            with self.supervisor.contain():
-                await self._try_search()
-            await self.look()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(self._look_s)
+                with self.supervisor.contain():
+                    await self._try_search()
+                for tenant in self._due():  # A tenant with much to read does not delay the others.
+                    group.create_task(self._work(tenant))
 
     async def _try_search(self) -> None:
         losses, now = self._fabric.announcements.losses, self._clock()
@@ -106,19 +110,27 @@ class Meter:
         return len(behind) <= OPENED_AT_ONCE
 
     async def look(self) -> None:
-        """Count the open tenants that are due."""
-        now = self._clock()
-        due = [each for each in self._open() if each.has_work and (each.due_at is None or each.due_at <= now)]
-        at_once = asyncio.Semaphore(TENANTS_AT_ONCE)
+        """Count the open tenants that are due, once."""
+        async with asyncio.TaskGroup() as group:
+            for tenant in self._due():
+                group.create_task(self._work(tenant))
 
-        async def work(tenant: TenantMeter) -> None:
-            async with at_once:
+    def _due(self) -> list[TenantMeter]:
+        now = self._clock()
+        return [
+            each
+            for each in self._open()
+            if each not in self._working and each.has_work and (each.due_at is None or each.due_at <= now)
+        ]
+
+    async def _work(self, tenant: TenantMeter) -> None:
+        self._working.add(tenant)
+        try:
+            async with self._at_once:
                 with self.supervisor.contain(tenant=tenant.tenant_fabric.tenant_id):
                     await self._try_work(tenant)
-
-        async with asyncio.TaskGroup() as group:
-            for tenant in due:
-                group.create_task(work(tenant))
+        finally:
+            self._working.discard(tenant)
 
     async def _try_work(self, tenant: TenantMeter) -> None:
         try:

@@ -23,6 +23,7 @@ from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
 from artcafe.rules import subjects
 from artcafe.rules.plans import Limit, Plans
+from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
@@ -146,16 +147,20 @@ class Retention:
                 # After a restart NATS rebuilds its idempotency keys from stored messages (contract, sentence 3).
                 before = self._clock() - timedelta(seconds=max(seconds, DEDUPE_WINDOW_S))
                 due = await tenant_fabric.log.last_seqs(some, until=before)
-                for channel_id in some:
-                    if seq := await self._counted(tenant_fabric, state, channel_id, due.get(subjects.stored(channel_id), 0)):
-                        await self._remove(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
+                for channel_id, seq in (await self._counted(tenant_fabric, state, some, due)).items():
+                    await self._remove(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
 
-    async def _counted(self, tenant_fabric: TenantFabric, state: LogState, channel_id: ChannelId, seq: Seq) -> Seq:
-        """Return the newest message of a channel up to `seq` that the meter has counted; 0 if there is none."""
-        if seq == 0 or self._counted_to is None:
-            return seq
+    async def _counted(
+        self, tenant_fabric: TenantFabric, state: LogState, channels: list[ChannelId], due: Mapping[Subject, Seq]
+    ) -> dict[ChannelId, Seq]:
+        """Return the newest message of each channel that is due and that the meter has counted."""
+        found = {channel_id: seq for channel_id in channels if (seq := due.get(subjects.stored(channel_id)))}
+        if not found or self._counted_to is None:
+            return found
         counted_to = await self._counted_to(tenant_fabric.tenant_id, state)
-        return seq if seq <= counted_to else await tenant_fabric.log.last_seq_of(channel_id, up_to=counted_to)
+        for channel_id in [channel_id for channel_id, seq in found.items() if seq > counted_to]:
+            found[channel_id] = await tenant_fabric.log.last_seq_of(channel_id, up_to=counted_to)
+        return {channel_id: seq for channel_id, seq in found.items() if seq}
 
     async def _retention(self, tenant_id: TenantId) -> LogRetention | None:
         now = time.monotonic()

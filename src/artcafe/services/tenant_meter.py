@@ -37,7 +37,7 @@ MAX_PARTS: Final = 20_000
 GAUGES_S: Final = 300.0
 """Seconds between two measurements of a busy tenant's gauges."""
 PARTS_AT_ONCE: Final = 32
-COUNTS_AT_ONCE: Final = 5
+COUNTS_AT_ONCE: Final = 2
 """Counts written in one turn of a tenant. Further ones wait until the other tenants had their turn."""
 
 
