@@ -24,6 +24,7 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Table,
 )
+from artcafe.tables.counting_servers import SERVERS
 from artcafe.tables.engine.checksums import Checksum
 from artcafe.tables.engine.port import Engine
 from artcafe.tables.engine.values import Item
@@ -135,8 +136,8 @@ class RowCopier:
         """Count the source's rows left out of the copy or comparison, by a scan of every table."""
         counted = dict.fromkeys(COPIED, 0)
         for table in COPIED:
-            async for _ in self._source.scan(table):
-                counted[table] += 1
+            async for item in self._source.scan(table):
+                counted[table] += item.get("tenant_id") != SERVERS  # those of the source's own servers
         return {table: max(0, count - sums.here[table].rows) for table, count in counted.items()}
 
     async def _sum_up(self, tenant_id: TenantId, mapping: IdMapping, sums: CopyChecksums) -> None:
