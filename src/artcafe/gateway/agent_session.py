@@ -29,8 +29,10 @@ from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.rules import ids, times
 from artcafe.services.history import parse_position
+from artcafe.services.loop_guard import Admission
 from artcafe.services.rate_limits import Notice
 from artcafe.wire import envelopes, frames, replies
+from artcafe.wire.envelopes import ChainLink
 
 RETRY_S: Final = 0.5
 """Between two attempts to begin the agent's subscriptions while the tables or NATS are away."""
@@ -57,6 +59,7 @@ class AgentSession:
     """The state of an agent's connection above its socket."""
 
     __slots__ = (
+        "_admitted",
         "_is_over",
         "_is_read_due",
         "_is_waiting",
@@ -90,6 +93,8 @@ class AgentSession:
         """Whether the subscriptions must be read, and whether the read waits for the tables or NATS."""
         self._noticed: tuple[Notice, ...] = ()
         """The last notices of limits that were pushed."""
+        self._admitted: list[tuple[frames.Publish, Admission]] | None = None
+        """The next publishes, if they answer other messages, in order; None for an agent that never answered."""
         self.in_flight = 0
         """Publishes without a reply yet."""
         self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked)
@@ -124,6 +129,9 @@ class AgentSession:
         if not self._is_over:
             self._is_over = True
             self._services.presence.gone(self.principal)
+        for _, admission in self._admitted or ():
+            self._services.messaging.withdraw(self.principal, admission)
+        self._admitted = None
         self.subscriber.end()
 
     @property
@@ -152,8 +160,10 @@ class AgentSession:
         """Do a command and send its reply. `size`: bytes of its frame. Raises its error reply."""
         match body:
             case frames.Publish():
+                admission = self._admission_of(body)
+                self._forget_admission(admission)
                 try:
-                    stored = await self._services.messaging.submit(self.principal, body.channel, body)
+                    stored = await self._services.messaging.submit(self.principal, body.channel, body, admission)
                 finally:
                     self._push_limits()
                 self._reply_when_stored(id, stored, size)
@@ -200,15 +210,25 @@ class AgentSession:
         """
         if not isinstance(body, frames.Publish) or id is None:
             return False
+        link: ChainLink | None = None
+        if body.caused_by is not None:
+            admission = self._admission_of(body)
+            if not isinstance(admission, ChainLink):
+                return False
+            link = admission
+        messaging = self._services.messaging
         try:
-            stored = self._services.messaging.submit_nowait(self.principal, body.channel, body)
+            stored = messaging.submit_nowait(self.principal, body.channel, body, link)
         except ArtcafeError as exc:
+            self._forget_admission(link)
+            messaging.withdraw(self.principal, link)
             self._push_limits()
             metrics.count_refused_publish(exc, self.principal.tenant_id)
             self._socket.send_error(exc, id=id)
             return True
         if stored is None:
             return False
+        self._forget_admission(link)
         if self._services.rate_limits.notices:
             self._push_limits()
         self._reply_when_stored(id, stored, size)
@@ -223,6 +243,21 @@ class AgentSession:
             if notice not in self._noticed:
                 self._socket.send(replies.limits(limits_push(notice)))
         self._noticed = notices
+
+    async def admit(self, answers: Sequence[frames.Publish]) -> None:
+        """Look up and count the next publishes, which answer other messages, all at once. Does nothing if the first one is
+        admitted already."""
+        if self._admission_of(answers[0]) is None:
+            admissions = await self._services.messaging.admit(self.principal, answers)
+            self._admitted = list(zip(answers, admissions, strict=True))
+
+    def _admission_of(self, publish: frames.Publish) -> Admission | None:
+        """Return the admission of the next publish, if it has one."""
+        return self._admitted[0][1] if self._admitted and self._admitted[0][0] is publish else None
+
+    def _forget_admission(self, admission: Admission | None) -> None:
+        if admission is not None and self._admitted:
+            del self._admitted[0]
 
     def _reply_when_stored(self, id: int, stored: asyncio.Future[replies.PublishReply], size: int) -> None:
         self.in_flight += 1

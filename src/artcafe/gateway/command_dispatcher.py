@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from itertools import takewhile
 
 from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
@@ -131,6 +132,7 @@ class CommandDispatcher:
             await self._do(*self._next())
         elif isinstance(self._commands[0][2], frames.Publish):
             await self._take_turn(share)
+            await self._admit_answers()
             await self._do(*self._next())
             assert self.session is not None
             for _ in range(QUANTUM - 1):
@@ -142,6 +144,12 @@ class CommandDispatcher:
             async with share.slot():
                 await self._take_turn(share)
                 await self._do(*self._next())
+
+    async def _admit_answers(self) -> None:
+        """Admit the waiting publishes that answer other messages together: each alone would wait for NATS twice."""
+        answers = [body for *_, body, _ in takewhile(_is_answer, self._commands[:QUANTUM]) if isinstance(body, frames.Publish)]
+        if answers and isinstance(self.session, AgentSession):
+            await self.session.admit(answers)
 
     def _publish_next(self, session: AgentSession | UserSession) -> bool:
         id, _, body, size = self._commands[0]
@@ -257,3 +265,8 @@ class CommandDispatcher:
             raise
         self._services.usage_counters.connected(principal, total)
         return session, total
+
+
+def _is_answer(command: Command) -> bool:
+    body = command[2]
+    return isinstance(body, frames.Publish) and body.caused_by is not None

@@ -11,11 +11,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from artcafe.errors import ChainNotFound, Conflict, LoopStopped, NatsConnectionLost, NotStored, OurFault, OutcomeUnknown
+from artcafe.errors import (
+    ArtcafeError,
+    ChainNotFound,
+    Conflict,
+    LoopStopped,
+    NatsConnectionLost,
+    NotStored,
+    OurFault,
+    OutcomeUnknown,
+    Unavailable,
+)
 from artcafe.fabric.counters import Counters
 from artcafe.model import Chain, ChainStatus, ChannelId, Outcome, Principal, TenantId
 from artcafe.observe.logs import log
@@ -36,6 +47,10 @@ must not load it. A release on another server takes effect here after this time.
 MOST_REMEMBERED: Final = 10_000
 REFUNDS_AT_ONCE: Final = 256
 MOST_REFUNDS: Final = 100_000
+
+
+Admission = ChainLink | ArtcafeError
+"""The place of a message in its chain, which counts it, or the reason why it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +84,71 @@ class LoopGuard:
 
     # --- publishing ---
 
-    async def admit(self, principal: Principal, named: frames.CausedBy, limits: TenantLimits) -> ChainLink:
-        """Return the place in its chain of a message that answers `named`, and count it there.
+    async def admit(self, principal: Principal, named: Sequence[frames.CausedBy], limits: TenantLimits) -> list[Admission]:
+        """Return, for a message that answers each of `named`, its place in its chain, and count it there.
 
-        Pass the outcome of the publish to `on_outcome`. Raises `CauseNotFound`, and `LoopStopped` for a message above a limit.
-        While the limit cannot be read or counted it raises `Unavailable` or `NotStored`: the log is in the same NATS.
+        Causes are looked up at once, and counted in one write. Pass the outcome of each publish to `watch`, or its link to
+        `refund`. An error in place of a link refuses the message: `CauseNotFound`, `LoopStopped` above a limit, and `Unavailable`
+        or `NotStored` while the limit cannot be read or counted: the log is in the same NATS.
         """
-        link = (await self.causes.find(principal, named)).link()
+        if len(named) == 1:
+            found = [await self._link(principal, named[0], limits)]
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._link(principal, each, limits)) for each in named]
+            found = [task.result() for task in tasks]
+        counted = [(at, each) for at, each in enumerate(found) if isinstance(each, ChainLink)]
+        if counted:
+            totals = await self._add([subjects.chain_counter(principal.tenant_id, link.chain) for _, link in counted])
+            for (at, link), total in zip(counted, totals, strict=True):
+                found[at] = await self._within(principal.tenant_id, link, total, limits[Limit.CHAIN_MESSAGES])
+        return found
+
+    async def _link(self, principal: Principal, named: frames.CausedBy, limits: TenantLimits) -> Admission:
+        """Return the place of a message that answers `named`, if its chain may go on as far as this server knows."""
+        tenant_id = principal.tenant_id
         try:
-            await self._check_hops(principal.tenant_id, link, limits[Limit.HOPS])
-            await self._count(principal.tenant_id, link, limits[Limit.CHAIN_MESSAGES])
-        except (NatsConnectionLost, TimeoutError) as exc:
-            raise NotStored from exc
-        return link
-
-    async def _check_hops(self, tenant_id: TenantId, link: ChainLink, most: int) -> None:
-        if link.hops > most:
-            most *= 1 + (await self._releases(tenant_id, link.chain)).releases
+            link = (await self.causes.find(principal, named)).link()
+            most = limits[Limit.HOPS]
             if link.hops > most:
-                raise _stopped(link, Limit.HOPS, most, link.hops)
-
-    async def _count(self, tenant_id: TenantId, link: ChainLink, most: int) -> None:
+                most *= 1 + (await self._releases(tenant_id, link.chain)).releases
+        except ArtcafeError as exc:
+            return NotStored() if isinstance(exc, NatsConnectionLost) else exc
+        except TimeoutError:
+            return NotStored()
+        if link.hops > most:
+            return _stopped(link, Limit.HOPS, most, link.hops)
         known = self._recall(tenant_id, link.chain)
         if known is not None and known.is_full:
-            most *= 1 + known.releases
-            raise _stopped(link, Limit.CHAIN_MESSAGES, most, most)
-        counter = subjects.chain_counter(tenant_id, link.chain)
-        messages = 1 + await self._counters.add(counter, 1)  # The first message answers none, and is not in the counter.
-        if messages > most:
+            most = limits[Limit.CHAIN_MESSAGES] * (1 + known.releases)
+            return _stopped(link, Limit.CHAIN_MESSAGES, most, most)
+        return link
+
+    async def _add(self, counters: Sequence[Subject]) -> Sequence[int | Exception]:
+        """Add 1 to each counter in one write. Return the totals, or an error in their place."""
+        try:
+            return await self._counters.add_each([(counter, 1) for counter in counters])
+        except OurFault as exc:
+            return [exc] * len(counters)
+
+    async def _within(self, tenant_id: TenantId, link: ChainLink, total: int | Exception, most: int) -> Admission:
+        """Return the link of a counted message, or the error if its chain has more messages than it may have."""
+        if isinstance(total, Exception):
+            return total if isinstance(total, Unavailable) else NotStored()
+        messages = 1 + total  # The first message answers none, and is not in the counter.
+        if messages <= most:
+            return link
+        try:
             releases = (await self._releases(tenant_id, link.chain)).releases
-            most *= 1 + releases
-            if messages > most:
-                self._remember(tenant_id, link.chain, _Remembered(self._until(), releases, is_full=True))
-                self.refund(tenant_id, link)
-                raise _stopped(link, Limit.CHAIN_MESSAGES, most, most)
+        except (OurFault, TimeoutError):
+            self.refund(tenant_id, link)
+            return NotStored()
+        most *= 1 + releases
+        if messages <= most:
+            return link
+        self._remember(tenant_id, link.chain, _Remembered(self._until(), releases, is_full=True))
+        self.refund(tenant_id, link)
+        return _stopped(link, Limit.CHAIN_MESSAGES, most, most)
 
     async def record_stop(self, principal: Principal, channel_id: ChannelId, stopped: LoopStopped) -> None:
         """Write a stopped chain to the audit: once for all its refused messages on all servers, and again after a release."""
@@ -121,8 +167,11 @@ class LoopGuard:
             facts |= {"limit": stopped.limit, "at": str(stopped.most)}
             self._audit.counters.count(tenant_id, principal.sender, "chain.stop", Outcome.REFUSED, **facts)
 
-    def on_outcome(self, tenant_id: TenantId, link: ChainLink, outcome: asyncio.Future[replies.PublishReply]) -> None:
-        """Take a message back that was counted and then not stored: a repeat of a key, or a refused one."""
+    def watch(self, tenant_id: TenantId, link: ChainLink, outcome: asyncio.Future[replies.PublishReply]) -> None:
+        """Take an admitted message back if it turns out that it was not stored: a repeat of a key, or a refused one."""
+        outcome.add_done_callback(partial(self._on_outcome, tenant_id, link))
+
+    def _on_outcome(self, tenant_id: TenantId, link: ChainLink, outcome: asyncio.Future[replies.PublishReply]) -> None:
         if outcome.cancelled() or isinstance(error := outcome.exception(), OutcomeUnknown):
             return
         if error is not None or outcome.result().duplicate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import Sequence
 
 from artcafe.errors import ArtcafeError, Invalid, LimitExceeded, LoopStopped, TooLarge, Unavailable
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
@@ -13,10 +13,10 @@ from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.tracing import Tracing
 from artcafe.rules import access, fields, ids, subjects, times
-from artcafe.rules.plans import Limit, TenantLimits
+from artcafe.rules.plans import Limit
 from artcafe.rules.usage import Metric
 from artcafe.services.causes import Cause
-from artcafe.services.loop_guard import LoopGuard
+from artcafe.services.loop_guard import Admission, LoopGuard
 from artcafe.services.rate_limits import RateLimits
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.usage_counters import UsageCounters
@@ -53,26 +53,50 @@ class Messaging:
             raise
         return await stored
 
+    async def admit(self, principal: Principal, answers: Sequence[frames.Publish]) -> Sequence[Admission]:
+        """Count messages that answer others in their chains, all at once. Publish each with its admission, or withdraw that."""
+        try:
+            limits = await self._record_cache.limits(principal.tenant_id)
+        except ArtcafeError as exc:
+            return [exc] * len(answers)
+        return await self._loop_guard.admit(principal, [each.caused_by for each in answers if each.caused_by], limits)
+
+    def withdraw(self, principal: Principal, admission: Admission | None) -> None:
+        """Subtract an admitted message that will not be published."""
+        if isinstance(admission, ChainLink):
+            self._loop_guard.refund(principal.tenant_id, admission)
+
     async def submit(
-        self, principal: Principal, channel_id: str, publish: frames.Publish
+        self, principal: Principal, channel_id: str, publish: frames.Publish, admission: Admission | None = None
     ) -> asyncio.Future[replies.PublishReply]:
-        """Queue a message, and return the future of its outcome. Messages are stored in the order of these calls."""
-        access.check(principal, access.Action.PUBLISH)
-        channel = await self._record_cache.channel(principal.tenant_id, channel_id)
-        await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
-        limits = await self._record_cache.limits(principal.tenant_id)
-        if publish.caused_by is not None:
-            return await self._submit_answer(principal, channel, publish, publish.caused_by, limits)
-        prepared = self._prepare(principal, channel, publish, limits)
-        await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
-        return await self._send(principal, channel, publish, *prepared)
+        """Queue a message, and return the future of its outcome. Messages are stored in the order of these calls.
+
+        A message that answers another one is admitted here, unless its `admission` is given.
+        """
+        try:
+            access.check(principal, access.Action.PUBLISH)
+            channel = await self._record_cache.channel(principal.tenant_id, channel_id)
+            await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
+            limits = await self._record_cache.limits(principal.tenant_id)
+            check(publish, limits.message_bytes)
+            await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
+        except ArtcafeError:
+            self.withdraw(principal, admission)
+            raise
+        if publish.caused_by is None:
+            return await self._send(principal, channel, publish, *self._prepare(principal, channel, publish))
+        if admission is None:
+            (admission,) = await self._loop_guard.admit(principal, [publish.caused_by], limits)
+        if not isinstance(admission, ChainLink):
+            return await self._refuse(principal, channel, publish, admission)
+        return await self._submit_answer(principal, channel, publish, admission)
 
     def submit_nowait(
-        self, principal: Principal, channel_id: str, publish: frames.Publish
+        self, principal: Principal, channel_id: str, publish: frames.Publish, link: ChainLink | None = None
     ) -> asyncio.Future[replies.PublishReply] | None:
         """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log, no
-        message is reserved (`services.rate_limits`), or the message answers another one."""
-        if publish.caused_by is not None:
+        message is reserved (`services.rate_limits`), or the message answers another one and has no `link` yet."""
+        if publish.caused_by is not None and link is None:
             return None
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
         tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
@@ -85,45 +109,42 @@ class Messaging:
         rate = self._rate_limits.peek_messages(principal.tenant_id)
         if rate is None or (rate.tokens <= 0 and not self._rate_limits.can_lend(rate)):
             return None
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
+        check(publish, limits.message_bytes)
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, link)
         if rate.tokens > rate.low:
             rate.tokens -= 1
         else:
             self._rate_limits.spend_low(rate)
         stored = kind.submit_nowait(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        if link is not None:
+            self._loop_guard.watch(principal.tenant_id, link, stored)
         if self._tracing is not None:
             _trace(self._tracing, principal, channel, publish, message_id, stored)
         return stored
 
     async def _submit_answer(
-        self,
-        principal: Principal,
-        channel: Channel,
-        publish: frames.Publish,
-        caused_by: frames.CausedBy,
-        limits: TenantLimits,
+        self, principal: Principal, channel: Channel, publish: frames.Publish, link: ChainLink
     ) -> asyncio.Future[replies.PublishReply]:
-        """Queue a message that answers another one, unless that exceeds a limit of its chain."""
-        check(publish, limits.message_bytes)
-        await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
+        """Queue an admitted message that answers another one."""
         try:
-            link = await self._loop_guard.admit(principal, caused_by, limits)
-        except LoopStopped as stopped:
-            repeat = await self._find_repeat(principal, channel, publish, limits)
+            outcome = await self._send(principal, channel, publish, *self._prepare(principal, channel, publish, link))
+        except Unavailable:  # Nothing was sent.
+            self.withdraw(principal, link)
+            raise
+        self._loop_guard.watch(principal.tenant_id, link, outcome)
+        return outcome
+
+    async def _refuse(
+        self, principal: Principal, channel: Channel, publish: frames.Publish, refusal: ArtcafeError
+    ) -> asyncio.Future[replies.PublishReply]:
+        """Raise the refusal of an answer. A stopped chain refuses new messages only: return the outcome of a stored one with the
+        same key."""
+        if isinstance(refusal, LoopStopped):
+            repeat = await self._find_repeat(principal, channel, publish)
             if repeat is not None:
                 return repeat
-            await self._loop_guard.record_stop(principal, channel.id, stopped)
-            raise
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits, link)
-        answer = Cause(message_id, channel.id, principal.sender, link.hops, link.chain)
-        self._loop_guard.causes.remember(principal.tenant_id, answer)
-        try:
-            outcome = await self._send(principal, channel, publish, message_id, envelope, dedupe_id)
-        except Unavailable:  # Nothing was sent.
-            self._loop_guard.refund(principal.tenant_id, link)
-            raise
-        outcome.add_done_callback(partial(self._loop_guard.on_outcome, principal.tenant_id, link))
-        return outcome
+            await self._loop_guard.record_stop(principal, channel.id, refusal)
+        raise refusal
 
     async def _send(
         self,
@@ -144,28 +165,24 @@ class Messaging:
         return outcome
 
     async def _find_repeat(
-        self, principal: Principal, channel: Channel, publish: frames.Publish, limits: TenantLimits
+        self, principal: Principal, channel: Channel, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """Return the outcome of an earlier publish of the same key: a chain is stopped for new messages only."""
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, limits)
+        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish)
         if dedupe_id is None or not KINDS[channel.type].has_log:
             return None
         writer = self._fabric.tenant(principal.tenant_id).writer
         return await writer.find_repeat(subjects.stored(channel.id), envelope, message_id, dedupe_id)
 
     def _prepare(
-        self,
-        principal: Principal,
-        channel: Channel,
-        publish: frames.Publish,
-        limits: TenantLimits,
-        link: ChainLink | None = None,
+        self, principal: Principal, channel: Channel, publish: frames.Publish, link: ChainLink | None = None
     ) -> tuple[str, bytes, str | None]:
-        """Return a new message id, the envelope, and the id of the key if one is given. Raises as `check` does."""
-        check(publish, limits.message_bytes)
+        """Return a new message id, the envelope, and the id of the key if one is given."""
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())
         envelope = envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time, link=link)
+        if link is not None:
+            answer = Cause(message_id, channel.id, principal.sender, link.hops, link.chain)
+            self._loop_guard.causes.remember(principal.tenant_id, answer)
         key = publish.key
         return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
 
