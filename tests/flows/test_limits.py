@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from artcafe.cli.commands import artcafe
 from artcafe.data_dir import read_secret
+from artcafe.errors import LimitReached
 from artcafe.identity.local import LocalIdentity
 from artcafe.observe.clock import now
 from artcafe.rules.plans import Limit
@@ -178,6 +179,26 @@ async def test_fifty_at_once_on_two_servers_get_exactly_the_limit(tenant: Organi
     used = await tenant.used(Limit.STORAGE_BYTES)
     assert used is not None
     assert LIMITS[Limit.STORAGE_BYTES] - 1200 < used <= LIMITS[Limit.STORAGE_BYTES]
+
+
+async def test_sdk_raises_the_limit_with_its_number_and_use(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with(agents=1, channels=1)
+    async with cast.rest() as rest:
+        for number in range(11):
+            await rest.create_agent(cast.tenant, f"a{number}", new_key())
+        with pytest.raises(LimitReached) as refused:
+            await rest.create_agent(cast.tenant, "one more", new_key())
+        assert (refused.value.limit, refused.value.most, refused.value.used) == ("agents", 12, 12)
+        shown = await rest.limits(cast.tenant)
+        assert (shown.plan, len(shown.items)) == ("small", len(Limit))
+        assert [(each.limit, each.used, each.left) for each in shown.items if each.name == "agents"] == [(12, 12, 0)]
+        assert (await rest.choose_plan(cast.tenant, "tiny")).plan == "tiny"
+        await rest.choose_plan(cast.tenant, "small")
+    async with cast.agent() as agent:
+        with pytest.raises(LimitReached) as too_large:
+            await agent.publish(cast.channels[0], "x" * 999)
+        assert (too_large.value.limit, too_large.value.most, too_large.value.used) == ("message_bytes", 1000, 1001)
+        assert (await agent.publish(cast.channels[0], "x" * 998)).seq is not None
 
 
 async def soon(condition: Callable[[], Any]) -> None:

@@ -87,6 +87,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
             *CHANNEL_ERRORS,
             errors.Invalid,
             errors.TooLarge,
+            errors.LimitReached,
             errors.RateExceeded,
             errors.KeyReused,
             errors.CauseNotFound,
@@ -101,7 +102,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         "Start delivery of a channel, and create the subscription if it does not exist.",
         {"channel": "chn_01M8", "from": "cursor", "max_unacked": 64},
         {"epoch": "01M825XBWF4S8NAK4DV9X03YBS", "cursor": 41, "last": 59, "gap": None},
-        (*CHANNEL_ERRORS, errors.Conflict, errors.SubscriptionLimit),
+        (*CHANNEL_ERRORS, errors.Conflict, errors.LimitReached, errors.SubscriptionLimit),
     ),
     "unsubscribe": FrameDoc(
         "Stop delivery of a channel on this connection. The subscription remains.",

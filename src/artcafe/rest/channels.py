@@ -116,7 +116,7 @@ async def read_channel(services: ServicesDep, principal: InTenant, channel_id: C
 @router.patch(
     "/{channel_id}",
     summary="Change a channel",
-    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.BODY),
+    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.LimitReached, *problems.BODY),
     openapi_extra=request_schema(ChannelChange),
 )
 async def change_channel(

@@ -203,6 +203,7 @@ async def read_history(
             errors.KeyReused,
             errors.CauseNotFound,
             errors.LoopStopped,
+            errors.LimitReached,
             errors.QuotaFull,
             errors.NotStored,
             errors.OutcomeUnknown,

@@ -117,7 +117,9 @@ async def read_subscription(
     summary="Subscribe an agent to a channel",
     responses={
         201: {"description": "The subscription was created.", "model": SubscriptionResponse},
-        **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.AgentNotFound, *problems.BODY),
+        **problems.responses(
+            *problems.IN_TENANT, errors.ChannelNotFound, errors.AgentNotFound, errors.LimitReached, *problems.BODY
+        ),
     },
     response_description="The subscription existed; only its permissions may have changed.",
     openapi_extra=request_schema(NewSubscription, required=False),
