@@ -229,6 +229,24 @@ async def test_killed_server_makes_the_periods_of_its_last_minute_inexact(
         assert (item.value, item.is_exact, item.bound) == (2, False, Bound(servers=1, seconds=60))
 
 
+async def test_rows_of_a_killed_server_are_moved_by_another_one_a_day_later(
+    server: Server, owner: UserPrincipal, counters: UsageCounters
+) -> None:
+    counters.count(owner.tenant_id, Metric.API_CALLS, 2, agent="agt_1")
+    await counters.flush()
+    del counters
+    other = UsageCounters(server.store, server.clock)
+    for time in ("2026-11-23T16:30:00Z", "2026-11-23T18:30:00Z"):
+        at(server, time)
+        await other.flush()
+        other.count(owner.tenant_id, Metric.API_CALLS)
+        await other.flush()
+    assert [row["period"] for row in await run_rows(server, owner)] == ["2026-11-23T18"], "its own current one"
+    assert await value(server, owner, "2026-11", Metric.API_CALLS) == 4
+    assert await value(server, owner, NOW, Metric.API_CALLS) == 2
+    assert await parts(server, owner, "2026-11", Metric.API_CALLS, "agent") == {"agt_1": 2}
+
+
 async def test_stopped_server_writes_everything_and_leaves_exact_periods(
     server: Server, owner: UserPrincipal, counters: UsageCounters
 ) -> None:

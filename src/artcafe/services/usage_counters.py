@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from artcafe.errors import OurFault
@@ -28,6 +28,8 @@ from artcafe.tables.store import Store
 WRITE_S: Final = 60.0
 AT_ONCE: Final = 16
 """Tenants written concurrently."""
+LEFT_AFTER: Final = timedelta(days=1)
+"""Rows of this age are left by a server that was killed. A running one moves its rows at the end of the hour."""
 CLOSE_S: Final = 5.0
 """Longest time for the writes of a server that stops."""
 
@@ -198,12 +200,14 @@ class UsageCounters:
                 counts.note_written(row)
 
     async def _move_ended(self, tenant_id: TenantId, usage: _TenantUsage, now: datetime) -> None:
-        """Move the rows of ended hours into the metrics."""
+        """Move the rows of ended hours into the metrics, and those that a killed server left."""
         runs = self._store.usage_runs(tenant_id)
         for ended in tuple(usage.ended):
             for row in ended.rows(self._run):
                 await runs.add_to_metrics(row, now)
             usage.ended.remove(ended)
+            for left in await runs.before(period_of(now - LEFT_AFTER, PeriodKind.HOUR)):
+                await runs.add_to_metrics(left, now)
 
     async def _note_written(self, now: datetime) -> None:
         try:

@@ -90,6 +90,11 @@ class UsageRunStore:
         found = [_row_of(item) async for item in self._partition.items(RUN_PREFIX + period.text)]
         return [row for row in found if row is not None and period.contains(row.hour)]
 
+    async def before(self, hour: Period) -> list[RunRow]:
+        """Return the rows of all runs for the hours before this one."""
+        found = [_row_of(item) async for item in self._partition.items(RUN_PREFIX)]
+        return [row for row in found if row is not None and row.hour.text < hour.text]
+
     async def add_to_metrics(self, row: RunRow, now: datetime) -> None:
         """Add a row's counts to the metrics of its hour, day and month, and delete it. May be repeated.
 
