@@ -56,6 +56,7 @@ LOOPS: Final = (
     "presence",
     "presence_registry",
     "process_gauges",
+    "rate_limits",
     "readers",
     "record_cache",
     "retention",
