@@ -173,9 +173,9 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"GET {K}/{{key_id}}": RouteRule(members(200), KEY),
     f"PATCH {K}/{{key_id}}": RouteRule(writers(200), KEY, lambda _: {"status": "active"}),
     f"DELETE {K}/{{key_id}}": RouteRule(writers(204), KEY),
-    f"GET {T}/channels": RouteRule(members(200), TENANT),
+    f"GET {T}/channels": RouteRule(members(200, any_agent=True), TENANT),
     f"POST {T}/channels": RouteRule(writers(201), TENANT, lambda _: {"name": "A channel"}),
-    f"GET {T}/channels/{{channel_id}}": RouteRule(members(200), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}": RouteRule(members(200, any_agent=True), CHANNEL),
     f"PATCH {T}/channels/{{channel_id}}": RouteRule(writers(200), CHANNEL, lambda _: {"name": "A channel"}),
     f"DELETE {T}/channels/{{channel_id}}": RouteRule(writers(204), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/subscriptions": RouteRule(members(200), CHANNEL),
@@ -205,6 +205,7 @@ MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SH
 PARAMETER: Final = re.compile(r"{(\w+)}")
 
 MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
+    f"GET {T}/channels/{{channel_id}}": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
     f"GET {T}/channels/{{channel_id}}/messages": ({**members(200, itself=True)}, None),
     f"POST {T}/channels/{{channel_id}}/messages": ({**writers(201)}, {"data": 1}),
     f"PUT {S}": ({**writers(200)}, {"permissions": ["receive", "publish"]}),

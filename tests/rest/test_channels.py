@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from artcafe.model import Role
-from tests.rest.rest_app import Caller, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "access", "retention_s", "created_at", "updated_at"}
 
@@ -38,6 +38,29 @@ def test_created_channel_equals_its_row(tenant: Tenant, owner: Caller) -> None:
 def test_invalid_channel_names_the_field(tenant: Tenant, owner: Caller, body: dict[str, object], field: str) -> None:
     answer = owner.post(f"{tenant.path}/channels", json=body)
     assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (422, [field])
+
+
+def test_agent_finds_open_channels_and_managed_ones_with_its_subscription(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
+    agent, other = tenant.agent(), tenant.agent()
+    open_, managed, hidden = tenant.channel(), tenant.channel(access="managed"), tenant.channel(access="managed")
+    tenant.subscribed(managed, agent)
+    path = f"{tenant.path}/channels"
+
+    def found(who: Caller) -> list[str]:
+        ids, cursor = [], ""
+        while cursor is not None:
+            page = who.get(path, params={"limit": 1} | ({"cursor": cursor} if cursor else {})).json()
+            ids += [each["id"] for each in page["items"]]
+            cursor = page["next_cursor"]
+        return ids
+
+    finder = agent.login()
+    assert found(finder) == sorted([open_, managed])
+    assert found(other.login()) == [open_]
+    assert finder.get(f"{path}/{managed}").json() == tenant.owner.get(f"{path}/{managed}").json()
+    absent = finder.get(f"{path}/{hidden}")
+    assert (absent.status_code, absent.json()["code"]) == (404, "channel_not_found")
 
 
 def test_channel_can_be_renamed_but_its_type_is_fixed(tenant: Tenant, owner: Caller) -> None:

@@ -73,7 +73,8 @@ class ChannelPage(ResponseModel):
 async def list_channels(
     request: Request, services: ServicesDep, principal: InTenant, query: Annotated[PageQuery, Query()]
 ) -> ChannelPage:
-    """List the channels of the tenant. For members."""
+    """List the channels of the tenant. For members; an agent gets the open channels, and the managed ones that it is subscribed
+    to."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await services.channels.list(principal, listing.request)
     return ChannelPage(items=[ChannelResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
@@ -109,7 +110,7 @@ async def create_channel(
 
 @router.get("/{channel_id}", summary="Read a channel", responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound))
 async def read_channel(services: ServicesDep, principal: InTenant, channel_id: ChannelPath) -> ChannelResponse:
-    """Return the channel. For members."""
+    """Return the channel. For members, and for agents that find it in the list."""
     return ChannelResponse.model_validate(await services.channels.get(principal, channel_id))
 
 

@@ -70,7 +70,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_AGENTS: (_VIEWER, AgentAccess.ANY),
     Action.CHANGE_AGENTS: (_MEMBER, AgentAccess.NONE),
     Action.READ_KEYS: (_VIEWER, AgentAccess.NONE),
-    Action.READ_CHANNELS: (_VIEWER, AgentAccess.NONE),
+    Action.READ_CHANNELS: (_VIEWER, AgentAccess.ANY),
     Action.CHANGE_CHANNELS: (_MEMBER, AgentAccess.NONE),
     Action.READ_SUBSCRIPTIONS: (_VIEWER, AgentAccess.NONE),
     Action.READ_SUBSCRIPTION: (_VIEWER, AgentAccess.ITSELF),

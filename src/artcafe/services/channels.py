@@ -7,7 +7,7 @@ from typing import Protocol
 
 from artcafe.errors import ChannelNotFound, Conflict, Invalid, LimitReached, TenantNotFound
 from artcafe.fabric.channel_kinds import KINDS
-from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
+from artcafe.model import Access, AgentPrincipal, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
 from artcafe.rules import fields, times
@@ -82,14 +82,26 @@ class Channels:
             return await self._insert(self._store.tenant(principal.tenant_id), channel)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
-        """Return a page of the tenant's channels in id order. Raises Forbidden."""
+        """Return a page of the tenant's channels in id order; for an agent, of those that it can find. Raises Forbidden."""
         rules.check(principal, Action.READ_CHANNELS)
-        return await self._store.tenant(principal.tenant_id).channels(page)
+        tenant = self._store.tenant(principal.tenant_id)
+        if not isinstance(principal, AgentPrincipal):
+            return await tenant.channels(page)
+        agent = await tenant.agent(principal.agent_id)
+        subscribed = frozenset() if agent is None else frozenset(agent.channels)
+        return await tenant.channels(page, lambda channel: channel.access is Access.OPEN or channel.id in subscribed)
 
     async def get(self, principal: Principal, channel_id: str) -> Channel:
-        """Return a channel. Raises Forbidden and ChannelNotFound."""
+        """Return a channel. Raises Forbidden, and ChannelNotFound also for a managed channel without a subscription of the agent
+        that asks."""
         rules.check(principal, Action.READ_CHANNELS)
-        return await _there(self._store.tenant(principal.tenant_id), channel_id)
+        tenant = self._store.tenant(principal.tenant_id)
+        channel = await _there(tenant, channel_id)
+        if not isinstance(principal, AgentPrincipal) or channel.access is Access.OPEN:
+            return channel
+        if await tenant.subscriptions.get(channel.id, principal.agent_id) is None:
+            raise ChannelNotFound(channel_id)
+        return channel
 
     async def update(
         self,

@@ -234,9 +234,9 @@ class TenantStore:
         item = await self._item(CHANNELS, channel_id, also_deleting)
         return None if item is None else rows.channel_of(item)
 
-    async def channels(self, ask: PageRequest) -> Page[Channel]:
-        """Return a page of channels, ordered by id."""
-        return await self._channels.page(ask, rows.channel_of)
+    async def channels(self, ask: PageRequest, keep: Callable[[Channel], bool] = lambda _: True) -> Page[Channel]:
+        """Return a page of the channels accepted by `keep`, ordered by id."""
+        return await self._channels.page(ask, rows.channel_of, keep)
 
     async def all_channels(self) -> list[Channel]:
         """Return every channel, including those being deleted."""
