@@ -74,10 +74,11 @@ def test_members_change_agents_channels_and_subscriptions_and_publish() -> None:
         assert may(member(Role.MEMBER), action)
 
 
-def test_agent_reads_agents_publishes_and_manages_its_own_subscriptions() -> None:
+def test_agent_reads_agents_and_channels_publishes_and_manages_its_own_subscriptions() -> None:
     allowed = {action for action in Action if may(AGENT, action, AGENT.agent_id)}
     own = {Action.READ_SUBSCRIPTION, Action.CHANGE_SUBSCRIPTION}
-    assert allowed == own | {Action.READ_AGENTS, Action.PUBLISH, Action.READ_MESSAGES}
+    shared = {Action.READ_AGENTS, Action.READ_CHANNELS, Action.READ_LIMITS, Action.PUBLISH, Action.READ_MESSAGES}
+    assert allowed == own | shared
 
 
 def test_agent_has_no_permission_for_another_agents_resources() -> None:
