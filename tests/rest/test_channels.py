@@ -48,7 +48,8 @@ def test_agent_finds_open_channels_and_managed_ones_with_its_subscription(rest_a
     path = f"{tenant.path}/channels"
 
     def found(who: Caller) -> list[str]:
-        ids, cursor = [], ""
+        ids: list[str] = []
+        cursor: str | None = ""
         while cursor is not None:
             page = who.get(path, params={"limit": 1} | ({"cursor": cursor} if cursor else {})).json()
             ids += [each["id"] for each in page["items"]]
