@@ -214,6 +214,46 @@ async def test_idle_tenant_costs_no_write(server: Server, owner: UserPrincipal, 
     assert await server.items(USAGE_METRICS, owner.tenant_id) == before
 
 
+async def test_time_of_idle_connections_is_read_each_minute_without_a_write(
+    server: Server, owner: UserPrincipal, counters: UsageCounters
+) -> None:
+    at(server, "2026-11-22T16:10:00Z")
+    for name in ("agt_1", "agt_1", "agt_2"):
+        counters.connected(agent(owner, name))
+    await counters.flush()
+    before = await server.items(USAGE_METRICS, owner.tenant_id)
+    at(server, "2026-11-22T16:30:00Z")
+    await counters.flush()
+    assert await server.items(USAGE_METRICS, owner.tenant_id) == before
+    for period in (NOW, "2026-11-22", "2026-11"):
+        assert await value(server, owner, period, Metric.CONNECTION_MINUTES) == 60
+    assert await parts(server, owner, "2026-11", Metric.CONNECTION_MINUTES, "agent") == {"agt_1": 40, "agt_2": 20}
+    server.clock.pass_s(45)
+    assert await value(server, owner, NOW, Metric.CONNECTION_MINUTES) == 60, "as of the last flush"
+    at(server, "2026-11-22T17:00:00Z")
+    await counters.flush()
+    assert await value(server, owner, NOW, Metric.CONNECTION_MINUTES) == 150
+    assert await value(server, owner, "2026-11-22T17", Metric.CONNECTION_MINUTES) == 0
+
+
+async def test_killed_server_loses_at_most_a_minute_of_idle_connections(
+    server: Server, owner: UserPrincipal, counters: UsageCounters
+) -> None:
+    at(server, "2026-11-22T16:10:00Z")
+    counters.connected(agent(owner))
+    await counters.flush()
+    at(server, "2026-11-22T16:40:00Z")
+    await counters.flush()
+    del counters
+    other = UsageCounters(server.store, server.clock)
+    other.count(owner.tenant_id, Metric.API_CALLS)
+    at(server, "2026-11-23T18:30:00Z")
+    await other.flush()
+    assert await value(server, owner, "2026-11-22T16", Metric.CONNECTION_MINUTES) == 30
+    assert await server.item(USAGE_METRICS, owner.tenant_id, "2026-11-22T16#connection_minutes") is not None, "moved"
+    assert await parts(server, owner, "2026-11", Metric.CONNECTION_MINUTES, "agent") == {"agt_1": 30}
+
+
 async def test_killed_server_makes_the_periods_of_its_last_minute_inexact(
     server: Server, owner: UserPrincipal, counters: UsageCounters
 ) -> None:

@@ -66,11 +66,11 @@ class HourCounts:
         last = max(self._keys, default=0)
         return last if last and len(self._keys[last]) < MAX_PARTS else last + 1
 
-    def changed_rows(self, run: str) -> Iterator[RunRow]:
-        """Yield the next version of each row that changed since `note_written`."""
+    def changed_rows(self, run: str, connections: OpenConnections | None = None) -> Iterator[RunRow]:
+        """Yield the next version of each row that changed since `note_written`. `connections`: None for an ended hour."""
         for number in sorted(self._changed):
             self._versions[number] = self._versions.get(number, 0) + 1
-            yield self._row(run, number)
+            yield self._row(run, number, connections)
 
     def note_written(self, row: RunRow) -> None:
         """Record that a row is written, unless it has changed since."""
@@ -82,12 +82,15 @@ class HourCounts:
         """Return every row in its last version."""
         return [self._row(run, number) for number in sorted(self._versions)]
 
-    def _row(self, run: str, number: int) -> RunRow:
+    def _row(self, run: str, number: int, connections: OpenConnections | None = None) -> RunRow:
         counts = {
             key: (self.counts[key] + MINUTE_MS // 2) // MINUTE_MS if key.metric is Metric.CONNECTION_MINUTES else self.counts[key]
             for key in self._keys[number]
         }
-        return RunRow(self.hour, run, number, self._versions[number], counts, is_new=number not in self._created)
+        timed = [key for key in counts if key.metric is Metric.CONNECTION_MINUTES]
+        open_now = {} if connections is None else {key: connections.open_of(key.part) for key in timed}
+        is_new = number not in self._created
+        return RunRow(self.hour, run, number, self._versions[number], counts, is_new, open_now)
 
 
 class OpenConnections:
@@ -133,6 +136,12 @@ class OpenConnections:
         for sender in self._offsets:
             self._add_time(sender, self._several.get(sender, 1), now, counts)
 
+    def open_of(self, part: Part | None) -> int:
+        """Return the number of open connections, of all principals or of one."""
+        if part is None:
+            return self.total
+        return self._several.get(part.id, 1) if part.id in self._offsets else 0
+
     def begin_hour(self, counts: HourCounts) -> None:
         """Count the open connections in a new hour."""
         if self.total:
@@ -140,7 +149,7 @@ class OpenConnections:
 
     def _add_time(self, sender: str, connections: int, now: datetime, counts: HourCounts) -> None:
         passed = connections * _ms(now) - self._offsets[sender]
-        if passed > 0:  # else the clock was set back, or a connection opened after the end of the hour that is counted
+        if passed >= 0:  # else the clock was set back, or a connection opened after the end of the hour that is counted
             counts.add(Metric.CONNECTION_MINUTES, passed, parts_of(sender, None))
             self._offsets[sender] += passed
 

@@ -189,9 +189,11 @@ class Usage:
         servers = await self._store.counting_servers().all()
         as_of = await self._as_of(tenant_id, servers, now)
         runs = self._store.usage_runs(tenant_id)
+        until = {server.run: server.written_until for server in servers}
         counted = await runs.in_period(query.period)
         while True:
-            reading = _Reading(self._store, tenant_id, now, servers, counted)
+            extended = [row.extended_to(until.get(row.run)) for row in counted]
+            reading = _Reading(self._store, tenant_id, now, servers, extended)
             page = await (reading.wholes(query, ask) if query.by is None else reading.parts(query, query.by, ask))
             before, counted = counted, await runs.in_period(query.period) if counted else []
             if {row.metric_id for row in before} <= {row.metric_id for row in counted}:

@@ -192,7 +192,7 @@ class UsageCounters:
         runs = self._store.usage_runs(tenant_id)
         usage.connections.add_time(now, usage.current)
         for counts in (*usage.ended, usage.current):
-            for row in counts.changed_rows(self._run):
+            for row in counts.changed_rows(self._run, usage.connections if counts is usage.current else None):
                 if not await runs.write(row, now):
                     log.info("usage.tenant_gone", tenant=tenant_id)
                     usage.ended, usage.current = [], HourCounts(self._hour)  # its connections are about to be closed
@@ -201,13 +201,22 @@ class UsageCounters:
 
     async def _move_ended(self, tenant_id: TenantId, usage: _TenantUsage, now: datetime) -> None:
         """Move the rows of ended hours into the metrics, and those that a killed server left."""
+        if not usage.ended:
+            return
         runs = self._store.usage_runs(tenant_id)
         for ended in tuple(usage.ended):
             for row in ended.rows(self._run):
                 await runs.add_to_metrics(row, now)
             usage.ended.remove(ended)
-            for left in await runs.before(period_of(now - LEFT_AFTER, PeriodKind.HOUR)):
-                await runs.add_to_metrics(left, now)
+        await self._move_left(tenant_id, now)
+
+    async def _move_left(self, tenant_id: TenantId, now: datetime) -> None:
+        runs = self._store.usage_runs(tenant_id)
+        left = await runs.before(period_of(now - LEFT_AFTER, PeriodKind.HOUR))
+        if left:
+            until = {server.run: server.written_until for server in await self._store.counting_servers().all()}
+            for row in left:
+                await runs.add_to_metrics(row.extended_to(until.get(row.run)), now)
 
     async def _note_written(self, now: datetime) -> None:
         try:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from artcafe.model import TenantId
 from artcafe.rules import times
 from artcafe.rules.usage import ATTRIBUTED_PERIODS, MAXIMA, Attribution, Metric, Part, Period
 from artcafe.tables import rows
-from artcafe.tables.attributes import number, text
+from artcafe.tables.attributes import number, text, time
 from artcafe.tables.catalog import TENANTS, USAGE_METRICS
 from artcafe.tables.engine.conditions import Absent, And, Exists, Less, Or
 from artcafe.tables.engine.port import ConditionFailed, Tables
@@ -41,7 +42,8 @@ class CountKey(NamedTuple):
 class RunRow(NamedTuple):
     """One row of a run. `number` 0 has the whole metrics, further rows their parts. `version` rises with every attempt to write.
 
-    `is_new`: no write of this row has been acknowledged yet.
+    `is_new`: no write of this row has been acknowledged yet. `open_connections` are those at the time of `timestamp`, by whole
+    metric and part: while their number stays the same, no write adds the time that passes.
     """
 
     hour: Period
@@ -50,6 +52,16 @@ class RunRow(NamedTuple):
     version: int
     counts: Mapping[CountKey, int]
     is_new: bool = False
+    open_connections: Mapping[CountKey, int] = MappingProxyType({})
+    timestamp: datetime | None = None
+
+    def extended_to(self, until: datetime | None) -> RunRow:
+        """Return the row with the time of its open connections up to `until`, when its server last wrote, or the hour's end."""
+        if until is None or self.timestamp is None or not self.open_connections:
+            return self
+        passed_s = max(0.0, (min(until, self.hour.end) - self.timestamp).total_seconds())
+        minutes = {key: round(number * passed_s / 60) for key, number in self.open_connections.items()}
+        return self._replace(counts={key: count + minutes.get(key, 0) for key, count in self.counts.items()})
 
     @property
     def metric_id(self) -> str:
@@ -141,16 +153,31 @@ def _item_of(tenant_id: TenantId, row: RunRow, now: datetime) -> Item:
         "version": row.version,
         "timestamp": times.to_text(now),
         "counts": {_name_of(key): count for key, count in row.counts.items()},
+        "open": {_name_of(key): number for key, number in row.open_connections.items()},
     }
 
 
 def _row_of(item: Item) -> RunRow | None:
     """Return the row of an item; None for a malformed one."""
-    hour, counts = text(item, "period"), item.get("counts")
-    if not hour or not isinstance(counts, Mapping):
+    hour = text(item, "period")
+    if not hour or not isinstance(item.get("counts"), Mapping):
         return None
-    found = {key: count for name, count in counts.items() if (key := _key_of(name)) is not None and isinstance(count, int)}
-    return RunRow(Period(hour), text(item, "run"), number(item, "number"), number(item, "version"), found)
+    return RunRow(
+        Period(hour),
+        text(item, "run"),
+        number(item, "number"),
+        number(item, "version"),
+        _counts_of(item, "counts"),
+        open_connections=_counts_of(item, "open"),
+        timestamp=time(item, "timestamp"),
+    )
+
+
+def _counts_of(item: Item, name: str) -> dict[CountKey, int]:
+    found = item.get(name)
+    if not isinstance(found, Mapping):
+        return {}
+    return {key: count for name, count in found.items() if (key := _key_of(name)) is not None and isinstance(count, int)}
 
 
 def _name_of(key: CountKey) -> str:
