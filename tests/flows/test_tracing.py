@@ -37,7 +37,7 @@ class Trace:
     def __init__(self, folder: Path, *options: str) -> None:
         written = folder / "spans.json"
         command = [sys.executable, str(SHOW), "--spans", str(written), *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=220)
         assert done.returncode == 0, done.stderr + done.stdout
         self.text, self.spans = done.stdout, json.loads(written.read_text())
 
@@ -49,6 +49,7 @@ class Trace:
         return found
 
 
+@pytest.mark.timeout(240)  # Four programs start one after another, each with the SDK.
 def test_trace_from_publish_to_ack_over_three_processes_is_linked_and_printed_as_on_the_page(tmp_path: Path) -> None:
     shown = Trace(tmp_path, "--count", "1")
     sent, process, settled = (
@@ -69,6 +70,7 @@ def without_ids(text: str) -> list[str]:
     return [re.sub(r"chn_\w+|\b[0-9a-f]{8}\b|  +", " ", line).strip() for line in text.splitlines()]
 
 
+@pytest.mark.timeout(240)  # As above.
 def test_several_server_processes_and_a_continued_trace(tmp_path: Path) -> None:
     shown = Trace(tmp_path, "--processes", "2", "--mode", "continue", "--count", "25")
     publishes = {span["id"]: span for span in shown.named("publisher", "publish")}
