@@ -136,11 +136,15 @@ async def test_connection_above_the_limit_is_closed_with_4504_until_another_one_
             await third.say("connect", access_token=it.token())
             assert await third.closed() == 4504
             (told,) = third.pushes
-            assert told["error"]["message"] == (
-                f"this {'tenant' if limit == 'connections' else 'agent'}'s limit of 2 connections to one server is reached;"
-                " close some first"
+            assert told["error"]["code"] == "connection_limit"
+            assert (told["error"]["limit"]["name"], told["error"]["limit"]["limit"], told["error"]["limit"]["left"]) == (
+                limit,
+                2,
+                0,
             )
             assert await first.is_quiet()
+            if limit == "connections":
+                assert (await second.next())["limits"]["percent"] == 100
             assert await second.is_quiet()
             await first.ask("connect", access_token=it.token())  # a renewal does not count as a connection
         await until(lambda: not it.gateway.connections())
