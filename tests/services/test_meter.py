@@ -190,6 +190,7 @@ async def test_loop_counts_after_a_restart_without_any_request(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("both_publish", [False, True])
+@pytest.mark.promise("12e")
 async def test_two_meters_at_once_count_once(tmp_path: Path, *, both_publish: bool) -> None:
     async with metering(tmp_path) as it:
         servers = [*it.servers, await it.start()]
@@ -204,6 +205,7 @@ async def test_two_meters_at_once_count_once(tmp_path: Path, *, both_publish: bo
 
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["continues", "is-killed"])
+@pytest.mark.promise("12e")
 async def test_failure_at_any_point_of_a_write_counts_nothing_twice_and_loses_nothing(tmp_path: Path, *, is_killed: bool) -> None:
     async with metering(tmp_path, engine=CutTables) as it:
         tables = it.tables
@@ -232,6 +234,7 @@ async def test_failure_at_any_point_of_a_write_counts_nothing_twice_and_loses_no
             assert rows.get(f"{month}#agent#usr:alice") == rows.get(month), "parts count once too"
 
 
+@pytest.mark.promise("12e")
 async def test_scripted_hour_with_30_kills_two_meters_a_failover_and_a_month_end(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     chance = random.Random(seed)
