@@ -181,6 +181,25 @@ async def test_full_quota_refuses_publishes_without_dropping_messages_until_the_
         await it.publish(b"1")
 
 
+async def test_changed_limit_of_storage_reaches_an_open_log_without_a_sweep(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        await it.publish(b"1")
+        log, notify = it.services.fabric.tenant(it.owner.tenant_id).log, it.services.invalidation.notify
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(it.services.retention.follow_limits())
+            await limit(it, storage_bytes=5000)
+            notify(it.owner.tenant_id)
+            await until(lambda: log.max_bytes == 5000)
+            await limit(it, storage_bytes=100)
+            notify(it.owner.tenant_id)
+            await until(lambda: log.max_bytes == 100)
+            following.cancel()
+        assert await kept(it) == [1], "a lower limit removes nothing"
+        with pytest.raises(QuotaFull) as full:
+            await it.publish(b"1")
+        assert (full.value.limit, full.value.most) == ("storage_bytes", 100)
+
+
 async def test_sweep_of_a_tenant_without_messages_creates_no_log(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)

@@ -113,6 +113,21 @@ def test_retention_option_sets_seconds_or_the_plans_retention(owner: Person) -> 
     assert (refused.code, refused.error["message"].startswith("retention_s would be 863913600, and ")) == (3, True)
 
 
+def test_limits_show_number_use_and_rest_and_owner_chooses_a_plan_on_offer(owner: Person, home: Cast) -> None:
+    shown = owner.run("limits", "--json").json
+    agents = next(each for each in shown["items"] if each["name"] == "agents")
+    assert (shown["plan"], agents["limit"], agents["left"]) == ("free", 100, 100 - agents["used"])
+    lines = owner.run("limits").stdout.splitlines()
+    assert (lines[0].split(), lines[1].split()[:3]) == (
+        ["LIMIT", "NUMBER", "USED", "LEFT", "RESETS", "AT"],
+        ["agents", "100", str(agents["used"])],
+    )
+    assert owner.run("tenant", "choose-plan", home.tenant, "free", "--json").json["plan"] == "free"
+    refused = owner.run("tenant", "choose-plan", home.tenant, "business", "--json")
+    assert (refused.code, refused.error["code"]) == (3, "forbidden")
+    assert owner.run("tenant", "choose-plan", home.tenant, "gold", "--json").error["code"] == "invalid"
+
+
 def test_permission_option_sets_permissions_in_a_managed_channel(owner: Person, tmp_path: Path) -> None:
     agent = owner.run("agent", "create", "a", "--public-key", public_key(tmp_path), "--json").json["id"]
     channel = owner.run("channel", "create", "m", "--access", "managed", "--json").json["id"]
