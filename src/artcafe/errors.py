@@ -528,7 +528,7 @@ class LoopStopped(LimitFault):
 
     chain: str = ""
     hops: int = 0
-    code = "loop_stopped"
+    code, status = "loop_stopped", 402
     text = (
         "the chain of answers {chain} has reached its limit of {most} {limit}, because agents keep answering each other; nothing"
         " was stored, and a repeat is refused too: a member of the tenant can release the chain ('artcafe chain release {chain}')"

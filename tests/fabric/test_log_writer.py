@@ -3,14 +3,17 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec import Raw
 
 from artcafe.errors import ArtcafeError, KeyReused, NotStored, OutcomeUnknown, QuotaFull
 from artcafe.fabric.log_writer import BATCH_MESSAGES, RESERVED_PER_SENDER, SMALL_GROUP, LogWriter
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
+from artcafe.wire.envelopes import envelope
+from artcafe.wire.frames import Publish
 from artcafe.wire.replies import PublishReply
-from tests.fabric.nats_env import A, B, Nats, a_tenant, until, within, writing
+from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, until, within, writing
 
 
 async def outcome(done: asyncio.Future[PublishReply]) -> PublishReply | ArtcafeError:
@@ -65,6 +68,28 @@ async def test_equal_keys_that_wait_together_are_stored_once(nats: Nats) -> None
         assert isinstance(await outcome(other), KeyReused)
         assert (await within(elsewhere)).duplicate is False
         assert await writer.stored() == [b'{"a":1,"b":2}']
+
+
+async def test_key_of_a_stored_message_is_found_without_storing_anything(nats: Nats) -> None:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
+        assert await repeat_of(writer, b"1", "k") is None  # the log does not exist yet
+        first = await writer.publish(b"1", "k")
+        await writer.publish(b"2", "other")
+
+        found = await repeat_of(writer, b"1", "k")
+        assert found is not None
+        assert await within(found) == PublishReply(first.seq, first.message_id, duplicate=True)
+        other_content = await repeat_of(writer, b"3", "k")
+        assert other_content is not None
+        assert isinstance(await outcome(other_content), KeyReused)
+        assert await repeat_of(writer, b"1", "unused") is None
+        assert await writer.stored() == [b"1", b"2"]
+        assert (await writer.publish(b"3", "unused")).duplicate is False
+
+
+async def repeat_of(writer: Writer, data: bytes, key: str) -> asyncio.Future[PublishReply] | None:
+    stored = envelope(Publish(A, Raw(data)), message_id="msg_new", sender="agt_1", time="now")
+    return await writer.log_writer.find_repeat(subjects.stored(A), stored, "msg_new", subjects.dedupe_id(A, "agt_1", key))
 
 
 @pytest.mark.promise("3a")
