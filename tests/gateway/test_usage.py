@@ -40,6 +40,7 @@ async def test_each_message_is_counted_once_for_each_socket_it_was_sent_to(tmp_p
         for number in range(3):
             await it.publish(b"%d" % number)  # the backlog
         async with it.connected(**window) as one, it.connected(**window) as two:
+            await until(lambda: [len(each.deliveries) for each in it.gateway.connections()] == [2, 2])  # before the first ack
             for raw in (one, two):
                 for number in range(3):
                     message = await raw.message()

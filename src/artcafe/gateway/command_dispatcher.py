@@ -70,7 +70,10 @@ class CommandDispatcher:
         else:
             share = self._share or self._principals_share()
             if share is not None:
-                share.count_request()
+                if share.requests:
+                    share.requests += 1
+                else:
+                    share.count_request()
             if self._worker is not None or self._commands or not self._publish_now(id, body, size):
                 self._commands.append((id, kind, body, size))
                 self._socket.adjust_in_flight(+1, +size)

@@ -30,6 +30,8 @@ AT_ONCE: Final = 16
 """Tenants written concurrently."""
 LEFT_AFTER: Final = timedelta(days=1)
 """Rows of this age are left by a server that was killed. A running one moves its rows at the end of the hour."""
+TIMES_AT_ONCE: Final = 100
+"""Connections attributed to their principals in one turn of the event loop, at the end of an hour: some milliseconds of work."""
 CLOSE_S: Final = 5.0
 """Longest time for the writes of a server that stops."""
 
@@ -137,7 +139,7 @@ class UsageCounters:
                 self._take()
                 self._end_hours(now)
                 for usage in self._tenants.values():
-                    usage.connections.add_time(now, usage.current)
+                    usage.connections.end_hour(now, usage.current)
                     usage.is_due, usage.ended = True, [*usage.ended, usage.current]
                 if await self._write_all(now):
                     await self._store.counting_servers().end(self._run)
@@ -156,7 +158,7 @@ class UsageCounters:
             end = self._hour.end
             self._hour = period_of(end, PeriodKind.HOUR)
             for usage in self._tenants.values():
-                usage.connections.add_time(end, usage.current)
+                usage.connections.end_hour(end, usage.current)
                 if usage.current.counts:
                     usage.ended.append(usage.current)
                 usage.current = HourCounts(self._hour)
@@ -191,8 +193,11 @@ class UsageCounters:
     async def _write_rows(self, tenant_id: TenantId, usage: _TenantUsage, now: datetime) -> None:
         runs = self._store.usage_runs(tenant_id)
         usage.connections.add_time(now, usage.current)
+        for ended in tuple(usage.ended):
+            while ended.add_times(TIMES_AT_ONCE):  # noqa: ASYNC110 (it waits for nothing: others get their turn)
+                await asyncio.sleep(0)
         for counts in (*usage.ended, usage.current):
-            for row in counts.changed_rows(self._run, usage.connections if counts is usage.current else None):
+            for row in counts.changed_rows(self._run, usage.connections.total if counts is usage.current else 0):
                 if not await runs.write(row, now):
                     log.info("usage.tenant_gone", tenant=tenant_id)
                     usage.ended, usage.current = [], HourCounts(self._hour)  # its connections are about to be closed
