@@ -34,9 +34,8 @@ LOOK_S: Final = 2.0
 TENANTS_AT_ONCE: Final = 8
 SEARCH_S: Final = 600.0
 """Seconds between two searches for uncounted messages in tenants that are not open, while no server seems to die."""
-SEARCH_AGAIN_S: Final = 45.0
-"""Seconds until the next search after one that could not finish, or that a dead server was the reason for: its leases have ended
-then."""
+SEARCH_AGAIN_S: Final = 10.0
+"""Seconds until the next search after one that could not finish, and while the leases of a server that may have died end."""
 OPENED_AT_ONCE: Final = 32
 ROWS_AT_ONCE: Final = 100
 RELEASE_S: Final = 1.0
@@ -60,7 +59,7 @@ class Meter:
         self._working: set[TenantMeter] = set()
         self._at_once = asyncio.Semaphore(TENANTS_AT_ONCE)
         self._search_at: datetime | None = None
-        self._losses = fabric.announcements.losses
+        self._losses, self._often_until = fabric.announcements.losses, clock()
         self.supervisor = Supervisor("meter")
         fabric.note_stored()
 
@@ -79,16 +78,17 @@ class Meter:
 
     async def _try_search(self) -> None:
         losses, now = self._fabric.announcements.losses, self._clock()
-        is_suspicious = losses != self._losses or self._search_at is None
-        if not is_suspicious and self._search_at is not None and now < self._search_at:
+        if losses != self._losses or self._search_at is None:
+            self._losses, self._search_at = losses, now
+            self._often_until = now + timedelta(seconds=self._lease_s + SEARCH_AGAIN_S)
+        if now < self._search_at:
             return
         try:
             is_all = await self.search()
         except OurFault as exc:
             log.debug("meter.not_searched", error=str(exc))
             is_all = False
-        self._losses = losses
-        self._search_at = now + timedelta(seconds=SEARCH_S if is_all and not is_suspicious else SEARCH_AGAIN_S)
+        self._search_at = now + timedelta(seconds=SEARCH_S if is_all and now >= self._often_until else SEARCH_AGAIN_S)
 
     async def search(self) -> bool:
         """Open the tenants whose logs have uncounted messages: a server may have died before it counted them.

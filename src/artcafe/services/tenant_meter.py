@@ -28,8 +28,9 @@ from artcafe.tables.store import Store
 from artcafe.tables.usage_rows import Lease, MeterState, UsageKey
 from artcafe.tables.usage_store import Gauge, Inexact, StoredCount
 
-PARTS_S: Final = 900.0
-"""Seconds between two writes of the parts of agents and channels while a tenant is busy: each has a row of its own."""
+PARTS_S: Final = 600.0
+"""Seconds between two writes of the parts of agents and channels while a tenant is busy: each has a row of its own. Retention
+waits for them, and keeps every message for 10 minutes anyway."""
 PARTS_IDLE_S: Final = 120.0
 """Seconds without a message after which the parts are written, whenever the last time was."""
 MAX_PARTS: Final = 20_000
