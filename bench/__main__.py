@@ -13,7 +13,21 @@ from typing import Final
 import uvloop
 
 from artcafe.observe.logs import configure
-from bench import deliver, dynamodb, failures, login, metering, neighbours, pairs, peers, processes, publish, revoke, tables
+from bench import (
+    deliver,
+    dynamodb,
+    failures,
+    limits,
+    login,
+    metering,
+    neighbours,
+    pairs,
+    peers,
+    processes,
+    publish,
+    revoke,
+    tables,
+)
 from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
@@ -37,6 +51,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "revoke": revoke,
     "peers": peers,
     "neighbours": neighbours,
+    "limits": limits,
     "pairs": pairs,
     "processes": processes,
     "metering": metering,

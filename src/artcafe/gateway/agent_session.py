@@ -20,6 +20,7 @@ from artcafe.errors import (
     NotSubscribed,
     OurFault,
     OutcomeUnknown,
+    RateExceeded,
     Revoked,
     TenantSuspended,
 )
@@ -34,6 +35,10 @@ from artcafe.services.rate_limits import Notice
 from artcafe.wire import envelopes, frames, replies
 from artcafe.wire.envelopes import ChainLink
 
+REFUSED_PAUSE_S: Final = 0.25
+"""After a publish above a rate limit the socket is not read for this long."""
+REFUSED_COST: Final = 7
+"""A publish above a rate limit counts as this many more in its tenant's share of a turn of the event loop."""
 RETRY_S: Final = 0.5
 """Between two attempts to begin the agent's subscriptions while the tables or NATS are away."""
 
@@ -68,6 +73,7 @@ class AgentSession:
         "_socket",
         "_worker",
         "in_flight",
+        "is_slowed",
         "principal",
         "subscriber",
         "token_until",
@@ -89,7 +95,7 @@ class AgentSession:
         self.token_until: datetime | None = None
         """The expiry of the token or key of the last `connect`. None: a signature by a key without expiry, valid as long as the
         connection is open."""
-        self._is_read_due = self._is_waiting = self._is_over = False
+        self._is_read_due = self._is_waiting = self._is_over = self.is_slowed = False
         """Whether the subscriptions must be read, and whether the read waits for the tables or NATS."""
         self._noticed: tuple[Notice, ...] = ()
         """The last notices of limits that were pushed."""
@@ -164,6 +170,9 @@ class AgentSession:
                 self._forget_admission(admission)
                 try:
                     stored = await self._services.messaging.submit(self.principal, body.channel, body, admission)
+                except RateExceeded:
+                    self._slow_down()
+                    raise
                 finally:
                     self._push_limits()
                 self._reply_when_stored(id, stored, size)
@@ -223,6 +232,8 @@ class AgentSession:
             self._forget_admission(link)
             messaging.withdraw(self.principal, link)
             self._push_limits()
+            if isinstance(exc, RateExceeded):
+                self._slow_down()
             metrics.count_refused_publish(exc, self.principal.tenant_id)
             self._socket.send_error(exc, id=id)
             return True
@@ -233,6 +244,19 @@ class AgentSession:
             self._push_limits()
         self._reply_when_stored(id, stored, size)
         return True
+
+    def _slow_down(self) -> None:
+        """Stop reading the socket for a moment, and begin fewer of the commands that wait: a client that ignores refusals must
+        not delay others by them."""
+        self._services.shares.of(self.principal).charge(REFUSED_COST)
+        if not self.is_slowed:
+            self.is_slowed = True
+            self._socket.adjust_holds(+1)
+            asyncio.get_running_loop().call_later(REFUSED_PAUSE_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self.is_slowed = False
+        self._socket.adjust_holds(-1)
 
     def _push_limits(self) -> None:
         """Push the notices of the tenant's limits that this connection was not sent: it has just used them."""

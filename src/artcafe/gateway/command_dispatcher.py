@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from itertools import takewhile
+from typing import Final
 
 from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
@@ -26,6 +27,10 @@ from artcafe.wire import frames, replies
 
 Command = tuple[int | None, str, frames.Body, int]
 """Id, kind, body, and the size of the frame in bytes."""
+
+
+REFUSED_PACE_S: Final = 0.01
+"""Between two waiting publishes of a connection that is above a rate limit: each would be refused, and delay others."""
 
 
 class CommandDispatcher:
@@ -139,10 +144,12 @@ class CommandDispatcher:
             await self._do(*self._next())
             assert self.session is not None
             for _ in range(QUANTUM - 1):
-                if not (self._commands and share.is_open and self._publish_next(self.session)):
+                if self.session.is_slowed or not (self._commands and share.is_open and self._publish_next(self.session)):
                     break
                 share.begin()
                 self._next()
+            if self.session.is_slowed and self._commands:
+                await asyncio.sleep(REFUSED_PACE_S)
         else:
             async with share.slot():
                 await self._take_turn(share)

@@ -22,6 +22,7 @@ from artcafe.wire import frames, replies
 class UserSession:
     """The state of a person's connection above its socket: in one tenant, with one role."""
 
+    is_slowed: Final = False
     in_flight: Final = 0
     """Publishes without a reply yet: people publish over REST."""
 

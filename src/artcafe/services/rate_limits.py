@@ -30,9 +30,10 @@ from artcafe.supervision import Supervisor
 RESERVE_S: Final = 1.0
 """How long a caller waits for a reservation. Afterwards it is admitted: see the module's docstring."""
 LEAST_WAIT_S: Final = 0.1
+REFUSAL_S: Final = 0.1
 RETRY_S: Final = 3.0
 """How often the counters are tried again while they are away."""
-METERED_S: Final = 30.0
+METERED_S: Final = 60.0
 """How often the meter's total of a tenant's month is read, while the tenant publishes."""
 NOTICE_PERCENTS: Final = (80, 100)
 NOTICE_S: Final = 60.0
@@ -73,7 +74,18 @@ class Notice(NamedTuple):
 class TenantRate(RateWindow):
     """One rate limit of one tenant on this server."""
 
-    __slots__ = ("is_due", "is_stale", "kind", "metered_at", "noticed", "notices", "tenant_id", "waiters")
+    __slots__ = (
+        "is_due",
+        "is_stale",
+        "kind",
+        "metered_at",
+        "noticed",
+        "notices",
+        "refusal",
+        "refused_at",
+        "tenant_id",
+        "waiters",
+    )
 
     def __init__(self, tenant_id: TenantId, kind: Limit, limit: int, slot: int) -> None:
         super().__init__(limit, slot)
@@ -83,6 +95,9 @@ class TenantRate(RateWindow):
         self.metered_at = float("-inf")
         self.waiters: list[asyncio.Future[bool]] = []
         self.notices: tuple[Notice, ...] = ()
+        self.refusal: RateExceeded | None = None
+        self.refused_at = 0.0
+        """The last refusal, and its time."""
         self.noticed: dict[tuple[Limit, int], float] = {}
 
     @property
@@ -202,7 +217,13 @@ class RateLimits:
                 rate.waiters.remove(waiter)
 
     def _refusal(self, rate: TenantRate) -> RateExceeded:
+        """Return the error of a refusal. It is the same for a moment, since a flood causes many."""
         now = self._clock().timestamp()
+        if rate.refusal is None or not 0 <= now - rate.refused_at < REFUSAL_S:
+            rate.refusal, rate.refused_at = self._new_refusal(rate, now), now
+        return rate.refusal.with_traceback(None)  # which would grow with each time that it is raised
+
+    def _new_refusal(self, rate: TenantRate, now: float) -> RateExceeded:
         kind, usage, monthly = rate.kind, rate.usage(now), rate.monthly_usage()
         if monthly is not None and monthly.left <= usage.left:
             kind, usage = Limit.MESSAGES_A_MONTH, monthly

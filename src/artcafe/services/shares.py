@@ -125,6 +125,10 @@ class Share:
         if not self.tenant.is_counted:
             self._server.register(self.tenant)
 
+    def charge(self, commands: int) -> None:
+        """Count a begun command as several more, so that the tenant begins fewer in this turn."""
+        self.tenant.begun += commands
+
     async def turn(self) -> None:
         """Begin a command now, or wait for the first turn with room."""
         if self.enter():
