@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec import Raw
 from nats.errors import Error as NatsError
 
 from artcafe.data_dir import read_secret
@@ -28,6 +29,9 @@ from artcafe.model import TenantId
 from artcafe.rules import subjects
 from artcafe.rules.secrets import derive
 from artcafe.rules.subjects import Subject
+from artcafe.wire.envelopes import envelope
+from artcafe.wire.frames import Publish
+from artcafe.wire.replies import PublishReply
 from tests.fabric.nats_clients import connected
 from tests.fabric.nats_env import A, Nats, Writer, a_tenant, within
 from tests.fabric.test_channel_readers import Sink
@@ -411,6 +415,24 @@ async def added(counters: Counters, counter: Subject, count: int) -> list[int]:
             except (OurFault, TimeoutError):
                 await asyncio.sleep(0.05)
     return totals
+
+
+async def test_key_of_a_message_with_three_replicas_is_found_without_storing_anything(
+    servers: NatsServers, accounts: Accounts
+) -> None:
+    tenant = a_tenant()
+    async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+        writer = await first_publish(fabric, tenant)
+        first = await writer.publish(1, "k")
+        for key, is_there in (("k", True), ("unused", False)) * 3:
+            stored = envelope(Publish(A, Raw(b"1")), message_id="msg_new", sender="agt_1", time="now")
+            dedupe_id = subjects.dedupe_id(A, "agt_1", key)
+            found = await writer.log_writer.find_repeat(subjects.stored(A), stored, "msg_new", dedupe_id)
+            assert (found is not None) is is_there
+            if found is not None:
+                assert await within(found) == PublishReply(first.seq, first.message_id, duplicate=True)
+        assert await writer.stored() == [b"0", b"1"]
+        assert (await writer.publish(2, "unused")).duplicate is False
 
 
 async def until_stored(fabric: Fabric) -> None:

@@ -63,9 +63,11 @@ the log, each of which takes up to 9 s."""
 ANSWER_TIMEOUT_S: Final = 4.0
 RETRY_S: Final = 0.05
 
-REFUSED: Final = "Nats-Expected-Last-Msg-Id: none\r\n"
-"""A precondition that no log fulfils, since every message id is a hash. NATS compares it after the ids of the last 10 minutes;
-`Nats-Expected-Last-Sequence` it compares before them (nats-server 2.15)."""
+REFUSED: Final = "Nats-Rollup: none\r\n"
+"""A header that NATS refuses in every stream for its value, whether or not the stream allows roll-ups.
+
+It does so after comparing the ids of the last 10 minutes and before replicating the message. `Nats-Expected-Last-Msg-Id` is
+compared after replication: a log with three replicas then did not answer for seconds (nats-server 2.15)."""
 
 DUPLICATE_IN_BATCH: Final = 10201
 DUPLICATE_IN_PROCESS: Final = 10158
