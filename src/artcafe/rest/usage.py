@@ -60,7 +60,7 @@ class UsageItem(ResponseModel):
     value: int | None = Field(description="Null if it is unknown, because nothing was counted in the period.", examples=[1207])
     period: str = Field(examples=["2026-11"])
     timestamp: Time | None = Field(description="When the value was last written.")
-    exact: bool = Field(description="Whether nothing is missing and nothing more can come.")
+    exact: bool = Field(description="Whether everything before `as_of` is certainly counted, once.")
     bound: UsageBound | None = Field(None, description="Present if the value is known, but not exact.")
     highest: int | None = Field(None, description="The highest value in the period, of a metric that is measured.")
     agent: str | None = Field(None, description="With `by=agent`.", examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])

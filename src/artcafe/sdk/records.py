@@ -248,7 +248,7 @@ class UsageItem(msgspec.Struct, frozen=True, omit_defaults=True):
     timestamp: datetime | None
     """When the value was last written."""
     exact: bool
-    """Whether nothing is missing and nothing more can come."""
+    """Whether everything before `Usage.as_of` is certainly counted, once."""
     bound: UsageBound | None = None
     highest: int | None = None
     """The highest value in the period, of a metric that is measured."""

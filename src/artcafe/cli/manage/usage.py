@@ -77,7 +77,7 @@ def usage() -> None:
 async def show(context: CommandContext, period: str | None, metric: str | None, by: By | None, every: Every | None) -> None:
     """Show what the tenant used.
 
-    An empty VALUE is unknown: nothing was counted. EXACT says what may be missing from a value that is not final.
+    An empty VALUE is unknown: nothing was counted. EXACT says what may be missing from the value.
 
     \b
     Examples:
