@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from artcafe.config import Settings
-from artcafe.process_group.reload import FIXED, keep_fixed
+from artcafe.errors import PlansInvalid
+from artcafe.process_group.reload import FIXED, keep_fixed, reread
+from artcafe.rules.plans import Limit
 
 
 def test_settings_that_processes_must_share_stay_and_others_are_taken_over() -> None:
@@ -21,6 +25,17 @@ def test_another_certificate_is_taken_over_but_plain_listeners_stay_plain() -> N
 
     assert keep_fixed(first, second).tls_cert == Path("b")
     assert keep_fixed(plain, first).tls_cert is None
+
+
+def test_faulty_file_of_plans_refuses_the_restart(tmp_path: Path) -> None:
+    file = tmp_path / "plans.toml"
+    old = Settings(data_dir=tmp_path)
+    file.write_text('default = "gold"\n[plans.free]\n')
+    with pytest.raises(PlansInvalid, match="there is no"):
+        reread(old, lambda: Settings(data_dir=tmp_path, plans_file=file))
+    numbers = "\n".join(f"{limit} = 1" for limit in Limit)
+    file.write_text(f'default = "free"\n[plans.free]\n[plans.free.limits]\n{numbers}\n')
+    assert reread(old, lambda: Settings(data_dir=tmp_path, plans_file=file)).plans_file == file
 
 
 def test_every_fixed_setting_exists() -> None:

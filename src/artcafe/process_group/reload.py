@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from artcafe.config import Settings
 from artcafe.observe.logs import log
+from artcafe.resources import open_plans
 
 FIXED: Final = (
     "environment",
@@ -23,6 +25,16 @@ FIXED: Final = (
     "processes",
 )
 """Settings of the supervisor's own resources, and settings all processes must have in common at any time."""
+
+
+def reread(old: Settings, read: Callable[[], Settings]) -> Settings:
+    """Read the settings again for a rolling restart, with the old values of fixed ones.
+
+    Raises SettingInvalid, and PlansInvalid for a file of plans with which no new process could start.
+    """
+    new = keep_fixed(old, read())
+    open_plans(new)
+    return new
 
 
 def keep_fixed(old: Settings, new: Settings) -> Settings:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from artcafe.config import Settings
-from artcafe.errors import SettingInvalid, StartRefused
+from artcafe.errors import PlansInvalid, SettingInvalid, StartRefused
 from artcafe.fabric.fabric import Broker
 from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.process_group.handover import Acceptor
 from artcafe.process_group.messages import Boot, Serving
-from artcafe.process_group.reload import keep_fixed
+from artcafe.process_group.reload import reread
 from artcafe.process_group.server_process import ServerProcess
 from artcafe.process_group.shared_memory import SharedMemory
 from artcafe.resources import Addresses
@@ -238,8 +238,8 @@ class ProcessSupervisor:
         """Start a new process for each, and end the old one once the new one is ready. Stop at the first failure: the
         remaining processes continue."""
         try:
-            self._settings = keep_fixed(self._settings, self._reload())
-        except SettingInvalid as exc:
+            self._settings = reread(self._settings, self._reload)
+        except (SettingInvalid, PlansInvalid) as exc:
             log.error("group.not_restarted", problem=str(exc), effect=UNCHANGED)
             return
         log.info("group.restarting", processes=self._size)
