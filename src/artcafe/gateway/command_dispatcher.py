@@ -29,7 +29,7 @@ Command = tuple[int | None, str, frames.Body, int]
 """Id, kind, body, and the size of the frame in bytes."""
 
 
-REFUSED_PACE_S: Final = 0.01
+REFUSED_PACE_S: Final = 0.05
 """Between two waiting publishes of a connection that is above a rate limit: each would be refused, and delay others."""
 
 
