@@ -30,10 +30,12 @@ def envelope(publish: Publish, *, message_id: str, sender: str, time: str, link:
 
     A message without a `link` begins a chain: its envelope has no `caused_by`, `hops` and `chain`.
     """
-    head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time}
-    if link is not None:
-        head |= link._asdict()
-    head["headers"] = publish.headers or {}
+    headers = publish.headers or {}
+    head: dict[str, object]
+    if link is None:
+        head = {"message_id": message_id, "from": sender, "time": time, "headers": headers}
+    else:
+        head = {"message_id": message_id, "from": sender, "time": time, **link._asdict(), "headers": headers}
     if publish.reply_to is not None:
         head["reply_to"] = publish.reply_to
     return b'%b,"data":%b}' % (_encode(head)[:-1], publish.data)
