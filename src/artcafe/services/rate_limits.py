@@ -230,7 +230,8 @@ class RateLimits:
         wait_s = usage.resets_at - now if usage.used else WINDOW_S  # Without any use, the limit is 0.
         wait_s = max(LEAST_WAIT_S, wait_s)
         resets_at = times.to_text(self._clock() + timedelta(seconds=wait_s))
-        return RateExceeded(kind.value, usage.limit, usage.used, resets_at, wait_s)
+        used = min(usage.used, usage.limit)  # Others may not have given back yet what exceeds it.
+        return RateExceeded(kind.value, usage.limit, used, resets_at, wait_s)
 
     def __len__(self) -> int:
         """Return the number of limits in use here."""
