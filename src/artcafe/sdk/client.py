@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from artcafe.sdk import encoding, tracing
 from artcafe.sdk.handling import cause_of
-from artcafe.sdk.http import PAGE, TIMEOUT_S, HttpClient, given, path_of, place
+from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, warn_of
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
@@ -35,10 +35,9 @@ from artcafe.sdk.records import (
     TenantInfo,
     Token,
     Usage,
-    UsageItem,
-    UsagePage,
 )
 from artcafe.sdk.session import check_challenge
+from artcafe.sdk.usage import read_usage
 from artcafe.wire import replies
 
 
@@ -385,14 +384,7 @@ class Client:
         `metric` selects one metric. `by` divides each metric by agent (or `usr:` and a person's sub) or channel, for a day or a
         month. `every` lists each day or hour in the period instead.
         """
-        query = given(period=period, metric=metric, by=by, every=every)
-        items: list[UsageItem] = []
-        while True:
-            page = await self._http.read(UsagePage, path_of(tenant, "usage"), query | {"limit": PAGE})
-            items += page.items
-            if page.next_cursor is None:
-                return Usage(tuple(items), page.as_of)
-            query["cursor"] = page.next_cursor
+        return await read_usage(self._http, tenant, given(period=period, metric=metric, by=by, every=every))
 
     async def recount(self, tenant: str, *, period: str | None = None) -> Recounted:
         """Count the messages in the tenant's log again, and compare them with its usage; default: this month.
