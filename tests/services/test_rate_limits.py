@@ -18,7 +18,8 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.model import TenantId
 from artcafe.rules.plans import Limit
 from artcafe.rules.rate_window import SLOT_S, SLOTS
-from artcafe.services.rate_limits import Metered, RateLimits, month_of
+from artcafe.services.rate_limits import RateLimits
+from artcafe.services.tenant_rate import Metered, month_of
 from tests.fabric.nats_env import until
 from tests.services.service_env import Server
 

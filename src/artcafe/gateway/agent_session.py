@@ -31,7 +31,7 @@ from artcafe.observe.logs import log
 from artcafe.rules import ids, times
 from artcafe.services.history import parse_position
 from artcafe.services.loop_guard import Admission
-from artcafe.services.rate_limits import Notice
+from artcafe.services.tenant_rate import Notice
 from artcafe.wire import envelopes, frames, replies
 from artcafe.wire.envelopes import ChainLink
 

@@ -12,32 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from artcafe.errors import ArtcafeError, OurFault, RateExceeded, TenantNotFound
 from artcafe.model import TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import ThrottledEvent
-from artcafe.rules import subjects, times
 from artcafe.rules.plans import UNLIMITED, Limit, Plans
-from artcafe.rules.rate_window import SLOT_S, SLOTS, WINDOW_S, Monthly, RateWindow, Usage
+from artcafe.rules.rate_window import SLOT_S, SLOTS, Monthly, Usage
 from artcafe.rules.subjects import Subject
 from artcafe.services.record_cache import RecordCache
+from artcafe.services.tenant_rate import NOTICE_PERCENTS as NOTICE_PERCENTS  # noqa: PLC0414 (for the gateway)
+from artcafe.services.tenant_rate import Metered, Notice, ReadMetered, TenantRate, month_of
 from artcafe.supervision import Supervisor
 
 RESERVE_S: Final = 1.0
 """How long a caller waits for a reservation. Afterwards it is admitted: see the module's docstring."""
-LEAST_WAIT_S: Final = 0.1
-REFUSAL_S: Final = 0.1
 RETRY_S: Final = 3.0
 """How often the counters are tried again while they are away."""
 METERED_S: Final = 60.0
 """How often the meter's total of a tenant's month is read, while the tenant publishes."""
-NOTICE_PERCENTS: Final = (80, 100)
-NOTICE_S: Final = 60.0
-"""A notice of the same limit and percentage is repeated after this time at the earliest."""
 MOST_READ: Final = 1000 // SLOTS
 """Windows whose slots are read in one request: NATS allows 1,000 subjects."""
 
@@ -50,77 +45,6 @@ class SharedCounters(Protocol):
 
     async def add_each(self, additions: Sequence[tuple[Subject, int]]) -> list[int | ArtcafeError | TimeoutError]: ...
     async def totals(self, counters: list[Subject]) -> dict[Subject, int]: ...
-
-
-class Metered(NamedTuple):
-    """What the meter has counted in a month, and up to when."""
-
-    messages: int
-    as_of: datetime
-
-
-ReadMetered = Callable[[TenantId, datetime], Awaitable[Metered | None]]
-"""Return the messages stored in the month of a time, or None if nothing is known. Raises `Unavailable`."""
-
-
-class Notice(NamedTuple):
-    """A limit that is nearly used (80 %) or used (100 %)."""
-
-    limit: Limit
-    percent: int
-    usage: Usage
-
-
-class TenantRate(RateWindow):
-    """One rate limit of one tenant on this server."""
-
-    __slots__ = (
-        "is_due",
-        "is_stale",
-        "kind",
-        "metered_at",
-        "noticed",
-        "notices",
-        "refusal",
-        "refused_at",
-        "tenant_id",
-        "waiters",
-    )
-
-    def __init__(self, tenant_id: TenantId, kind: Limit, limit: int, slot: int) -> None:
-        super().__init__(limit, slot)
-        self.tenant_id, self.kind = tenant_id, kind
-        self.is_due = self.is_stale = False
-        """Whether more must be reserved, and whether the limit must be read again."""
-        self.metered_at = float("-inf")
-        self.waiters: list[asyncio.Future[bool]] = []
-        self.notices: tuple[Notice, ...] = ()
-        self.refusal: RateExceeded | None = None
-        self.refused_at = 0.0
-        """The last refusal, and its time."""
-        self.noticed: dict[tuple[Limit, int], float] = {}
-
-    @property
-    def is_unlimited(self) -> bool:
-        return self.limit >= UNLIMITED and self.monthly is None
-
-    def advance(self, slot: int) -> int:
-        """Begin a slot, as `RateWindow.advance`. Nothing is counted without a limit."""
-        if not self.is_unlimited:
-            return super().advance(slot)
-        self.recent = int(self.tokens < UNLIMITED)
-        self.slot, self.tokens, self.low = slot, UNLIMITED, 0
-        return 0
-
-    def wanted(self, waiting: int, servers: int) -> int:
-        """Return how many units to reserve, as `RateWindow.wanted`. Without a limit, all are there."""
-        if not self.is_unlimited:
-            return super().wanted(waiting, servers)
-        self.tokens = UNLIMITED
-        return 0
-
-    def counter(self, slot: int) -> Subject:
-        return subjects.rate_counter(self.tenant_id, self.kind, slot)
 
 
 class RateLimits:
@@ -217,21 +141,7 @@ class RateLimits:
                 rate.waiters.remove(waiter)
 
     def _refusal(self, rate: TenantRate) -> RateExceeded:
-        """Return the error of a refusal. It is the same for a moment, since a flood causes many."""
-        now = self._clock().timestamp()
-        if rate.refusal is None or not 0 <= now - rate.refused_at < REFUSAL_S:
-            rate.refusal, rate.refused_at = self._new_refusal(rate, now), now
-        return rate.refusal.with_traceback(None)  # which would grow with each time that it is raised
-
-    def _new_refusal(self, rate: TenantRate, now: float) -> RateExceeded:
-        kind, usage, monthly = rate.kind, rate.usage(now), rate.monthly_usage()
-        if monthly is not None and monthly.left <= usage.left:
-            kind, usage = Limit.MESSAGES_A_MONTH, monthly
-        wait_s = usage.resets_at - now if usage.used else WINDOW_S  # Without any use, the limit is 0.
-        wait_s = max(LEAST_WAIT_S, wait_s)
-        resets_at = times.to_text(self._clock() + timedelta(seconds=wait_s))
-        used = min(usage.used, usage.limit)  # Others may not have given back yet what exceeds it.
-        return RateExceeded(kind.value, usage.limit, used, resets_at, wait_s)
+        return rate.refuse(self.now())
 
     def __len__(self) -> int:
         """Return the number of limits in use here."""
@@ -466,20 +376,7 @@ class RateLimits:
     # --- notices ------------------------------------------------------------------------------------------------------
 
     def _notice(self, rate: TenantRate) -> None:
-        """Note limits of messages that are used to 80 % or 100 %, each once per window."""
-        if rate.kind is not Limit.MESSAGES_A_MINUTE:
-            return
-        now = self._clock().timestamp()
-        for kind, usage in ((rate.kind, rate.usage(now)), (Limit.MESSAGES_A_MONTH, rate.monthly_usage())):
-            if usage is None or usage.limit >= UNLIMITED:
-                continue
-            reached = max((each for each in NOTICE_PERCENTS if usage.percent >= each), default=0)
-            others = tuple(each for each in rate.notices if each.limit is not kind)
-            if not reached:
-                rate.notices = others
-            elif now >= rate.noticed.get((kind, reached), float("-inf")):
-                rate.noticed[kind, reached] = usage.resets_at if kind is Limit.MESSAGES_A_MONTH else now + NOTICE_S
-                rate.notices = (*others, Notice(kind, reached, usage))
+        rate.note(self.now())
         if rate.notices:
             self.notices[rate.tenant_id] = rate.notices
         else:
@@ -487,10 +384,3 @@ class RateLimits:
 
     def _slot_now(self) -> int:
         return int(self._clock().timestamp()) // SLOT_S
-
-
-def month_of(now: datetime) -> tuple[datetime, datetime]:
-    """Return the begin of the calendar month of UTC and that of the next one."""
-    begins = datetime(now.year, now.month, 1, tzinfo=UTC)
-    ends = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
-    return begins, ends

@@ -10,7 +10,8 @@ from artcafe.rules.plans import Limit
 from artcafe.rules.usage import Metric, PeriodKind, period_of
 from artcafe.services.connections import Connections
 from artcafe.services.limits import UsageSource, Use
-from artcafe.services.rate_limits import Metered, RateLimits, ReadMetered
+from artcafe.services.rate_limits import RateLimits
+from artcafe.services.tenant_rate import Metered, ReadMetered
 from artcafe.tables.store import Store
 from artcafe.tables.usage_rows import UsageKey
 
