@@ -96,15 +96,15 @@ class CommandDispatcher:
 
     def end(self) -> None:
         """Do and deliver nothing more. Acknowledged cursors stay in `Cursors`, to be written. May be repeated."""
-        if self.session is not None and not self._is_over:
-            self._services.connections.leave(self.session.principal)
-            self._services.usage_counters.disconnected(self.session.principal)
-        self._is_over = True
+        is_first, self._is_over = not self._is_over, True
         self._commands.clear()  # the client takes a missing reply for an unknown outcome
-        if self.session is not None:
-            self.session.end()
         if self._worker is not None:
             self._worker.cancel()
+        if self.session is not None:
+            self.session.end()
+            if is_first:
+                self._services.connections.leave(self.session.principal)
+                self._services.usage_counters.disconnected(self.session.principal)
 
     def on_writable(self) -> None:
         """Resume deliveries, and a held `history` command, after the peer has read everything."""

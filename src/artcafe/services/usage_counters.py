@@ -101,10 +101,11 @@ class UsageCounters:
         usage.is_due = True
 
     def disconnected(self, who: Principal) -> None:
-        """End a connection that `connected` counted."""
-        usage = self._usage(who.tenant_id)
-        usage.connections.leave(who.sender, self._clock(), usage.current)
-        usage.is_due = True
+        """End a connection that `connected` counted. Raises nothing: a failure to count must keep no connection open."""
+        with self.supervisor.contain(tenant=who.tenant_id):
+            usage = self._usage(who.tenant_id)
+            usage.connections.leave(who.sender, self._clock(), usage.current)
+            usage.is_due = True
 
     def _usage(self, tenant_id: TenantId) -> _TenantUsage:
         usage = self._tenants.get(tenant_id)
