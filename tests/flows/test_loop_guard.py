@@ -9,11 +9,14 @@ from contextlib import AsyncExitStack
 from importlib.resources import files
 
 import pytest
+from msgspec import Raw
 
 from artcafe import errors
+from artcafe.sdk import encoding
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Message
 from artcafe.sdk.records import AuditEntry, KeptMessage
+from artcafe.wire.frames import MAX_FRAME_BYTES, Publish
 from tests import ssh_keygen
 from tests.casts import recast
 from tests.conftest import Require
@@ -213,6 +216,29 @@ async def test_answer_to_a_message_that_is_gone_begins_a_new_chain_with_a_warnin
         (answer,) = (await agent.history(target, after=0)).messages
         del messages
     assert (answer.data, answer.caused_by) == ("answer", None)
+    assert "begins a new chain" in caplog.text
+
+
+async def test_answer_that_fills_its_frame_begins_a_new_chain_with_a_warning(
+    home: Cast, caplog: pytest.LogCaptureFixture
+) -> None:
+    cast = await recast(home, channels=2)
+    source, target = cast.channels
+
+    def fits(size: int) -> bool:
+        return encoding.fits("publish", Publish(target, Raw(b'"%b"' % (b"x" * size)), "k"), MAX_FRAME_BYTES)
+
+    largest = next(size for size in range(MAX_FRAME_BYTES, 0, -1) if fits(size))
+    async with asyncio.timeout(BOUND_S), cast.agent() as agent:
+        await agent.publish(source, "question")
+        message = await anext(messages := agent.messages(source))
+        with caplog.at_level(logging.WARNING, logger="artcafe"):
+            await agent.publish(target, "x" * largest, key="k")
+        with pytest.raises(errors.TooLarge):
+            await agent.publish(target, "x" * largest, key="l", caused_by=message)
+        (answer,) = (await agent.history(target, after=0)).messages
+        del messages
+    assert (len(answer.data), answer.caused_by) == (largest, None)
     assert "begins a new chain" in caplog.text
 
 

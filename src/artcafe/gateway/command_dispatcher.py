@@ -21,8 +21,8 @@ from artcafe.gateway.user_session import UserSession
 from artcafe.model import AgentPrincipal, ChannelId, Principal, TenantId
 from artcafe.observe import metrics
 from artcafe.rules.plans import Limit
-from artcafe.services.rate_limits import NOTICE_PERCENTS
 from artcafe.services.shares import QUANTUM, Share
+from artcafe.services.tenant_rate import NOTICE_PERCENTS
 from artcafe.wire import frames, replies
 
 Command = tuple[int | None, str, frames.Body, int]

@@ -157,7 +157,7 @@ class Agent:
         raises `LoopStopped` above the plan's limits. By default it is the message that the caller handles: the last one yielded
         to its task by a loop over `messages`, until the loop requests the next one or ends; a task inherits it from the task that
         starts it. None publishes a message that answers none. If the server does not know the handled message any more, the
-        publish is sent again without it, and a warning is logged.
+        publish is sent again without it, and a warning is logged; so is a publish that would not fit a frame with it.
 
         Raises the server's error if a retry cannot help, and the last error after the timeout: `OutcomeUnknown` if the message
         may have been stored (publishing again with the same `key` is safe), any other if it was not. Raises `TooLarge`, `Invalid`
@@ -171,22 +171,32 @@ class Agent:
         body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
         if cause is None:
             return await self._publish(body, timeout_s)
+        answer = msgspec.structs.replace(body, caused_by=cause_of(cause))
+        if caused_by is not HANDLED:
+            return await self._publish(answer, timeout_s)
+        if not self._fits(answer) and self._fits(body):
+            self._warn_of_new_chain(cause, "the message is too large to name it")
+            return await self._publish(body, timeout_s)
         ends_at = time.monotonic() + timeout_s
         try:
-            return await self._publish(msgspec.structs.replace(body, caused_by=cause_of(cause)), timeout_s)
+            return await self._publish(answer, timeout_s)
         except errors.CauseNotFound:
-            if caused_by is not HANDLED:
-                raise
-            level = logging.DEBUG if self._is_warned else logging.WARNING
-            log.log(level, "the server does not know %r any more: its answer begins a new chain (more such cases: debug)", cause)
-            self._is_warned = True
+            self._warn_of_new_chain(cause, "the server does not know it any more")
         return await self._publish(body, max(0.001, ends_at - time.monotonic()))
+
+    def _warn_of_new_chain(self, cause: object, reason: str) -> None:
+        level = logging.DEBUG if self._is_warned else logging.WARNING
+        log.log(level, "the answer to %r begins a new chain: %s (more such cases: debug)", cause, reason)
+        self._is_warned = True
+
+    def _fits(self, body: frames.Publish) -> bool:
+        """Return whether a publish fits a frame of this connection."""
+        return encoding.fits("publish", body, self._connection.limits.get("frame_bytes", frames.MAX_FRAME_BYTES))
 
     async def _publish(self, body: frames.Publish, timeout_s: float) -> Receipt:
         headers = body.headers
         with tracing.start_publish(body.channel, headers, self.agent) as span:
-            most = self._connection.limits.get("frame_bytes", frames.MAX_FRAME_BYTES)
-            traced = span.add_context(headers, lambda merged: encoding.fits("publish", _with_headers(body, merged), most))
+            traced = span.add_context(headers, lambda merged: self._fits(_with_headers(body, merged)))
             command = OutgoingCommand("publish", body if traced is headers else _with_headers(body, traced))
             reply = await self._connection.request(command, timeout_s)
             assert isinstance(reply, replies.PublishReply)

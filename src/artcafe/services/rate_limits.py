@@ -23,7 +23,6 @@ from artcafe.rules.plans import UNLIMITED, Limit, Plans
 from artcafe.rules.rate_window import SLOT_S, SLOTS, Monthly, Usage
 from artcafe.rules.subjects import Subject
 from artcafe.services.record_cache import RecordCache
-from artcafe.services.tenant_rate import NOTICE_PERCENTS as NOTICE_PERCENTS  # noqa: PLC0414 (for the gateway)
 from artcafe.services.tenant_rate import Metered, Notice, ReadMetered, TenantRate, month_of
 from artcafe.supervision import Supervisor
 
