@@ -91,7 +91,8 @@ async def show(context: CommandContext, period: str | None, metric: str | None, 
     if not found.items:
         context.note("nothing was counted")
     if found.as_of is not None:
-        context.note(f"everything before {as_text(found.as_of)} is counted")
+        later = " in the totals; the parts of stored messages follow within 10 minutes" if by else ""
+        context.note(f"everything before {as_text(found.as_of)} is counted{later}")
 
 
 def _cells(item: UsageItem, by: By | None) -> list[object]:
