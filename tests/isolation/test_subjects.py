@@ -42,7 +42,16 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "AUDIT_OF_PLATFORM": (Account.PLATFORM, subjects.AUDIT_OF_PLATFORM),
     "HEALTH": (Account.PLATFORM, "health"),
     "audit": (Account.PLATFORM, subjects.audit(OURS)),
+    "CENSUS": (Account.PLATFORM, "census"),
+    "RECENT_COUNTERS": (Account.PLATFORM, "count.recent.ten_ours.messages_a_minute.1"),
+    "DAILY_COUNTERS": (Account.PLATFORM, "count.daily.ten_ours.chain.msg_a"),
+    "census_answers": (Account.PLATFORM, subjects.census_answers("srv_a")),
+    "rate_counter": (Account.PLATFORM, subjects.rate_counter(OURS, "messages_a_minute", 1)),
+    "chain_counter": (Account.PLATFORM, subjects.chain_counter(OURS, "msg_a")),
+    "chain_release_counter": (Account.PLATFORM, subjects.chain_release_counter(OURS, "msg_a")),
+    "chain_stop_counter": (Account.PLATFORM, subjects.chain_stop_counter(OURS, "msg_a", 0)),
     "token": None,
+    "channel_token": None,
     "dedupe_id": None,
 }
 """Every name in `rules.subjects`: its account and an example subject. None: part of a subject, or not a subject."""

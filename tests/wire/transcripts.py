@@ -68,6 +68,7 @@ PUSHES: Final[dict[str, bytes]] = {
     "message": message(1),
     "gap": replies.gap(CHANNEL, replies.Gap(3, 7, "retention")),
     "presence": replies.presence(replies.PresencePush(agent=AGENT, connected=True, status=None, since=TIME)),
+    "limits": replies.limits(replies.LimitsPush("messages_a_minute", 600, 480, 120, TIME, 80)),
 }
 
 
@@ -178,13 +179,15 @@ def errors_that_keep_the_connection(on: Recorder) -> None:
 
 
 def agents_that_answer_each_other(on: Recorder) -> None:
-    """An agent answers a message, which is an answer itself, until the chain is stopped; then it begins a new one."""
+    """An agent answers a message, which is an answer itself, until the chain is stopped; then it begins a new one, and a rate
+    limit of its tenant is nearly used."""
     on.exchange("connect", TOKEN)
     on.push("message", message(2, ChainLink("msg_1", 1, "msg_1")))
     on.exchange("publish", frames.Publish(CHANNEL, msgspec.Raw(b"3"), caused_by=frames.Cause(CHANNEL, 2, "msg_2")))
     id = on.command("publish", frames.Publish(CHANNEL, msgspec.Raw(b"4"), caused_by="msg_2"))
     on.answer("error", replies.error(LoopStopped("hops", 1, 2, chain="msg_1", hops=2), id))
     on.exchange("publish")
+    on.push("limits")
 
 
 def newer_server(on: Recorder) -> None:
