@@ -12,7 +12,7 @@ from artcafe.tables.sqlite.engine import Sqlite
 from tests.platform import running
 
 SEED_TWINS = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev", "artcafe-usage-metrics-dev"}
-WRITTEN = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev"}
+WRITTEN = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev", "artcafe-usage-metrics-dev"}
 SHARED = {"artcafe-user-tenants", "artcafe-user-tenant-index", "artcafe-channel-subscriptions", "artcafe-Challenges"}
 """The table of challenges contains the row that readiness writes."""
 
