@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Coroutine, Mapping
@@ -156,12 +157,16 @@ class RestApp:
         return ssh_keygen.make_key(self._folder / f"key{next(self._numbers)}")
 
 
+_NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For servers without TLS: reading the system's authorities takes 28 ms, three times as long as a request."""
+
+
 class Caller(httpx.Client):
     """An HTTP client with an optional token."""
 
     def __init__(self, url: str, token: str | None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        super().__init__(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False)
+        super().__init__(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False, verify=_NO_AUTHORITIES)
         self.token = token
 
 
