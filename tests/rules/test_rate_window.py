@@ -192,3 +192,17 @@ def test_idle_window_is_forgotten_after_a_minute() -> None:
     assert not fleet.windows[0].is_idle()
     fleet.advance()
     assert fleet.windows[0].is_idle()
+
+
+def test_units_spent_before_their_reservation_count_in_the_next_slot_too() -> None:
+    window = RateWindow(1000, 10)
+    window.learn({})
+    for _ in range(3):
+        assert window.can_lend(1)
+        window.charge()
+    window.advance(11)
+    amount = window.wanted(0, 1)
+    window.grant(amount, amount)
+
+    assert window.usage(11 * SLOT_S).used == 3
+    assert window.unspent == amount - 3

@@ -93,7 +93,7 @@ class RateWindow:
         self.is_closed = False
         """Whether the limit was reached in this slot: nothing is asked for until the next one."""
         self._lent = 0
-        """Units spent in this slot before they were reserved."""
+        """Units spent and not reserved yet, also those of a slot that ended meanwhile: the next reservation includes them."""
         self.recent = 0
         """Units spent here in the previous slot."""
         self._reserved = 0
@@ -139,6 +139,11 @@ class RateWindow:
         """Return whether nothing here matters any more: no use in the window, and nothing unmetered."""
         return not any(self._totals.values()) and not self._lent
 
+    @property
+    def unspent(self) -> int:
+        """The units of the counter's total that are reserved and not spent here; negative if more are spent than reserved."""
+        return self.tokens - self._lent
+
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def advance(self, slot: int) -> int:
@@ -146,7 +151,7 @@ class RateWindow:
         unspent, ended = self.tokens, self.slot
         self.recent = self._reserved - unspent if slot == ended + 1 else 0
         self._totals[ended] = max(0, self._totals.get(ended, 0) - unspent)
-        self.slot, self.tokens, self.low, self._lent, self._reserved, self.is_closed = slot, 0, 0, 0, 0, False
+        self.slot, self.tokens, self.low, self._reserved, self.is_closed = slot, 0, 0, 0, False
         last = self.slot - SLOTS
         if self.monthly is not None:
             last = max(min(last, math.floor(self.monthly.as_of / SLOT_S)), self.slot - MOST_SLOTS)

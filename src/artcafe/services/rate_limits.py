@@ -179,7 +179,7 @@ class RateLimits:
         except (OurFault, TimeoutError):
             return rate or view
         view.learn({each: max(0, found.get(view.counter(each), 0)) for each in slots})
-        view.tokens = rate.tokens if rate is not None and rate.slot == slot else 0
+        view.tokens = rate.unspent if rate is not None and rate.slot == slot else 0
         return view
 
     # --- the loop -----------------------------------------------------------------------------------------------------
