@@ -332,6 +332,13 @@ class Matrix:
         found = (invited.status_code, made.status_code, removed.status_code)
         assert found == ((201, 200, 204) if who is CallerKind.OWNER else (403, 403, 403))
 
+    def choosing_a_plan(self, who: CallerKind) -> None:
+        """Check moving the tenant to a plan on offer, and to one that only the operator gives."""
+        offered = self.send(who, f"PATCH {T}", self.ours.ids(), {"plan": "free"})
+        reserved = self.send(who, f"PATCH {T}", self.ours.ids(), {"plan": "team"})
+        found = (offered.status_code, reserved.status_code)
+        assert found == ((200, 403) if who is CallerKind.OWNER else (403, 403))
+
     def elsewhere(self, route: str, parameter: str, who: CallerKind) -> None:
         """Check that a foreign, an unknown and a malformed id in one path parameter get equal answers."""
         body = self.body_of(route)

@@ -56,6 +56,11 @@ def test_granting_and_removing_owners(matrix: Matrix, who: CallerKind) -> None:
     matrix.owning(who)
 
 
+@pytest.mark.parametrize("who", OWN)
+def test_choosing_a_plan(matrix: Matrix, who: CallerKind) -> None:
+    matrix.choosing_a_plan(who)
+
+
 @pytest.mark.parametrize(("route", "parameter", "who"), WRONG_IDS)
 def test_foreign_unknown_and_malformed_ids_get_the_same_answer(
     matrix: Matrix, route: str, parameter: str, who: CallerKind

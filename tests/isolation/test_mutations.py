@@ -28,6 +28,7 @@ CELLS: Final[list[Cell]] = [
     *(partial(Matrix.managed, route=route, who=who) for route, who in IN_MANAGED),
     *(partial(Matrix.entering, who=who) for who in OWN),
     *(partial(Matrix.owning, who=who) for who in OWN),
+    *(partial(Matrix.choosing_a_plan, who=who) for who in OWN),
     Matrix.logging_in,
     Matrix.joining,
     *(partial(Matrix.outside, route=route, who=who) for route, who in FROM_OUTSIDE),
