@@ -100,6 +100,7 @@ class RestApp:
                 # asyncio sets TCP_NODELAY only for an explicit protocol; without it every second packet waits 40 ms for an ACK.
                 with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
                     listener.bind(("127.0.0.1", 0))
+                    listener.listen()  # uvicorn does so later, and until then a first request would be refused
                     self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
                     server = uvicorn.Server(_config(self.services))
                     serving = group.create_task(server.serve([listener]))
