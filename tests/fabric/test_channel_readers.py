@@ -240,11 +240,12 @@ async def test_replaced_log_is_detected_and_read_from_its_end(nats: Nats) -> Non
         assert state is not None
         await until(lambda: len(sink.begins) == 2)
         await writer.publish(3)
-        await until(lambda: bool(sink.got))
+        await until(lambda: bool(sink.got) and sink.got[-1].seq == 4)
 
-        assert sink.begins == [10, 3]
+        before, end = sink.begins  # the end of the new log when it was detected, which may be before its third message
+        assert (before, 0 < end <= 3) == (10, True)
         assert sink.lives[1] == state.lineage != sink.lives[0]
-        assert [(one.seq, one.prev) for one in sink.got] == [(4, 3)]
+        assert [(one.seq, one.prev) for one in sink.got] == [(seq, seq - 1) for seq in range(end + 1, 5)]
 
 
 async def test_new_epoch_with_matching_sequences_is_detected(nats: Nats) -> None:
