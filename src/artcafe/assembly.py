@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from artcafe.delivery.hub import Hub
+from artcafe.delivery.queue_hub import QueueHub
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.port import Identity
 from artcafe.maintenance.adoption import adopt
@@ -194,6 +195,8 @@ class Services(TableServices):
         self.cursors = Cursors(store, settings.cursor_s)
         fabric.trace_stores(settings.tracing)
         self.hub = Hub(fabric, group, self.retention.removed_to, settings.tracing)
+        self.queue_hub = QueueHub(fabric, group, self.record_cache.channel)
+        self.invalidation.subscribe(self.queue_hub.changed)
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.usage_counters = UsageCounters(store, clock)
         self.usage_counters.add_source(self._deliveries)
@@ -244,7 +247,7 @@ class Services(TableServices):
         )
 
     def _deliveries(self) -> Iterable[Count]:
-        for sent in self.hub.take_counts():
+        for sent in (*self.hub.take_counts(), *self.queue_hub.take_counts()):
             yield Count(sent.tenant_id, Metric.DELIVERIES, sent.messages, sent.receiver, sent.channel_id)
 
     def _requests(self) -> Iterable[Count]:

@@ -504,6 +504,17 @@ class AckBeyondSent(CallerFault):
     text = "ack of {seq} on {channel}: this socket was sent nothing above {sent}; the cursor has not moved"
 
 
+@dataclass(eq=False, repr=False)
+class NotHeld(CallerFault):
+    channel: str
+    seq: int
+    code, status = "not_held", 409
+    text = (
+        "this connection does not hold message {seq} of {channel}: its ack deadline has passed, it was given back, or another"
+        " subscriber holds it; nothing was changed, and the message may be delivered again"
+    )
+
+
 # --- publishing -------------------------------------------------------------------------------------------------------
 
 

@@ -59,10 +59,12 @@ class KeyStatus(StrEnum):
 
 
 class ChannelType(StrEnum):
-    """The delivery of a channel. `broadcast`: every message is stored, and delivered to every subscriber. `live`: messages are
-    delivered to the connected subscribers at most once, and not stored."""
+    """The delivery of a channel. `broadcast`: every message is stored, and delivered to every subscriber. `queue`: every message
+    is stored, and delivered to one subscriber at a time until one acknowledges it. `live`: messages are delivered to the
+    connected subscribers at most once, and not stored."""
 
     BROADCAST = "broadcast"
+    QUEUE = "queue"
     LIVE = "live"
 
 
@@ -183,11 +185,23 @@ class Cursor(Record, frozen=True, kw_only=True):
     seq: Seq = 0
 
 
+class QueueSettings(Record, frozen=True, kw_only=True):
+    """How the messages of a `queue` channel are shared among its subscribers. `rules.queues` has the bounds."""
+
+    ack_wait_s: int = 30
+    """Seconds in which a subscriber must acknowledge or extend a message before another one gets it."""
+    back_off: tuple[int, ...] = ()
+    """Seconds before the second, third, … delivery of a message that failed; the last one applies to all further ones. Empty: no
+    pause."""
+    max_deliveries: int = 10
+    """Deliveries of a message, the first one included, before it goes to the dead-letter channel."""
+
+
 class Channel(Record, frozen=True, kw_only=True):
     """A named, ordered log of messages in a tenant.
 
     Messages older than `retention_s` seconds are removed, oldest first; None: the maximum of the tenant's plan. Messages up to
-    `removed_to` are removed, or about to be: it is written before the removal.
+    `removed_to` are removed, or about to be: it is written before the removal. Only a `queue` channel has `queue`.
     """
 
     tenant_id: TenantId
@@ -197,10 +211,23 @@ class Channel(Record, frozen=True, kw_only=True):
     type: ChannelType = ChannelType.BROADCAST
     access: Access = Access.OPEN
     retention_s: int | None = None
+    queue: QueueSettings | None = None
     removed_to: Cursor = Cursor()
     created_at: datetime | None
     updated_at: datetime | None
     request_hash: str | None = None
+
+    @property
+    def ack_wait_s(self) -> int | None:
+        return None if self.queue is None else self.queue.ack_wait_s
+
+    @property
+    def back_off(self) -> tuple[int, ...] | None:
+        return None if self.queue is None else self.queue.back_off
+
+    @property
+    def max_deliveries(self) -> int | None:
+        return None if self.queue is None else self.queue.max_deliveries
 
 
 class Subscription(Record, frozen=True, kw_only=True):

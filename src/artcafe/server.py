@@ -243,7 +243,9 @@ def _gauges(sampler: Sampler) -> dict[str, Callable[[], Coroutine[Any, Any, None
 
 
 async def _close(fabric: Fabric, services: Services) -> None:
-    """Write the audit entries and the usage counted so far, announce the end to the other servers, and leave NATS."""
+    """Give back the messages of queues, write the audit entries and the usage counted so far, announce the end to the other
+    servers, and leave NATS."""
+    await services.queue_hub.close()
     if services.meter is not None:
         await services.meter.release()
     await services.counters.flush()

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from artcafe.delivery.backlog import Backlog, Spawn
 from artcafe.delivery.delivery import Delivery
-from artcafe.delivery.hub import Hub
+from artcafe.delivery.delivery_services import DeliveryServices, Opened
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
+from artcafe.delivery.queue_deliveries import QueueDeliveries
 from artcafe.errors import (
     AckBeyondSent,
     ChannelNotFound,
     Conflict,
     Forbidden,
+    Invalid,
     NotSubscribed,
     OurFault,
     SubscriptionLimit,
@@ -29,20 +30,16 @@ from artcafe.errors import (
 from artcafe.fabric.channel_kinds import KINDS, ChannelKind
 from artcafe.model import (
     AgentPrincipal,
+    Channel,
     ChannelId,
     Cursor,
-    Epoch,
     Permission,
     Seq,
     Subscription,
     SubscriptionStatus,
 )
 from artcafe.rules import start_position
-from artcafe.services.cursors import Cursors
-from artcafe.services.record_cache import RecordCache
-from artcafe.services.subscriptions import Subscriptions
 from artcafe.wire.frames import Start
-from artcafe.wire.replies import Gap
 
 OPEN_S: Final = 5.0
 """Longest wait for the feed of a channel without a log before `subscribe` returns."""
@@ -53,36 +50,7 @@ _NONE: Final[frozenset[ChannelId]] = frozenset()
 """Shared empty set: most connections mute nothing, and an empty set costs 0.2 KB each."""
 
 
-class DeliveryServices(Protocol):
-    """The services for beginning and acknowledging deliveries."""
-
-    @property
-    def subscriptions(self) -> Subscriptions: ...
-
-    @property
-    def record_cache(self) -> RecordCache: ...
-
-    @property
-    def cursors(self) -> Cursors: ...
-
-    @property
-    def hub(self) -> Hub: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The result of `subscribe`: messages above `seq` follow. `last` is the channel's newest sequence, `gap` what is missing.
-
-    All are None for a channel without a log; `epoch` is None before the log's first message.
-    """
-
-    epoch: Epoch | None
-    seq: Seq | None
-    last: Seq | None
-    gap: Gap | None = None
-
-
-_WITHOUT_LOG: Final = Opened(None, None, None)
+_WITHOUT_CURSOR: Final = Opened(None, None, None)
 
 
 class Subscriber:
@@ -101,6 +69,7 @@ class Subscriber:
         "_max_unacked",
         "_muted",
         "_peer",
+        "_queues",
         "_services",
         "_withheld",
         "backlog",
@@ -120,6 +89,8 @@ class Subscriber:
         self._services, self._peer, self.principal, self._deliveries = services, peer, principal, deliveries
         self.backlog = Backlog(peer, deliveries, spawn)
         self._max_unacked = max_unacked
+        self._queues: QueueDeliveries | None = None
+        """The deliveries of queue channels, None for most agents. `_deliveries` has those of all others."""
         self._muted = _NONE
         """Channels unsubscribed on this connection: their subscriptions exist, and begin nothing here."""
         self._due: dict[ChannelId, Subscription] = {}
@@ -159,7 +130,8 @@ class Subscriber:
         self._is_stale = self._is_reading
         active = {row.channel_id: row for row in rows}
         begun = [] if self._beginning is None else [self._beginning]
-        for channel_id in {*self._deliveries, *self._due, *begun} - set(active):
+        queues = [] if self._queues is None else self._queues.channels
+        for channel_id in {*self._deliveries, *queues, *self._due, *begun} - set(active):
             self._withhold(channel_id)
         self._left_out = _NONE
         for row in active.values():
@@ -169,12 +141,20 @@ class Subscriber:
         """Make a channel's delivery due, or end it, according to its subscription. None: the subscription was deleted."""
         self._is_stale = self._is_reading
         if row is not None and row.allows(Permission.RECEIVE):
-            if channel_id not in self._deliveries and channel_id not in self._muted:
+            if not self._is_delivered(channel_id) and channel_id not in self._muted:
                 self._due[channel_id] = row
             return
         self._withhold(channel_id)
         if row is None:
             self._withheld.pop(channel_id, None)
+
+    def _is_delivered(self, channel_id: ChannelId) -> bool:
+        return channel_id in self._deliveries or (self._queues is not None and channel_id in self._queues)
+
+    @property
+    def _delivered(self) -> int:
+        """The number of channels that this connection receives."""
+        return len(self._deliveries) + (0 if self._queues is None else len(self._queues))
 
     @property
     def is_due(self) -> bool:
@@ -184,7 +164,7 @@ class Subscriber:
     @property
     def can_add_left_out(self) -> bool:
         """Whether a subscription above `MAX_SUBSCRIPTIONS` could be delivered now."""
-        return bool(self._left_out) and len(self._deliveries) + len(self._due) < MAX_SUBSCRIPTIONS
+        return bool(self._left_out) and self._delivered + len(self._due) < MAX_SUBSCRIPTIONS
 
     async def begin_next(self) -> None:
         """Begin the next due delivery. Raises `Unavailable`, and the delivery stays due."""
@@ -192,8 +172,8 @@ class Subscriber:
             await self._read_again()
             return
         channel_id, row = next(iter(self._due.items()))
-        if channel_id not in self._deliveries:
-            if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
+        if not self._is_delivered(channel_id):
+            if self._delivered >= MAX_SUBSCRIPTIONS:
                 self._leave_out()
                 return
             try:
@@ -229,7 +209,7 @@ class Subscriber:
 
     def _leave_out(self) -> None:
         """Push an error with the channels above this connection's limit."""
-        left_out = sorted(channel_id for channel_id in self._due if channel_id not in self._deliveries)
+        left_out = sorted(channel_id for channel_id in self._due if not self._is_delivered(channel_id))
         self._due.clear()
         self._left_out |= set(left_out)
         self._peer.send_error(SubscriptionLimit(MAX_SUBSCRIPTIONS), left_out)
@@ -243,7 +223,7 @@ class Subscriber:
         be lost. Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`, and changes nothing.
         """
         channel_id = ChannelId(channel)
-        if len(self._deliveries) >= MAX_SUBSCRIPTIONS and channel_id not in self._deliveries:
+        if self._delivered >= MAX_SUBSCRIPTIONS and not self._is_delivered(channel_id):
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
         with self._guard_begin(channel_id):
             row, _ = await self._services.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
@@ -253,7 +233,7 @@ class Subscriber:
                 raise Forbidden(_NOT_PERMITTED, "an agent")
             known = self._deliveries.get(channel_id)
             if known is not None and not known.feed.kind.has_log:
-                return _WITHOUT_LOG
+                return _WITHOUT_CURSOR
             with self.backlog.suspended(known):
                 opened = await self._begin(channel_id, start, partial(self._services.cursors.newest, row), max_unacked)
             self._muted -= {channel_id}
@@ -263,7 +243,7 @@ class Subscriber:
     def unsubscribe(self, channel: str) -> ChannelId:
         """End a delivery on this connection; its subscription stays. Raises `NotSubscribed`."""
         channel_id = ChannelId(channel)
-        if channel_id not in self._deliveries and channel_id not in self._due:
+        if not self._is_delivered(channel_id) and channel_id not in self._due:
             raise NotSubscribed(channel)
         self._muted |= {channel_id}
         self._due.pop(channel_id, None)
@@ -271,11 +251,15 @@ class Subscriber:
         return channel_id
 
     def acknowledge(self, channel: str, seq: Seq) -> None:
-        """Move a subscription's cursor forward, even if the subscription was paused after the message was sent.
+        """Move a subscription's cursor forward, even if it was paused after the message was sent. In a queue, remove
+        this message.
 
-        An ack of an older message changes nothing. Raises `NotSubscribed` and `AckBeyondSent`.
+        An ack of an older message changes nothing. Raises `NotSubscribed`, `AckBeyondSent` and `NotHeld`.
         """
         channel_id = ChannelId(channel)
+        if self._queues is not None and channel_id in self._queues:
+            self._queues.ack(channel_id, seq)
+            return
         delivery = self._deliveries.get(channel_id) or self._withheld.get(channel_id)
         if delivery is None:
             raise NotSubscribed(channel)
@@ -295,11 +279,31 @@ class Subscriber:
         cursor = Cursor(epoch=delivery.epoch, seq=seq)
         self._services.cursors.acknowledge(agent.tenant_id, channel_id, agent.agent_id, cursor)
 
+    def nak(self, channel: str, seq: Seq, delay_s: float | None) -> None:
+        """Give a queue's message back. Raises `NotSubscribed` and `NotHeld`."""
+        self._queues_with(channel).nak(ChannelId(channel), seq, delay_s)
+
+    async def extend(self, channel: str, seq: Seq) -> int:
+        """Let the deadline of a queue's message begin again, and return its seconds. Raises `NotSubscribed`, `NotHeld` and
+        `Unavailable`."""
+        return await self._queues_with(channel).extend(ChannelId(channel), seq)
+
+    def _queues_with(self, channel: str) -> QueueDeliveries:
+        if self._queues is None:
+            raise NotSubscribed(channel)
+        return self._queues
+
+    def resume(self) -> None:
+        """Feed every delivery that waits: after a pause of the connection, or when a feed has begun again."""
+        self.backlog.resume()
+        if self._queues is not None:
+            self._queues.resume()
+
     def end(self) -> None:
         """End every delivery. May be repeated."""
         self.backlog.stop()
         self._due.clear()
-        for channel_id in list(self._deliveries):
+        for channel_id in list(self._deliveries) + ([] if self._queues is None else self._queues.channels):
             self._end_delivery(channel_id)
 
     # --- deliveries --------------------------------------------------------------------------------------------------
@@ -311,7 +315,10 @@ class Subscriber:
         `Unavailable`.
         """
         services, tenant_id = self._services, self.principal.tenant_id
-        kind = KINDS[(await services.record_cache.channel(tenant_id, channel_id)).type]
+        channel = await services.record_cache.channel(tenant_id, channel_id)
+        kind = KINDS[channel.type]
+        if kind.is_shared:
+            return self._begin_queue(channel, start, max_unacked)
         if not kind.has_log:
             return await self._begin_without_log(channel_id, kind)
         feed = services.hub.feed(tenant_id, channel_id, kind)
@@ -337,6 +344,15 @@ class Subscriber:
             self._peer.send_gap(channel_id, gap, lineage.epoch)
         return Opened(lineage.epoch, seq, last, gap)
 
+    def _begin_queue(self, channel: Channel, start: Start, max_unacked: int | None) -> Opened:
+        """Add a delivery of a queue. Raises `Invalid` for a start: all subscribers of a queue share one position."""
+        if start != "cursor":
+            raise Invalid("from", "must be 'cursor' or omitted for a queue channel, whose subscribers share one position")
+        if self._queues is None:
+            self._queues = QueueDeliveries(self._services.queue_hub, self._peer)
+        self._queues.begin(channel, max_unacked, self.principal.sender)
+        return _WITHOUT_CURSOR
+
     async def _begin_without_log(self, channel_id: ChannelId, kind: ChannelKind) -> Opened:
         """Add a delivery of a channel without stored messages. After the return, every message is delivered."""
         feed = self._services.hub.feed(self.principal.tenant_id, channel_id, kind)
@@ -346,7 +362,7 @@ class Subscriber:
                 await feed.opened.wait()
         if self._deliveries.get(channel_id) is delivery and not delivery.is_member:
             feed.join(delivery)
-        return _WITHOUT_LOG
+        return _WITHOUT_CURSOR
 
     @contextlib.contextmanager
     def _guard_begin(self, channel_id: ChannelId) -> Iterator[None]:
@@ -368,6 +384,8 @@ class Subscriber:
             self._withheld[channel_id] = delivery
 
     def _end_delivery(self, channel_id: ChannelId) -> Delivery | None:
+        if self._queues is not None:
+            self._queues.end(channel_id)
         delivery = self._deliveries.pop(channel_id, None)
         if delivery is not None:
             delivery.feed.leave(delivery)

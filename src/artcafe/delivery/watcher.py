@@ -7,8 +7,8 @@ import contextlib
 from typing import Final
 
 from artcafe.delivery.delivery import Delivery
+from artcafe.delivery.delivery_services import DeliveryServices
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
-from artcafe.delivery.subscriber import DeliveryServices
 from artcafe.errors import ChannelNotFound, NotSubscribed, SubscriptionLimit, Unavailable
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import ChannelId, UserPrincipal

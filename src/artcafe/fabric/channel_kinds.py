@@ -17,7 +17,7 @@ from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, ChannelType
 from artcafe.observe import metrics
 from artcafe.rules import subjects
-from artcafe.wire.envelopes import live_frame, message_frame
+from artcafe.wire.envelopes import live_frame, message_frame, queue_frame
 from artcafe.wire.replies import PublishReply
 
 
@@ -26,6 +26,9 @@ class ChannelKind(ABC):
 
     has_log: ClassVar[bool]
     """Whether messages are stored: only then are there sequences, cursors, a backlog, gaps, history and retention."""
+
+    is_shared: ClassVar[bool] = False
+    """Whether each message goes to one subscriber at a time (`work_queue`), and not to all of them."""
 
     @abstractmethod
     async def submit(
@@ -86,6 +89,20 @@ class LoggedKind(ChannelKind):
         return [message_frame(channel, one.seq, one.prev, one.envelope) for one in messages]
 
 
+class QueueKind(LoggedKind):
+    """Channels with messages in the log whose subscribers share them. People who watch one see every message."""
+
+    is_shared = True
+
+    def texts(self, channel: bytes, messages: Sequence[StoredMessage]) -> list[bytes]:
+        return [
+            queue_frame(channel, one.seq, one.deliveries, one.envelope)
+            if one.deliveries
+            else message_frame(channel, one.seq, one.prev, one.envelope)
+            for one in messages
+        ]
+
+
 class LiveKind(ChannelKind):
     """Channels without stored messages: present subscribers get each message at most once, and keys are ignored."""
 
@@ -119,5 +136,9 @@ class LiveKind(ChannelKind):
 
 LOGGED: Final = LoggedKind()
 LIVE: Final = LiveKind()
-KINDS: Final[Mapping[ChannelType, ChannelKind]] = {ChannelType.BROADCAST: LOGGED, ChannelType.LIVE: LIVE}
+KINDS: Final[Mapping[ChannelType, ChannelKind]] = {
+    ChannelType.BROADCAST: LOGGED,
+    ChannelType.QUEUE: QueueKind(),
+    ChannelType.LIVE: LIVE,
+}
 """The kind of each type. A test compares the keys with `ChannelType`."""

@@ -29,6 +29,7 @@ from artcafe.fabric.storage_probe import StorageProbe
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import TenantLog
+from artcafe.fabric.work_queue import delete_consumer
 from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
@@ -271,9 +272,12 @@ class Fabric:
         return 0 if state is None else state.size_bytes
 
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId, *, up_to: Seq | None = None) -> None:
-        """Remove a channel's messages, up to `up_to` if given. May be repeated. Raise `Unavailable`."""
+        """Remove a channel's messages, up to `up_to` if given; without it also its consumer, if it is a queue. May be repeated.
+        Raise `Unavailable`."""
         tenant_log = await self.tenant(tenant_id).connected_log()
         await tenant_log.purge(channel_id, up_to=up_to)
+        if up_to is None:
+            await delete_consumer(tenant_log, channel_id)
 
     async def drop(self, tenant_id: TenantId) -> None:
         """Delete a tenant's log, and then its account: deleted first, the account would bring the log back. May be repeated.

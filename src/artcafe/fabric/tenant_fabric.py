@@ -10,6 +10,7 @@ from artcafe.fabric.log_writer import LogWriter
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.presence_registry import PresenceRegistry
 from artcafe.fabric.tenant_log import TenantLog
+from artcafe.fabric.work_queue import WorkQueue
 from artcafe.model import TenantId
 from artcafe.supervision import Supervisor
 
@@ -26,6 +27,8 @@ class TenantFabric:
         self.tenant_id = tenant_id
         self.connection, self.writer, self.log, self.presence = connection, writer, log, presence
         self.readers = ChannelReaders(log)
+        self.work_queues: set[WorkQueue] = set()
+        """The queue channels with subscribers on this server."""
         self.used_at = time.monotonic()
         self.is_uncounted = False
         """Whether this server's meter has work here. The tenant stays open meanwhile, so that nothing must be read again."""
@@ -48,7 +51,8 @@ class TenantFabric:
     def is_used(self) -> bool:
         """Whether this server follows a channel or the presence of the tenant, holds a connection of one of its agents, or has
         messages to meter."""
-        return len(self.readers) > 0 or len(self.presence) > 0 or self.presence.is_watched or self.is_uncounted
+        is_followed = len(self.readers) > 0 or bool(self.work_queues)
+        return is_followed or len(self.presence) > 0 or self.presence.is_watched or self.is_uncounted
 
     async def connected_log(self) -> TenantLog:
         """Return the log once NATS is connected."""

@@ -37,12 +37,14 @@ spaces."""
 
 class StoredMessage(NamedTuple):
     """A message of the log: its sequence, its predecessor's sequence in the channel (None: unknown, or it is the first), its
-    envelope, and as what it was received, unless it was read from the log."""
+    envelope, and as what it was received, unless it was read from the log. `deliveries` is the number of this delivery of a
+    queue's message to a holder, otherwise 0."""
 
     seq: Seq
     prev: Seq | None
     envelope: bytes
     live: IncomingMessage | None = None
+    deliveries: int = 0
 
     def stored_at(self) -> float | None:
         """Return the time of storage in seconds since 1970, by NATS's clock; None if it was read from the log or never stored."""

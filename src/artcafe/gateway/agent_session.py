@@ -17,6 +17,7 @@ from artcafe.errors import (
     AckBeyondSent,
     ArtcafeError,
     Forbidden,
+    NotHeld,
     NotSubscribed,
     OurFault,
     OutcomeUnknown,
@@ -184,6 +185,8 @@ class AgentSession:
             case frames.Unsubscribe():
                 channel_id = self.subscriber.unsubscribe(body.channel)
                 self._socket.send(replies.reply(id, kind, replies.UnsubscribeReply(channel_id)))
+            case frames.Nak() | frames.Extend():
+                self._socket.send(replies.reply(id, kind, await self._nak_or_extend(body)))
             case frames.Status():
                 status = self._services.presence.set_status(self.principal, body.status)
                 self._socket.send(replies.reply(id, kind, replies.StatusReply(status)))
@@ -200,8 +203,15 @@ class AgentSession:
         """Move a cursor, or push an error: an ack has no reply."""
         try:
             self.subscriber.acknowledge(ack.channel, ack.seq)
-        except (NotSubscribed, AckBeyondSent) as exc:
+        except (NotSubscribed, AckBeyondSent, NotHeld) as exc:
             self._socket.send_error(exc)
+
+    async def _nak_or_extend(self, body: frames.Nak | frames.Extend) -> replies.NakReply | replies.ExtendReply:
+        if isinstance(body, frames.Nak):
+            self.subscriber.nak(body.channel, body.seq, body.delay_s)
+            return replies.NakReply(body.channel, body.seq)
+        ack_wait_s = await self.subscriber.extend(body.channel, body.seq)
+        return replies.ExtendReply(body.channel, body.seq, ack_wait_s)
 
     async def _history(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else parse_position(str(wanted.after), "after")
@@ -303,8 +313,8 @@ class AgentSession:
     # --- deliveries --------------------------------------------------------------------------------------------------
 
     def feed_soon(self) -> None:
-        """Feed every delivery with a backlog from the log."""
-        self.subscriber.backlog.resume()
+        """Feed every delivery that waits."""
+        self.subscriber.resume()
 
     def apply(self, channel_id: ChannelId, row: Subscription | None) -> None:
         """Deliver a channel or end its delivery, according to its subscription."""

@@ -56,6 +56,8 @@ LOOPS: Final = (
     "presence",
     "presence_registry",
     "process_gauges",
+    "queue_feed",
+    "queue_hub",
     "rate_limits",
     "readers",
     "record_cache",
@@ -63,6 +65,7 @@ LOOPS: Final = (
     "shares",
     "tables",
     "usage",
+    "work_queue",
     "writer",
     OTHER,
 )
@@ -146,6 +149,13 @@ DELIVERY_LAG: Final = _histogram(
     "delivery_lag",
     "From the storage of a message, by NATS's clock, to the write to the sockets of caught-up subscribers: for each flush, the"
     " age of its oldest message, counted once for each delivery. Messages read from a backlog are not counted.",
+)
+QUEUE_OUTCOMES: Final = ("acked", "nacked", "expired", "returned")
+QUEUE_ENDS: Final = _counter(
+    "queue_deliveries_ended",
+    "Ends of deliveries of queue messages: acknowledged, given back by a nak, given back at the ack deadline, or returned because"
+    " the connection or its subscription ended.",
+    outcome=QUEUE_OUTCOMES,
 )
 DELIVERIES_BEHIND: Final = _gauge(
     "deliveries_behind",

@@ -14,12 +14,43 @@ from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
+from artcafe.rules import queues
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels", tags=["channels"])
 
 
-class NewChannel(RequestModel):
+class QueueFields(RequestModel):
+    """The settings of a `queue` channel, which no other channel has."""
+
+    ack_wait_s: int | None = Field(
+        None,
+        description="Only for a `queue`: seconds to acknowledge or extend a message before another subscriber gets it; null: 30,"
+        " or unchanged.",
+        ge=1,
+        le=queues.MAX_ACK_WAIT_S,
+    )
+    back_off: list[int] | None = Field(
+        None,
+        description="Only for a `queue`: seconds before the second, third, … delivery of a message that failed, the last one for"
+        " all further ones; null: none, or unchanged.",
+        max_length=queues.MAX_BACK_OFF,
+        examples=[[1, 10, 60]],
+    )
+    max_deliveries: int | None = Field(
+        None,
+        description="Only for a `queue`: deliveries of a message before it goes to the dead-letter channel; null: 10, or"
+        " unchanged.",
+        ge=1,
+        le=queues.MAX_DELIVERIES,
+    )
+
+    @property
+    def queue(self) -> queues.QueueChange:
+        return queues.QueueChange(ack_wait_s=self.ack_wait_s, back_off=self.back_off, max_deliveries=self.max_deliveries)
+
+
+class NewChannel(QueueFields):
     """A channel to create."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Research"])
@@ -34,7 +65,7 @@ class NewChannel(RequestModel):
     )
 
 
-class ChannelChange(RequestModel):
+class ChannelChange(QueueFields):
     """Changes of a channel; omitted fields stay unchanged."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Research"])
@@ -58,6 +89,11 @@ class ChannelResponse(ResponseModel):
     type: model.ChannelType
     access: model.Access
     retention_s: int | None = Field(description="Retention of messages in seconds; null for the plan's.")
+    ack_wait_s: int | None = Field(description="Seconds to acknowledge a message of a `queue`; null for other types.")
+    back_off: list[int] | None = Field(description="Seconds between deliveries of a message of a `queue`; null for other types.")
+    max_deliveries: int | None = Field(
+        description="Deliveries of a message of a `queue` before it goes to the dead-letter channel; null for other types."
+    )
     created_at: KnownTime
     updated_at: KnownTime
 
@@ -102,6 +138,7 @@ async def create_channel(
         type=body.type,
         access=body.access,
         retention_s=body.retention_s,
+        queue=body.queue,
         idempotency_key=key,
     )
     response.headers["Location"] = tenant_path(channel.tenant_id, "channels", channel.id)
@@ -127,7 +164,8 @@ async def change_channel(
     body: Annotated[ChannelChange, Depends(json_body(ChannelChange))],
 ) -> ChannelResponse:
     """Change the given fields. Messages and subscriptions stay unchanged."""
-    return ChannelResponse.model_validate(await services.channels.update(principal, channel_id, **body.given()))
+    changes = {name: value for name, value in body.given().items() if name not in QueueFields.model_fields}
+    return ChannelResponse.model_validate(await services.channels.update(principal, channel_id, **changes, queue=body.queue))
 
 
 @router.delete(

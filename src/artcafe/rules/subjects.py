@@ -65,6 +65,16 @@ def live(channel: ChannelId) -> Subject:
     return Subject(f"live.ch.{token(channel)}")
 
 
+def queue_consumer(channel: ChannelId) -> str:
+    """Return the name of the JetStream consumer that shares a queue channel's messages."""
+    return f"queue-{token(channel)}"
+
+
+def queue_pull(stream: str, consumer: str) -> Subject:
+    """Return the subject of requests for a consumer's next messages."""
+    return Subject(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
+
+
 def audit(tenant_id: TenantId) -> Subject:
     """Return the subject of a tenant's audit."""
     return Subject(f"audit.tenant.{token(tenant_id)}")

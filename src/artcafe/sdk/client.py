@@ -232,11 +232,19 @@ class Client:
         type: str = "broadcast",
         access: str = "open",
         retention_s: int | None = None,
+        ack_wait_s: int | None = None,
+        back_off: Sequence[int] | None = None,
+        max_deliveries: int | None = None,
         key: str | None = None,
     ) -> ChannelInfo:
         """Create a channel. `retention_s` is the retention of messages in seconds, up to the plan's maximum; None is that
-        maximum."""
-        body = {"name": name, "description": description, "type": type, "access": access, **given(retention_s=retention_s)}
+        maximum.
+
+        The next three are for a `type` of `queue`: seconds to acknowledge a message, seconds before each further delivery of one
+        that failed, and deliveries before it goes to the dead-letter channel.
+        """
+        body = {"name": name, "description": description, "type": type, "access": access}
+        body |= given(retention_s=retention_s, ack_wait_s=ack_wait_s, back_off=back_off, max_deliveries=max_deliveries)
         return await self._http.send(ChannelInfo, "POST", path_of(tenant, "channels"), body, key=key)
 
     def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[ChannelInfo]:
@@ -254,9 +262,13 @@ class Client:
         description: str | None = None,
         access: str | None = None,
         retention_s: int | Literal["plan"] | None = None,
+        ack_wait_s: int | None = None,
+        back_off: Sequence[int] | None = None,
+        max_deliveries: int | None = None,
     ) -> ChannelInfo:
-        """Change a channel. A `retention_s` of `plan` is the plan's maximum."""
+        """Change a channel. A `retention_s` of `plan` is the plan's maximum. See `create_channel` for the last three."""
         body = given(name=name, description=description, access=access, retention_s=retention_s)
+        body |= given(ack_wait_s=ack_wait_s, back_off=back_off, max_deliveries=max_deliveries)
         if retention_s == "plan":
             body["retention_s"] = None
         return await self._http.send(ChannelInfo, "PATCH", path_of(tenant, "channels", channel), body)

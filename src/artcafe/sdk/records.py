@@ -177,6 +177,12 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     updated_at: datetime | None
     retention_s: int | None = None
     """The retention of messages in seconds; None: as long as the tenant's plan allows."""
+    ack_wait_s: int | None = None
+    """Seconds to acknowledge a message of a `queue`. Channels of other types have none of these three."""
+    back_off: tuple[int, ...] | None = None
+    """Seconds before the second, third, … delivery of a message that failed."""
+    max_deliveries: int | None = None
+    """Deliveries of a message before it goes to the dead-letter channel."""
 
 
 class CursorInfo(msgspec.Struct, frozen=True):

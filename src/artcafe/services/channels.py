@@ -5,19 +5,23 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Protocol
 
+import msgspec
+
 from artcafe.errors import ChannelNotFound, Conflict, Invalid, LimitReached, TenantNotFound
 from artcafe.fabric.channel_kinds import KINDS
-from artcafe.model import Access, AgentPrincipal, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
+from artcafe.model import Access, AgentPrincipal, Channel, ChannelId, ChannelType, Principal, QueueSettings, Tenant, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
-from artcafe.rules import fields, times
+from artcafe.rules import fields, queues, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
+from artcafe.rules.queues import QueueChange
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
+from artcafe.tables import rows
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Assign, Change, Remove, Write
 from artcafe.tables.store import Store
@@ -54,17 +58,20 @@ class Channels:
         type: ChannelType = ChannelType.BROADCAST,
         access: Access = Access.OPEN,
         retention_s: int | None = None,
+        queue: QueueChange = queues.UNCHANGED,
         idempotency_key: str | None = None,
     ) -> Channel:
         """Create a channel. With an idempotency key the request may be repeated, and returns the same channel.
 
-        `retention_s`: seconds to keep a message; None uses the plan's. Raises Forbidden, Invalid, LimitReached (also for a
-        longer retention than the plan's), IdempotencyMismatch if the key belongs to another request, and Conflict if the channel
-        of this request was deleted.
+        `retention_s`: seconds to keep a message; None uses the plan's. `queue`: the settings of a `queue` channel that differ
+        from the defaults. Raises Forbidden, Invalid, LimitReached (also for a longer retention than the plan's),
+        IdempotencyMismatch if the key belongs to another request, and Conflict if the channel of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = fields.name(name), fields.description(description)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "channels")
+        settings = _queue_settings(queue, type, QueueSettings() if KINDS[type].is_shared else None)
+        hashed = () if settings is None else (msgspec.json.encode(settings).decode(),)
         now = self._clock()
         channel = Channel(
             tenant_id=principal.tenant_id,
@@ -74,9 +81,10 @@ class Channels:
             type=type,
             access=access,
             retention_s=retention_s,
+            queue=settings,
             created_at=now,
             updated_at=now,
-            request_hash=request.hash(name, description, type.value, access.value, str(retention_s)),
+            request_hash=request.hash(name, description, type.value, access.value, str(retention_s), *hashed),
         )
         async with self._audit.action(principal, "channel.create", channel.id, name=name, access=access.value):
             return await self._insert(self._store.tenant(principal.tenant_id), channel)
@@ -112,6 +120,7 @@ class Channels:
         description: str | None = None,
         access: Access | None = None,
         retention_s: int | Keep | None = Keep.AS_IT_IS,
+        queue: QueueChange = queues.UNCHANGED,
     ) -> Channel:
         """Change the given fields; a `retention_s` of None restores the plan's. May be repeated.
 
@@ -129,6 +138,9 @@ class Channels:
         channel = await _there(tenant, channel_id)
         if not isinstance(retention_s, Keep):
             changes.append(self._retention(retention_s, channel.type, await _row(tenant)))
+        settings = _queue_settings(queue, channel.type, channel.queue)
+        if settings is not None and settings != channel.queue:
+            changes += [Assign(name, value) for name, value in rows.queue_attributes(settings).items()]
         if not changes:
             return channel
         changes.append(Assign("updated_at", times.to_text(self._clock())))
@@ -191,6 +203,15 @@ class Channels:
         if not KINDS[type].has_log:
             raise Invalid("retention_s", f"has no meaning for a {type.value} channel, which stores nothing")
         return Assign("retention_s", self._plans.check_retention(seconds, tenant))
+
+
+def _queue_settings(change: QueueChange, type: ChannelType, settings: QueueSettings | None) -> QueueSettings | None:
+    """Return a channel's settings as a queue with a change, or None for another type. Raises Invalid."""
+    if settings is not None:
+        return change.apply_to(settings)
+    for name in change.given:
+        raise Invalid(name, f"has no meaning for a {type.value} channel; only a queue channel has it")
+    return None
 
 
 async def _row(tenant: TenantStore) -> Tenant:

@@ -20,6 +20,7 @@ from artcafe.model import (
     Epoch,
     LoginChallenge,
     Permission,
+    QueueSettings,
     Subscription,
     SubscriptionStatus,
     Tenant,
@@ -82,22 +83,50 @@ def tenant_of(item: Item) -> Tenant:
     )
 
 
+def known_channel_of(item: Item) -> Channel | None:
+    """Return the channel in an item, or None for a type of a newer version of ArtCafe.
+
+    Delivering it as another type would be wrong, for example a task to every subscriber, so it is treated as missing. Rows of an
+    older system may have any type, and are told apart by the lack of `access`.
+    """
+    kind = text(item, "type")
+    is_newer = bool(kind) and kind not in ChannelType._value2member_map_ and "access" in item
+    return None if is_newer else channel_of(item)
+
+
 def channel_of(item: Item) -> Channel:
-    """Return the channel in an item. A missing or unknown type reads as broadcast."""
+    """Return the channel in an item. A missing type, and any unknown one of an older system, reads as broadcast."""
     channel_id = text(item, "id")
+    kind = known(ChannelType, text(item, "type"), ChannelType.BROADCAST)
     return Channel(
         tenant_id=TenantId(text(item, "tenant_id")),
         id=ChannelId(channel_id),
         name=text(item, "name") or channel_id,
         description=text(item, "description"),
-        type=known(ChannelType, text(item, "type"), ChannelType.BROADCAST),
+        type=kind,
         access=_access(item.get("access")),
         retention_s=max(number(item, "retention_s"), 0) or None,
+        queue=_queue_of(item) if kind is ChannelType.QUEUE else None,
         removed_to=removed_to_of(item),
         created_at=time(item, "created_at"),
         updated_at=time(item, "updated_at"),
         request_hash=text(item, "request_hash") or None,
     )
+
+
+def _queue_of(item: Item) -> QueueSettings:
+    """Return the settings of a queue, with the default for a missing one."""
+    default, pauses = QueueSettings(), item.get("back_off")
+    return QueueSettings(
+        ack_wait_s=number(item, "ack_wait_s") or default.ack_wait_s,
+        back_off=tuple(each for each in pauses if isinstance(each, int)) if isinstance(pauses, list) else (),
+        max_deliveries=number(item, "max_deliveries") or default.max_deliveries,
+    )
+
+
+def queue_attributes(queue: QueueSettings) -> Item:
+    """Return the attributes of a queue's settings."""
+    return {"ack_wait_s": queue.ack_wait_s, "back_off": list(queue.back_off), "max_deliveries": queue.max_deliveries}
 
 
 def removed_to_of(item: Item) -> Cursor:
@@ -188,6 +217,7 @@ def channel_item(channel: Channel) -> Item:
         "type": channel.type.value,
         "access": channel.access.value,
         **({} if channel.retention_s is None else {"retention_s": channel.retention_s}),
+        **({} if channel.queue is None else queue_attributes(channel.queue)),
         **time_attribute("created_at", channel.created_at),
         **time_attribute("updated_at", channel.updated_at),
         **hash_attribute(channel.request_hash),

@@ -232,15 +232,16 @@ class TenantStore:
     async def channel(self, channel_id: str, *, also_deleting: bool = False) -> Channel | None:
         """Return the channel; None for an unknown, malformed or foreign id, and for a channel being deleted."""
         item = await self._item(CHANNELS, channel_id, also_deleting)
-        return None if item is None else rows.channel_of(item)
+        return None if item is None else rows.known_channel_of(item)
 
     async def channels(self, ask: PageRequest, keep: Callable[[Channel], bool] = lambda _: True) -> Page[Channel]:
         """Return a page of the channels accepted by `keep`, ordered by id."""
-        return await self._channels.page(ask, rows.channel_of, keep)
+        return await self._channels.page(ask, rows.known_channel_of, keep)
 
     async def all_channels(self) -> list[Channel]:
-        """Return every channel, including those being deleted."""
-        return [rows.channel_of(item) async for item in self._channels.items()]
+        """Return every channel of a known type, including those being deleted."""
+        found = [rows.known_channel_of(item) async for item in self._channels.items()]
+        return [channel for channel in found if channel is not None]
 
     def insert_channel(self, channel: Channel) -> Put:
         """Return the write of a new channel; fails if its id is taken."""

@@ -52,6 +52,12 @@ def message_frame(channel: bytes, seq: int, prev: int | None, envelope: bytes) -
     return b'{"message":{"channel":%b,"seq":%d,"prev":%b,%b}' % (channel, seq, before, envelope[1:])
 
 
+def queue_frame(channel: bytes, seq: int, deliveries: int, envelope: bytes) -> bytes:
+    """Return the frame of a message of a `queue` channel to its holder. `channel` is its `id_text`; `deliveries` counts this
+    delivery too."""
+    return b'{"message":{"channel":%b,"seq":%d,"prev":null,"deliveries":%d,%b}' % (channel, seq, deliveries, envelope[1:])
+
+
 def live_frame(channel: bytes, envelope: bytes) -> bytes:
     """Return the frame of a message of a `live` channel, without a sequence. `channel` is its `id_text`."""
     return b'{"message":{"channel":%b,"seq":null,"prev":null,%b}' % (channel, envelope[1:])

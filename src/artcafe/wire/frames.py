@@ -20,6 +20,8 @@ MAX_DEPTH: Final = 32
 MAX_ID: Final = 2**53
 """The largest integer that every JSON implementation reads exactly (RFC 8259, section 6)."""
 MAX_SEQ: Final = MAX_ID
+MAX_DELAY_S: Final = 24 * 3600
+"""The longest delay of a `nak`, in seconds."""
 MAX_HEADERS: Final = 32
 """Headers of one message."""
 MAX_HEADER_CHARS: Final = 1024
@@ -100,6 +102,21 @@ class Ack(Frame, frozen=True):
     seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 
 
+class Nak(Frame, frozen=True):
+    """A message of a queue to give back: to be delivered again after `delay_s` seconds, or after the channel's back-off."""
+
+    channel: Name
+    seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
+    delay_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_DELAY_S)] | None = None
+
+
+class Extend(Frame, frozen=True):
+    """A message of a queue that needs more time: its ack deadline begins again."""
+
+    channel: Name
+    seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
+
+
 class Status(Frame, frozen=True):
     """The status to show in the agent's presence until its last socket closes; null removes it."""
 
@@ -137,7 +154,7 @@ class Unwatch(Watch, frozen=True):
     """The reverse of `Watch`, with the same fields. It inherits from `Watch`, so a `match` must test `Unwatch` first."""
 
 
-Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status | History | Watch | Unwatch
+Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Nak | Extend | Status | History | Watch | Unwatch
 
 
 class Command(Frame, frozen=True):
@@ -154,6 +171,8 @@ class Command(Frame, frozen=True):
     history: History | None = None
     watch: Watch | None = None
     unwatch: Unwatch | None = None
+    nak: Nak | None = None
+    extend: Extend | None = None
 
 
 KINDS: Final = tuple(field for field in Command.__struct_fields__ if field != "id")

@@ -65,6 +65,21 @@ class UnsubscribeReply(msgspec.Struct, frozen=True):
     channel: str
 
 
+class NakReply(msgspec.Struct, frozen=True):
+    """The message that was given back."""
+
+    channel: str
+    seq: int
+
+
+class ExtendReply(msgspec.Struct, frozen=True):
+    """The message whose deadline begins again: it must be acknowledged within `ack_wait_s` seconds."""
+
+    channel: str
+    seq: int
+    ack_wait_s: int
+
+
 class StatusReply(msgspec.Struct, frozen=True):
     """The status that presence shows from now on."""
 
@@ -157,11 +172,13 @@ class LimitsPush(LimitState, frozen=True):
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
     """A delivered message. `prev` is the previous sequence in its channel, or null. `seq` is null in a `live` channel. Only a
-    message that answers another one has `caused_by`, `hops` and `chain`."""
+    message that answers another one has `caused_by`, `hops` and `chain`. Only a message of a `queue` channel that this
+    connection holds has `deliveries`: how often it was delivered, this time included."""
 
     channel: str
     seq: int | None
     prev: int | None
+    deliveries: int | None = None
     message_id: str
     sender: str
     time: str
@@ -195,6 +212,8 @@ class Incoming(msgspec.Struct, frozen=True):
     subscribe: SubscribeReply | None = None
     unsubscribe: UnsubscribeReply | None = None
     status: StatusReply | None = None
+    nak: NakReply | None = None
+    extend: ExtendReply | None = None
     history: HistoryReply | None = None
     watch: WatchReply | None = None
     unwatch: UnwatchReply | None = None
@@ -205,10 +224,10 @@ class Incoming(msgspec.Struct, frozen=True):
 
 KINDS: Final = (
     "error", "message", "gap", "challenge", "connect", "publish", "subscribe", "unsubscribe", "status", "history", "watch",
-    "unwatch", "presence", "limits",
+    "unwatch", "presence", "limits", "nak", "extend",
 )  # fmt: skip
 """The kinds of frames of a server; the first one in a frame counts."""
-_REPLIES: Final = frozenset({"publish", "subscribe", "unsubscribe", "status", "history", "watch", "unwatch"})
+_REPLIES: Final = frozenset({"publish", "subscribe", "unsubscribe", "status", "history", "watch", "unwatch", "nak", "extend"})
 _incoming = msgspec.json.Decoder(Incoming)
 
 

@@ -36,7 +36,7 @@ class Client:
     def __init__(self) -> None:
         self.seen: Seen = []
 
-    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+    def handle(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
         if sid % 2 == 0:
             self.seen.append((sid, subject, data, headers))
         return sid % 2 == 0
@@ -45,7 +45,7 @@ class Client:
         self.seen.append((sid, subject, reply, data, headers))
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        if not self.handle(sid, subject, data, headers):
+        if not self.handle(sid, subject, reply, data, headers):
             await self.fall_back(sid, subject, reply, data, headers)
 
     async def _process_ping(self) -> None:
@@ -78,10 +78,10 @@ async def test_fast_parser_passes_on_what_nats_py_does_for_any_split_of_the_byte
 class Choosy(Client):
     """Raises on a bad message."""
 
-    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+    def handle(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
         if data == b"bad":
             raise ValueError(data)
-        return super().handle(sid, subject, data, headers)
+        return super().handle(sid, subject, reply, data, headers)
 
 
 @pytest.mark.parametrize("first", [b"", b"PING\r\n"], ids=["short way", "nats-py's way"])

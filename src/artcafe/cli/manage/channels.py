@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import click
@@ -25,6 +25,24 @@ access_option = click.option(
 )
 
 
+def _seconds_of(text: str) -> int | None:
+    """Return the seconds of a duration such as 90s, 15m, 12h or 30d, or None for another text."""
+    found = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
+    return None if found is None else int(found[1]) * UNIT_SECONDS[found[2]]
+
+
+class _Duration(click.ParamType["int"]):
+    """A duration such as 90s, 15m, 12h or 30d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        seconds = value if isinstance(value, int) else _seconds_of(value)
+        if seconds is None:
+            self.fail(f"{value!r} is no duration such as 90s, 15m, 12h or 30d", param, ctx)
+        return seconds
+
+
 class _Retention(click.ParamType["int | Literal['plan']"]):
     """A duration such as 90s, 15m, 12h or 30d, or `plan` for the plan's retention."""
 
@@ -33,10 +51,10 @@ class _Retention(click.ParamType["int | Literal['plan']"]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["plan"]:
         if value == "plan" or isinstance(value, int):
             return cast("int | Literal['plan']", value)  # mypy does not narrow a value that may be anything.
-        found = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
-        if found is None:
+        seconds = _seconds_of(value)
+        if seconds is None:
             self.fail(f"{value!r} is neither a duration such as 90s, 15m, 12h or 30d nor 'plan'", param, ctx)
-        return int(found[1]) * UNIT_SECONDS[found[2]]
+        return seconds
 
 
 retention_option = click.option(
@@ -45,6 +63,41 @@ retention_option = click.option(
     metavar="TIME|plan",
     help="How long messages are kept, such as 12h or 30d; plan: the retention of the tenant's plan.",
 )
+
+
+class _BackOff(click.ParamType["list[int]"]):
+    """Durations separated by commas, such as 1s,10s,5m, or `none`."""
+
+    name = "back-off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return cast("list[int]", value)
+        if value == "none":
+            return []
+        pauses = [_seconds_of(each) for each in value.split(",")]
+        if None in pauses:
+            self.fail(f"{value!r} is neither durations such as 1s,10s,5m nor 'none'", param, ctx)
+        return [each for each in pauses if each is not None]
+
+
+def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the settings of a queue channel."""
+    options = (
+        click.option("--ack-wait", type=_Duration(), metavar="TIME", help="Queue: time to acknowledge a message (30s)."),
+        click.option(
+            "--back-off",
+            type=_BackOff(),
+            metavar="TIMES|none",
+            help="Queue: pauses before further deliveries of a message that failed, such as 1s,10s,5m.",
+        ),
+        click.option("--max-deliveries", type=int, metavar="N", help="Queue: deliveries before a message is a dead letter (10)."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 description_option = click.option("--description", metavar="TEXT", help="A description.")
 
 
@@ -87,10 +140,12 @@ async def list_channels(context: CommandContext, limit: int | None) -> None:
     type=click.Choice([each.value for each in ChannelType]),
     default=ChannelType.BROADCAST.value,
     show_default=True,
-    help="broadcast: stores messages for every subscriber; live: delivers to connected subscribers, and stores nothing.",
+    help="broadcast: stores messages for every subscriber; queue: stores them, and gives each to one subscriber at a time; live:"
+    " delivers to connected subscribers, and stores nothing.",
 )
 @access_option
 @retention_option
+@queue_options
 @description_option
 @idempotency_key_option
 @in_tenant
@@ -100,6 +155,9 @@ async def create(
     kind: str,
     access: str | None,
     retention: int | Literal["plan"] | None,
+    ack_wait: int | None,
+    back_off: list[int] | None,
+    max_deliveries: int | None,
     description: str | None,
     idempotency_key: str | None,
 ) -> None:
@@ -108,6 +166,7 @@ async def create(
     \b
     Examples:
       artcafe channel create news
+      artcafe channel create tasks --type queue --ack-wait 5m --back-off 1s,10s,1m
       artcafe channel create orders --access managed --retention 7d --description "Incoming orders"
     """
     made = await context.rest.create_channel(
@@ -117,6 +176,9 @@ async def create(
         type=kind,
         access=access or Access.OPEN.value,
         retention_s=None if retention == "plan" else retention,
+        ack_wait_s=ack_wait,
+        back_off=back_off,
+        max_deliveries=max_deliveries,
         key=idempotency_key,
     )
     show_one(context, made)
@@ -140,6 +202,7 @@ async def show(context: CommandContext, channel: str) -> None:
 @click.option("--name", metavar="TEXT", help="The new name.")
 @access_option
 @retention_option
+@queue_options
 @description_option
 @in_tenant
 async def update(
@@ -148,6 +211,9 @@ async def update(
     name: str | None,
     access: str | None,
     retention: int | Literal["plan"] | None,
+    ack_wait: int | None,
+    back_off: list[int] | None,
+    max_deliveries: int | None,
     description: str | None,
 ) -> None:
     """Change a channel. Omitted options stay unchanged.
@@ -156,11 +222,19 @@ async def update(
     Example:
       artcafe channel update chn_… --name headlines --access managed
     """
-    if all(value is None for value in (name, access, retention, description)):
-        raise click.UsageError("nothing to change: give --name, --access, --retention or --description")
-    changed = await context.rest.update_channel(
-        context.tenant, channel, name=name, access=access, retention_s=retention, description=description
-    )
+    changes = {
+        "name": name,
+        "access": access,
+        "retention_s": retention,
+        "description": description,
+        "ack_wait_s": ack_wait,
+        "back_off": back_off,
+        "max_deliveries": max_deliveries,
+    }
+    given: dict[str, Any] = {field: value for field, value in changes.items() if value is not None}
+    if not given:
+        raise click.UsageError("nothing to change: give --name, --access, --retention, --description or an option for queues")
+    changed = await context.rest.update_channel(context.tenant, channel, **given)
     show_one(context, changed)
 
 

@@ -38,12 +38,12 @@ class OutgoingMessage(NamedTuple):
 
 
 class IncomingMessage:
-    """A received message: its data, and its headers as raw bytes, since few of them are read."""
+    """A received message: its data, its reply subject, and its headers as raw bytes, since few of them are read."""
 
-    __slots__ = ("_head", "data")
+    __slots__ = ("_head", "data", "reply")
 
-    def __init__(self, data: bytes, head: bytes | None) -> None:
-        self.data, self._head = data, head or b""
+    def __init__(self, data: bytes, head: bytes | None, reply: bytes = b"") -> None:
+        self.data, self._head, self.reply = data, head or b"", reply
 
     def header(self, name: bytes) -> str:
         """Return a header's value, or an empty string."""
@@ -173,10 +173,10 @@ class FastClient(VerifiedClient):
         """Remove the handler of an ended subscription."""
         self._fast_handlers.pop(subscription._id, None)
 
-    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+    def handle(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
         """Handle a message on a fast path; return False without one."""
         handler = self._fast_handlers.get(sid)
-        if handler is not None and handler(IncomingMessage(data, headers)):
+        if handler is not None and handler(IncomingMessage(data, headers, reply)):
             return True
         if subject.startswith(self._fast_prefix):
             self._fast_on_reply(subject[len(self._fast_prefix) :].decode(), IncomingMessage(data, headers))
@@ -189,5 +189,5 @@ class FastClient(VerifiedClient):
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """Handle a message from nats-py's own parser, which takes over after any line other than a message."""
-        if not self.handle(sid, subject, data, headers):
+        if not self.handle(sid, subject, reply, data, headers):
             await self.fall_back(sid, subject, reply, data, headers)

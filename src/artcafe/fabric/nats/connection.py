@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
@@ -120,6 +121,15 @@ class NatsConnection:
         """
         self._on_up.append(callback)
 
+    def off_up(self, callback: Callable[[], None]) -> None:
+        """End the calls of a callback given to `on_up`."""
+        self._on_up.remove(callback)
+
+    @staticmethod
+    def new_inbox() -> Subject:
+        """Return a new subject for replies that nobody else knows."""
+        return Subject(f"_INBOX.{secrets.token_hex(8)}")
+
     async def run(self) -> None:
         """Keep the connection up until `close`."""
         delay_s = RETRY_MIN_S
@@ -174,7 +184,7 @@ class NatsConnection:
         return client
 
     def _notify_up(self) -> None:
-        for on_up in self._on_up:
+        for on_up in list(self._on_up):
             on_up()
 
     async def _dial(self) -> FastClient:
@@ -280,9 +290,21 @@ class NatsConnection:
         self._subscriptions.discard(subscription)
         await subscription.end()
 
+    async def drain(self, subscription: SubjectSubscription) -> None:
+        """End a subscription after handling the messages that are on their way, for at most `CLOSE_TIMEOUT_S`."""
+        self._subscriptions.discard(subscription)
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await subscription.drain()
+        await subscription.end()
+
     async def send(self, message: OutgoingMessage) -> None:
         """Send without waiting for an answer. Raise `Unavailable` (not sent) or `NatsConnectionLost` (unknown)."""
         await self._send(message.encoded())
+
+    async def send_encoded(self, encoded: bytes) -> None:
+        """Send encoded messages without waiting for answers. Raise as `send`."""
+        await self._send(encoded)
 
     async def _send(self, protocol: bytes) -> None:
         client = self.client()
@@ -298,10 +320,15 @@ class NatsConnection:
         """
         return await self.request_last([OutgoingMessage(subject, "", body)], timeout_s=timeout_s)
 
-    async def request_last(self, messages: Sequence[OutgoingMessage], *, timeout_s: float = REPLY_TIMEOUT_S) -> IncomingMessage:
-        """Send messages in one write, the last of them as a request. Raise as `request` does for that one."""
+    async def request_last(
+        self, messages: Sequence[OutgoingMessage], *, before: bytes = b"", timeout_s: float = REPLY_TIMEOUT_S
+    ) -> IncomingMessage:
+        """Send messages in one write, the last of them as a request. Raise as `request` does for that one.
+
+        `before`: encoded messages to send in front of them.
+        """
         token, answer = self._replies.expect_one()
-        encoded = [one.encoded() for one in messages[:-1]]
+        encoded = [before, *(one.encoded() for one in messages[:-1])]
         encoded.append(messages[-1].encoded(f"{self._replies.inbox}.{token}"))
         try:
             async with asyncio.timeout(timeout_s):

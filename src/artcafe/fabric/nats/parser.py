@@ -18,7 +18,7 @@ from artcafe.supervision import Supervisor
 class MessageHandler(Protocol):
     """The receiver of parsed messages."""
 
-    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+    def handle(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
         """Handle a message at once, or return False to have `fall_back` called. A message is dropped when this raises."""
 
     async def fall_back(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
@@ -71,8 +71,8 @@ class FastParser(Parser):
                 body = start + int(words[-2]) if has_head else start
                 head = data[start:body] if has_head else None
                 sid, subject, payload = int(words[2]), words[1], data[body:stop]
-                if not self._handler.handle(sid, subject, payload, head):
-                    reply = words[3] if len(words) == (6 if has_head else 5) else b""
+                reply = words[3] if len(words) == (6 if has_head else 5) else b""
+                if not self._handler.handle(sid, subject, reply, payload, head):
                     await self._handler.fall_back(sid, subject, reply, payload, head)
         finally:
             self.buf += data[at:]

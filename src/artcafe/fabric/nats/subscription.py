@@ -34,6 +34,14 @@ class SubjectSubscription:
         if self._is_over:  # `end` was called during the await
             await self.end()
 
+    async def drain(self) -> None:
+        """Unsubscribe on every connection, after handling the messages that are on their way. Raise nats-py's errors."""
+        self._is_over = True
+        for client, subscription in list(self._on.items()):
+            await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py declares no type
+            client.remove_fast_path(subscription)
+            self._on.pop(client, None)
+
     async def end(self) -> None:
         """Unsubscribe on every connection. May be repeated."""
         self._is_over = True

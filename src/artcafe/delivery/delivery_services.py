@@ -1,0 +1,46 @@
+"""The services that a connection's deliveries use, and the result of beginning one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from artcafe.delivery.hub import Hub
+from artcafe.delivery.queue_hub import QueueHub
+from artcafe.model import Epoch, Seq
+from artcafe.services.cursors import Cursors
+from artcafe.services.record_cache import RecordCache
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.wire.replies import Gap
+
+
+class DeliveryServices(Protocol):
+    """The services for beginning and acknowledging deliveries."""
+
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+
+    @property
+    def record_cache(self) -> RecordCache: ...
+
+    @property
+    def cursors(self) -> Cursors: ...
+
+    @property
+    def hub(self) -> Hub: ...
+
+    @property
+    def queue_hub(self) -> QueueHub: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The result of `subscribe`: messages above `seq` follow. `last` is the channel's newest sequence, `gap` what is missing.
+
+    All are None for a channel without a log and for a queue; `epoch` is None before the log's first message.
+    """
+
+    epoch: Epoch | None
+    seq: Seq | None
+    last: Seq | None
+    gap: Gap | None = None

@@ -1,0 +1,326 @@
+"""One queue channel on this server: its holders, the messages they hold, and the deadlines of those.
+
+A message has one holder at a time. It goes to the next agent in turn, and to the next of that agent's holders in turn, among
+those with room in their windows. It is given back when its holder asks for that, leaves, or misses the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from artcafe.errors import NotHeld
+from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
+from artcafe.model import ChannelId, QueueSettings, Seq, TenantId
+from artcafe.observe import metrics
+from artcafe.rules.queues import pause_after
+from artcafe.supervision import Supervisor
+
+Screen = Callable[["QueueFeed", QueuedMessage], bool]
+"""Look at a message before it gets a holder. Return True to keep it from delivery; the screen then ends it, by `WorkQueue.ack`,
+`nak` or `terminate`."""
+
+HEAP_SLACK: Final = 1024
+"""Entries of ended messages that the heap of deadlines may have beside as many as there are held messages."""
+
+_acked, _nacked, _expired, _returned = (metrics.QUEUE_ENDS.of(how) for how in metrics.QUEUE_OUTCOMES)
+
+
+class Holder(ABC):
+    """A receiver of queue messages in one channel: a delivery to a socket, or a pull.
+
+    It joins one feed, takes up to `max_unacked` messages, and leaves.
+    """
+
+    __slots__ = ("counted_room", "held", "max_unacked", "receiver")
+
+    def __init__(self, receiver: str, max_unacked: int) -> None:
+        """`receiver`: its principal, as in `Principal.sender`."""
+        self.receiver, self.max_unacked = receiver, max_unacked
+        self.held: dict[Seq, HeldMessage] = {}
+        self.counted_room = 0
+        """Its room as the feed has counted it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can take messages now. Call `QueueFeed.update` when it can again."""
+        return True
+
+    @property
+    def room(self) -> int:
+        """How many more messages it takes now."""
+        return max(0, self.max_unacked - len(self.held)) if self.is_open else 0
+
+    @abstractmethod
+    def hand(self, messages: Sequence[QueuedMessage]) -> None:
+        """Pass on messages, which it holds from now on."""
+
+
+class HeldMessage:
+    """A message and its holder, until `deadline` of the monotonic clock."""
+
+    __slots__ = ("deadline", "holder", "message")
+
+    def __init__(self, message: QueuedMessage, holder: Holder, deadline: float) -> None:
+        self.message, self.holder, self.deadline = message, holder, deadline
+
+
+class QueueFeed:
+    """The part of a queue channel on this server. `queue_hub` makes it, and runs its work queue."""
+
+    def __init__(self, tenant_id: TenantId, channel: ChannelId, settings: QueueSettings, screens: Sequence[Screen]) -> None:
+        self.tenant_id, self.channel, self.settings = tenant_id, channel, settings
+        self._screens = screens
+        self.queue: WorkQueue
+        self.held: dict[Seq, HeldMessage] = {}
+        self.users = 0
+        """Holders that have joined or are about to. The hub closes the feed without any."""
+        self.counts: dict[str, int] = {}
+        """Messages handed out by receiver, since the last `take_counts`."""
+        self._members: set[Holder] = set()
+        self._ready: dict[str, dict[Holder, None]] = {}
+        """The holders with room of each agent, both in the order of their turns."""
+        self._room = 0
+        """The room of all holders."""
+        self._waiting: deque[QueuedMessage] = deque()
+        """Pulled messages without a holder, because one has left or paused since the request for them."""
+        self._handed: dict[Holder, list[QueuedMessage]] = {}
+        """Messages of this turn of the event loop, to be handed over together."""
+        self._deadlines: list[tuple[float, int, HeldMessage | QueuedMessage]] = []
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.supervisor = Supervisor("queue_feed")
+
+    # --- holders -----------------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many messages can be pulled now: the free places of all windows that no pulled message waits for."""
+        return max(0, self._room - len(self._waiting))
+
+    def join(self, holder: Holder) -> None:
+        """Add a holder. It gets messages from now on."""
+        self._members.add(holder)
+        self.update(holder)
+
+    def leave(self, holder: Holder) -> None:
+        """Remove a holder, and give back what it holds, to be delivered again at once. May be repeated."""
+        if holder not in self._members:
+            return
+        self._members.remove(holder)
+        self._count(holder, 0)
+        self._handed.pop(holder, None)
+        for held in list(holder.held.values()):
+            self._end(held)
+            self.queue.nak(held.message)
+        _returned.add(len(holder.held))
+        holder.held.clear()
+
+    def update(self, holder: Holder) -> None:
+        """Note that a holder's room has changed: another `max_unacked`, or `is_open`."""
+        if holder in self._members:
+            self._count(holder, holder.room)
+            self._place_waiting()
+            self.queue.wake()
+
+    def _count(self, holder: Holder, room: int) -> None:
+        """Count a holder's room, and give it a turn if it has any."""
+        self._room += room - holder.counted_room
+        holder.counted_room = room
+        of_agent = self._ready.get(holder.receiver)
+        if room:
+            if of_agent is None:
+                of_agent = self._ready[holder.receiver] = {}
+            of_agent.setdefault(holder)
+        elif of_agent is not None:
+            of_agent.pop(holder, None)
+            if not of_agent:
+                del self._ready[holder.receiver]
+
+    def _next_holder(self) -> Holder | None:
+        """Return the holder whose turn it is, and move it and its agent to the end; None if nobody has room."""
+        while self._ready:
+            agent = next(iter(self._ready))
+            holders = self._ready.pop(agent)
+            holder = next(iter(holders))
+            del holders[holder]
+            if holders:
+                self._ready[agent] = holders
+            if holder.room > 0:
+                self._ready.setdefault(agent, holders)[holder] = None
+                return holder
+            self._count(holder, 0)
+        return None
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def take(self, message: QueuedMessage) -> None:
+        """Give a pulled message its holder."""
+        known = self.held.get(message.seq)
+        if known is not None and known.deadline > time.monotonic():
+            # NATS was restarted, and has forgotten its delivery. Its holder stays the same.
+            known.message = message._replace(taken_at=known.message.taken_at)
+            return
+        if known is not None:
+            self._release(known)
+            _expired.add()
+        if any(screen(self, message) for screen in self._screens):
+            return
+        self._place(message)
+
+    def _place(self, message: QueuedMessage) -> None:
+        deadline = message.taken_at + self.settings.ack_wait_s
+        if deadline <= time.monotonic():  # this process was stopped, and another server may have it by now
+            self.queue.nak(message)
+            return
+        holder = self._next_holder()
+        if holder is None:
+            self._waiting.append(message)
+            self._remind(deadline, message)
+            return
+        held = self.held[message.seq] = holder.held[message.seq] = HeldMessage(message, holder, deadline)
+        self._remind(deadline, held)
+        self._count(holder, holder.room)
+        self.counts[holder.receiver] = self.counts.get(holder.receiver, 0) + 1
+        if not self._handed:
+            self._loop.call_soon(self._hand_over)
+        self._handed.setdefault(holder, []).append(message)
+
+    def _place_waiting(self) -> None:
+        while self._waiting and self._ready:
+            self._place(self._waiting.popleft())
+
+    def _hand_over(self) -> None:
+        handed, self._handed = self._handed, {}
+        for holder, messages in handed.items():
+            with self.supervisor.contain(channel=self.channel):
+                holder.hand(messages)
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    def ack(self, holder: Holder, seq: Seq) -> None:
+        """Remove a message that the holder has done from the queue. Raises `NotHeld`."""
+        held = self._held_by(holder, seq)
+        self._release(held)
+        self.queue.ack(held.message)
+        _acked.add()
+
+    def nak(self, holder: Holder, seq: Seq, delay_s: float | None = None) -> None:
+        """Give a message back, for delivery after `delay_s`; None: after the channel's back-off. Raises `NotHeld`."""
+        held = self._held_by(holder, seq)
+        self._release(held)
+        self.queue.nak(held.message, self._pause_after(held.message) if delay_s is None else delay_s)
+        _nacked.add()
+
+    async def extend(self, holder: Holder, seq: Seq) -> None:
+        """Let a message's deadline begin again. Raises `NotHeld`, and `Unavailable` with the deadline unchanged."""
+        held = self._held_by(holder, seq)
+        extended = await self.queue.extend(held.message)
+        if self.held.get(seq) is not held:
+            raise NotHeld(self.channel, seq)
+        held.message, held.deadline = extended, extended.taken_at + self.settings.ack_wait_s
+        self._remind(held.deadline, held)
+
+    def _held_by(self, holder: Holder, seq: Seq) -> HeldMessage:
+        held = holder.held.get(seq)
+        # The timer may be late: after a stop of this process, an ack can be read before it runs.
+        if held is None or held.deadline <= time.monotonic():
+            raise NotHeld(self.channel, seq)
+        return held
+
+    def _release(self, held: HeldMessage) -> None:
+        """End a message's hold, and let its holder take another one."""
+        del held.holder.held[held.message.seq]
+        self._end(held)
+        self.update(held.holder)
+
+    def _end(self, held: HeldMessage) -> None:
+        del self.held[held.message.seq]
+        held.deadline = 0.0
+
+    def _pause_after(self, message: QueuedMessage) -> int:
+        return pause_after(self.settings, message.deliveries)
+
+    # --- deadlines ---------------------------------------------------------------------------------------------------
+
+    def _remind(self, deadline: float, of: HeldMessage | QueuedMessage) -> None:
+        """Look at a message at its deadline."""
+        heap = self._deadlines
+        if len(heap) > 2 * (len(self.held) + len(self._waiting)) + HEAP_SLACK:
+            waiting = set(self._waiting)
+            heap[:] = [each for each in heap if _is_due(each[0], each[2], waiting)]
+            heapq.heapify(heap)
+        heapq.heappush(heap, (deadline, next(self._numbers), of))
+        if heap[0][2] is of:
+            self._set_timer(deadline)
+
+    def _set_timer(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        """Give back every message whose deadline has passed."""
+        self._timer = None
+        now, heap = time.monotonic(), self._deadlines
+        with self.supervisor.contain(channel=self.channel):
+            while heap and heap[0][0] <= now:
+                self._give_back(*heapq.heappop(heap))
+        if heap:
+            self._set_timer(heap[0][0])
+
+    def _give_back(self, deadline: float, _: int, due: HeldMessage | QueuedMessage) -> None:
+        if isinstance(due, QueuedMessage):
+            if due in self._waiting:
+                self._waiting.remove(due)
+                self.queue.nak(due)
+        elif due.deadline == deadline:
+            self._release(due)
+            self.queue.nak(due.message, self._pause_after(due.message))
+            _expired.add()
+
+    # --- the channel -------------------------------------------------------------------------------------------------
+
+    def change(self, settings: QueueSettings) -> None:
+        """Use other settings. A shorter `ack_wait_s` also applies to messages held now."""
+        self.settings = settings
+        self.queue.change(settings)
+        for held in self.held.values():
+            deadline = held.message.taken_at + settings.ack_wait_s
+            if deadline < held.deadline:
+                held.deadline = deadline
+                self._remind(deadline, held)
+
+    def forget(self) -> None:
+        """Forget every held message: the log is another one, so that their acks would remove others."""
+        for held in list(self.held.values()):
+            self._release(held)
+        self._waiting.clear()
+
+    def take_counts(self) -> dict[str, int]:
+        """Return the messages handed out since the last call, by receiver."""
+        counts, self.counts = self.counts, {}
+        return counts
+
+    def close(self) -> None:
+        """Give back everything. May be repeated."""
+        for holder in list(self._members):
+            self.leave(holder)
+        while self._waiting:
+            self.queue.nak(self._waiting.popleft())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._deadlines.clear()
+        self.queue.close()
+
+
+def _is_due(deadline: float, of: HeldMessage | QueuedMessage, waiting: set[QueuedMessage]) -> bool:
+    return of in waiting if isinstance(of, QueuedMessage) else of.deadline == deadline

@@ -1,0 +1,105 @@
+"""Every queue channel with holders on this server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Final
+
+from artcafe.delivery.hub import SentCount
+from artcafe.delivery.queue_feed import QueueFeed, Screen
+from artcafe.errors import ChannelNotFound, OurFault
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.work_queue import WorkQueue
+from artcafe.model import Channel, ChannelId, QueueSettings, TenantChange, TenantId
+from artcafe.observe.logs import log
+from artcafe.supervision import Supervisor
+
+CLOSE_S: Final = 5.0
+"""How long a shutdown waits until every held message is given back."""
+
+FindChannel = Callable[[TenantId, ChannelId], Awaitable[Channel]]
+"""Return a channel. Raises `ChannelNotFound` or `Unavailable`."""
+
+
+class QueueHub:
+    """The feeds of this server's queue channels. `group` owns their tasks."""
+
+    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, find: FindChannel) -> None:
+        self._fabric, self._group, self._find = fabric, group, find
+        self._feeds: dict[tuple[TenantId, ChannelId], QueueFeed] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed_counts: list[SentCount] = []
+        self.screens: list[Screen] = []
+        """Called in order with each message before it gets a holder. Add to it before the first feed."""
+        self.supervisor = Supervisor("queue_hub")
+
+    def __len__(self) -> int:
+        """Return the number of queue channels with holders on this server."""
+        return len(self._feeds)
+
+    def feed(self, tenant_id: TenantId, channel_id: ChannelId, settings: QueueSettings) -> QueueFeed:
+        """Return the channel's feed for one more holder. End its use with `release`. Raises `Unavailable` during a shutdown."""
+        feed = self._feeds.get((tenant_id, channel_id))
+        if feed is None:
+            tenant_fabric = self._fabric.tenant(tenant_id)
+            feed = QueueFeed(tenant_id, channel_id, settings, self.screens)
+            confirm = partial(self._find, tenant_id, channel_id)
+            feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
+            tenant_fabric.work_queues.add(feed.queue)
+            self._feeds[tenant_id, channel_id] = feed
+            task = self._group.create_task(self.supervisor.keep(feed.queue.run))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(lambda _: tenant_fabric.work_queues.discard(feed.queue))
+        feed.users += 1
+        return feed
+
+    def release(self, feed: QueueFeed) -> None:
+        """End one use of the feed; the last one closes it."""
+        feed.users -= 1
+        if feed.users == 0:
+            del self._feeds[feed.tenant_id, feed.channel]
+            self._closed_counts += _counts_of(feed)
+            feed.close()
+
+    def changed(self, change: TenantChange) -> None:
+        """Read the settings of changed channels again."""
+        for feed in self._feeds_of(change):
+            self._group.create_task(self.supervisor.keep(partial(self._read_again, feed)))
+
+    def _feeds_of(self, change: TenantChange) -> list[QueueFeed]:
+        if change.is_whole:
+            return [feed for (tenant_id, _), feed in self._feeds.items() if tenant_id == change.tenant_id]
+        found = (self._feeds.get((change.tenant_id, channel_id)) for channel_id in change.channels)
+        return [feed for feed in found if feed is not None]
+
+    async def _read_again(self, feed: QueueFeed) -> None:
+        try:
+            channel = await self._find(feed.tenant_id, feed.channel)
+        except ChannelNotFound:
+            return  # its subscriptions end, and with them its holders
+        except OurFault as exc:
+            log.warning("queue_hub.settings_unread", tenant=feed.tenant_id, channel=feed.channel, error=str(exc))
+            return
+        if channel.queue is not None:
+            feed.change(channel.queue)
+
+    def take_counts(self) -> Iterator[SentCount]:
+        """Return the messages handed out since the last call."""
+        counts, self._closed_counts = self._closed_counts, []
+        yield from counts
+        for feed in self._feeds.values():
+            yield from _counts_of(feed)
+
+    async def close(self) -> None:
+        """Give back every held message, within `CLOSE_S`. May be repeated."""
+        for feed in self._feeds.values():
+            feed.close()
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLOSE_S)
+
+
+def _counts_of(feed: QueueFeed) -> list[SentCount]:
+    return [SentCount(feed.tenant_id, feed.channel, receiver, sent) for receiver, sent in feed.take_counts().items()]

@@ -1,0 +1,371 @@
+"""The messages of a `queue` channel, one holder at a time: a durable JetStream consumer, shared by all servers.
+
+A server pulls only as many messages as its holders can take now. JetStream redelivers a message that is neither acknowledged nor
+extended within `ack_wait_s` and `MARGIN_S` after its delivery; that covers servers that died. A running server enforces
+`ack_wait_s` itself (`delivery.queue_feed`): it gives a message back before another server can get it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
+
+from nats.aio.msg import Msg
+
+from artcafe.errors import ChannelNotFound, LogRefused, NatsConnectionLost, NoResponder, OurFault, Unavailable
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
+from artcafe.fabric.nats.connection import unreachable
+from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream
+from artcafe.fabric.nats.subscription import SubjectSubscription
+from artcafe.fabric.tenant_log import STREAM, TenantLog
+from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
+from artcafe.observe.logs import log
+from artcafe.rules import subjects
+from artcafe.rules.subjects import Subject
+from artcafe.supervision import Supervisor
+
+PULL_S: Final = 4.0
+"""How long NATS keeps a request for messages. A message was delivered at most this long after the request, however late this
+process read it, for example after a stop of the process."""
+MARGIN_S: Final = 6.0
+"""How much later than the server NATS redelivers a message: the server's clock of a message may be `PULL_S` late, and its
+messages to NATS take some time."""
+LANES: Final = 2
+"""Requests for messages that may wait at once, so that one can be answered while the next is on its way."""
+MAX_PENDING: Final = 65_536
+"""Messages of one channel that are held or wait for a later delivery. Above it, NATS delivers no further ones."""
+BATCH: Final = 1024
+"""Acks in one write to NATS, of which the last one is answered."""
+MAX_PULL: Final = 1024
+ANSWER_S: Final = 4.0
+RETRY_S: Final = 0.2
+CLOSE_S: Final = 3.0
+
+CONSUMER_NOT_FOUND: Final = 10014
+TIMED_OUT: Final = 408
+
+_ACK: Final = b"+ACK"
+_TERM: Final = b"+TERM"
+_PROGRESS: Final = b"+WPI"
+
+
+class QueuedMessage(NamedTuple):
+    """A message pulled from a queue. `deliveries` counts how often it was delivered, this time included. NATS delivered it at
+    `taken_at` of the monotonic clock or earlier."""
+
+    seq: Seq
+    deliveries: int
+    envelope: bytes
+    taken_at: float
+    ack_subject: Subject
+
+
+class _Outgoing(NamedTuple):
+    """An ack or nak to be sent. It is dropped after `until` of the monotonic clock, unless it is None."""
+
+    subject: Subject
+    body: bytes
+    until: float | None
+
+
+class _Lane:
+    """One request for messages at a time, with a subject of its own for the replies."""
+
+    __slots__ = ("asked_at", "inbox", "subscription", "wanted")
+
+    def __init__(self, inbox: Subject) -> None:
+        self.inbox = inbox
+        self.subscription: SubjectSubscription | None = None
+        self.wanted = 0
+        """Messages that the request may still bring."""
+        self.asked_at = 0.0
+
+
+class QueueSink(Protocol):
+    """The receiver of a queue's messages on this server."""
+
+    @property
+    def room(self) -> int:
+        """How many messages it takes now, those included that were requested. It calls `WorkQueue.wake` when that has grown."""
+
+    def take(self, message: QueuedMessage) -> None:
+        """Take the next message, and end it by `ack`, `nak` or `terminate`. It may be more than `room`."""
+
+    def forget(self) -> None:
+        """Forget the messages taken before: the log is another one."""
+
+
+class WorkQueue:
+    """This server's part of one queue channel. Call other methods only while `run` runs."""
+
+    def __init__(
+        self,
+        tenant_log: TenantLog,
+        channel: ChannelId,
+        settings: QueueSettings,
+        sink: QueueSink,
+        confirm: Callable[[], Awaitable[object]],
+    ) -> None:
+        """`confirm` is called before the consumer is made, and raises `ChannelNotFound` for a deleted channel."""
+        self.channel, self.settings = channel, settings
+        self._log, self._connection, self._jetstream = tenant_log, tenant_log.connection, JetStream(tenant_log.connection)
+        self._sink, self._confirm = sink, confirm
+        self._epoch: Epoch | None = None
+        """The epoch of the log that the taken messages belong to."""
+        self._name = subjects.queue_consumer(channel)
+        self._pull_subject = subjects.queue_pull(STREAM, self._name)
+        self._lanes = [_Lane(Subject(f"{self._connection.new_inbox()}.{at}")) for at in range(LANES)]
+        self._outgoing: list[_Outgoing] = []
+        self._wake = asyncio.Event()
+        self._is_made = self._is_refused = self._is_closing = False
+        self.supervisor = Supervisor("work_queue")
+
+    # --- settings and life -------------------------------------------------------------------------------------------
+
+    def change(self, settings: QueueSettings) -> None:
+        """Use other settings from now on; the consumer is changed before the next pull. May be repeated."""
+        if settings != self.settings:
+            self.settings, self._is_made = settings, False
+            self.wake()
+
+    def wake(self) -> None:
+        """Pull messages if there is room, and send waiting acks."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Exchange messages and acks with NATS until `close`."""
+        self._connection.on_up(self._restart)
+        try:
+            await self._until_closed()
+        finally:
+            self._connection.off_up(self._restart)
+            await self._leave()
+
+    def close(self) -> None:
+        """End `run`, which sends the waiting acks first, and gives back the messages that arrive meanwhile. May be repeated."""
+        self._is_closing = True
+        self.wake()
+
+    async def _until_closed(self) -> None:
+        while not self._is_closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._next_check_s()):
+                    await self._wake.wait()
+            self._wake.clear()
+            with self.supervisor.contain(channel=self.channel):
+                try:
+                    await self._exchange()
+                except (OurFault, TimeoutError, ChannelNotFound) as exc:
+                    log.debug("work_queue.waits", channel=self.channel, error=repr(exc))
+                    self._is_made = self._is_made and not isinstance(exc, NoResponder | LogRefused)
+                    await asyncio.sleep(RETRY_S)
+                    self._wake.set()
+
+    async def _leave(self) -> None:
+        """Unsubscribe, give back the messages that were on their way, and send the last acks."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                for lane in self._lanes:
+                    subscription, lane.subscription = lane.subscription, None
+                    if subscription is not None:
+                        await self._connection.drain(subscription)
+                while self._outgoing and self._connection.is_up:
+                    await self._send(b"")
+        except (OurFault, TimeoutError) as exc:
+            log.debug("work_queue.left_unsent", channel=self.channel, acks=len(self._outgoing), error=repr(exc))
+
+    def _restart(self) -> None:
+        """Pull again over a new connection: NATS has dropped the requests of the lost one."""
+        for lane in self._lanes:
+            lane.wanted = 0
+        self._is_made = False  # the log, and with it the consumer, may be another one
+        self.wake()
+
+    # --- acks --------------------------------------------------------------------------------------------------------
+
+    def ack(self, message: QueuedMessage) -> None:
+        """Remove a message from the queue. It is sent again after a lost connection, until NATS has confirmed it."""
+        self._put(_Outgoing(message.ack_subject, _ACK, None))
+
+    def nak(self, message: QueuedMessage, delay_s: float = 0.0) -> None:
+        """Give a message back, to be delivered again after `delay_s`.
+
+        It is not sent once another server may hold the message; NATS redelivers it by itself then.
+        """
+        body = b'-NAK {"delay":%d}' % int(delay_s * 1e9) if delay_s > 0 else b"-NAK"
+        self._put(_Outgoing(message.ack_subject, body, message.taken_at + self.settings.ack_wait_s + MARGIN_S - PULL_S))
+
+    def terminate(self, message: QueuedMessage) -> None:
+        """Remove a message from the queue that no subscriber acknowledged, because it is stored elsewhere."""
+        self._put(_Outgoing(message.ack_subject, _TERM, None))
+
+    async def extend(self, message: QueuedMessage) -> QueuedMessage:
+        """Return the message as if it was taken now, once NATS has confirmed it. Raise `Unavailable`: its deadline is
+        unchanged."""
+        now = time.monotonic()
+        try:
+            await self._connection.request(message.ack_subject, _PROGRESS, timeout_s=ANSWER_S)
+        except (NatsConnectionLost, NoResponder, TimeoutError) as exc:
+            raise unreachable() from exc
+        return message._replace(taken_at=now)
+
+    def _put(self, outgoing: _Outgoing) -> None:
+        self._outgoing.append(outgoing)
+        self.wake()
+
+    # --- the exchange ------------------------------------------------------------------------------------------------
+
+    async def _exchange(self) -> None:
+        """Send the waiting acks, and requests for as many messages as there is room for."""
+        if self._is_refused:
+            self._is_refused = False
+            await asyncio.sleep(RETRY_S)
+        if not self._is_made:
+            await self._make()
+        pulls = b"".join(self._pulls())
+        try:
+            await self._send(pulls)
+        except Unavailable:
+            self._restart()
+            raise
+
+    def _pulls(self) -> list[bytes]:
+        """Return requests for messages, each with its lane, for the room that no request covers yet."""
+        now = time.monotonic()
+        pulls: list[bytes] = []
+        for lane in self._lanes:
+            if lane.wanted and now > lane.asked_at + PULL_S + RETRY_S:
+                lane.wanted = 0  # NATS has ended it, and its answer was lost
+        for lane in self._lanes:
+            if lane.wanted:
+                continue
+            missing = min(MAX_PULL, self._sink.room - sum(each.wanted for each in self._lanes))
+            if missing > 0:
+                lane.wanted, lane.asked_at = missing, now
+                body = b'{"batch":%d,"expires":%d}' % (missing, int(PULL_S * 1e9))
+                pulls.append(OutgoingMessage(self._pull_subject, "", body).encoded(lane.inbox))
+        return pulls
+
+    def _next_check_s(self) -> float | None:
+        """Return the seconds until a request for messages must be replaced; None without one."""
+        waiting = [lane.asked_at for lane in self._lanes if lane.wanted]
+        return max(0.0, min(waiting) + PULL_S + 2 * RETRY_S - time.monotonic()) if waiting else None
+
+    async def _send(self, pulls: bytes) -> None:
+        """Send requests and the next waiting acks in one write. Return once NATS has processed the acks.
+
+        Acks without an answer are sent again, which changes nothing if they arrived; naks are not, because another subscriber
+        may hold the message since.
+        """
+        now = time.monotonic()
+        due = [each for each in self._outgoing[:BATCH] if each.until is None or now < each.until]
+        del self._outgoing[:BATCH]
+        if not due:
+            if pulls:
+                await self._connection.send_encoded(pulls)
+            return
+        acks = [OutgoingMessage(each.subject, "", each.body) for each in due]
+        try:
+            await self._connection.request_last(acks, before=pulls, timeout_s=ANSWER_S)
+        except Unavailable:
+            self._outgoing[:0] = due
+            raise
+        except (NatsConnectionLost, TimeoutError, NoResponder):
+            self._outgoing[:0] = [each for each in due if each.until is None]
+            raise
+        if self._outgoing:
+            self.wake()
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def _on_message(self, lane: _Lane, message: IncomingMessage) -> bool:
+        """Take a message of a request, or note its end."""
+        if not message.reply:
+            self._on_status(lane, message)
+            return True
+        lane.wanted = max(0, lane.wanted - 1)
+        # Read late, the message may have been delivered long ago, but no later than the request's end.
+        taken_at = min(time.monotonic(), lane.asked_at + PULL_S)
+        queued = parse(message, taken_at)
+        if self._is_closing:
+            self.nak(queued)
+        else:
+            self._sink.take(queued)
+        if not lane.wanted:
+            self.wake()
+        return True
+
+    def _on_status(self, lane: _Lane, message: IncomingMessage) -> None:
+        """Note the end of a request: by its timeout, or because the consumer or its leader has changed."""
+        status, description = message.status, message.description
+        lane.wanted = 0
+        if status != TIMED_OUT:
+            log.debug("work_queue.pull_ended", channel=self.channel, status=status, description=description)
+            self._is_made, self._is_refused = False, True
+        self.wake()
+
+    async def _on_slow_message(self, lane: _Lane, message: Msg) -> None:
+        raise AssertionError("the fast path takes every message")
+
+    # --- the consumer ------------------------------------------------------------------------------------------------
+
+    async def _make(self) -> None:
+        """Create the consumer, or give it the present settings, and subscribe to its messages. May be repeated. Raise
+        `Unavailable` or `LogRefused`."""
+        await self._connection.wait_up()
+        for lane in self._lanes:
+            if lane.subscription is None:
+                slow, fast = partial(self._on_slow_message, lane), partial(self._on_message, lane)
+                lane.subscription = await self._connection.subscribe(lane.inbox, slow, fast)
+        await self._confirm()
+        settings = self.settings
+        state = await self._log.ensure()
+        info = await self._create({"deliver_policy": "all"})
+        is_ahead = info["delivered"]["stream_seq"] > state.last_seq
+        if is_ahead:
+            # The log has lost its newest messages, and gives their sequences to other ones, which this consumer would skip.
+            await delete_consumer(self._log, self.channel)
+            floor = min(info["ack_floor"]["stream_seq"], state.last_seq)
+            await self._create({"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1})
+        if is_ahead or self._epoch not in (None, state.epoch):
+            self._outgoing.clear()
+            self._sink.forget()
+        self._epoch, self._is_made = state.epoch, settings == self.settings
+
+    async def _create(self, start: dict[str, Any]) -> dict[str, Any]:
+        subject = subjects.stored(self.channel)
+        config = {
+            "name": self._name,
+            "durable_name": self._name,
+            "filter_subject": subject,
+            "ack_policy": "explicit",
+            "ack_wait": int((self.settings.ack_wait_s + MARGIN_S) * 1e9),
+            "max_deliver": -1,
+            "max_ack_pending": MAX_PENDING,
+            "replay_policy": "instant",
+            **start,
+        }
+        verb = f"CONSUMER.CREATE.{STREAM}.{self._name}.{subject}"
+        return await self._jetstream.request(verb, {"stream_name": STREAM, "config": config, "action": ""})
+
+
+def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:
+    """Parse a message of a pull request. Its reply subject has its place (nats-server, ADR 15): `$JS.ACK.{stream}.{consumer}.
+    {deliveries}.{stream sequence}.…`, with the domain and the account in front of the stream in newer servers."""
+    words = message.reply.split(b".")
+    at = 4 if len(words) <= 9 else 6
+    return QueuedMessage(int(words[at + 1]), int(words[at]), message.data, taken_at, Subject(message.reply.decode()))
+
+
+async def delete_consumer(tenant_log: TenantLog, channel: ChannelId) -> None:
+    """Delete a channel's consumer. May be repeated, and does nothing for a channel without one. Raise `Unavailable`."""
+    try:
+        verb = f"CONSUMER.DELETE.{STREAM}.{subjects.queue_consumer(channel)}"
+        await JetStream(tenant_log.connection).request(verb, {})
+    except LogRefused as exc:
+        if exc.error_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+            raise
