@@ -23,9 +23,11 @@ Require = Callable[[str, bool], None]
 
 IN_CI = bool(os.environ.get("CI"))
 
-# No deadline: a test never asserts elapsed time. CI draws the same examples every time, so that its result depends on the change
-# only.
-hypothesis.settings.register_profile("artcafe", deadline=None, derandomize=IN_CI)
+# No deadline, and no check for slow draws: a test never asserts elapsed time. CI draws the same examples every time, so that its
+# result depends on the change only.
+hypothesis.settings.register_profile(
+    "artcafe", deadline=None, derandomize=IN_CI, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("artcafe")
 
 

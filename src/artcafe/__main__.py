@@ -35,7 +35,10 @@ def _drop_unwritable_output() -> None:
 
 
 def _run() -> None:
-    from artcafe.cli.commands import artcafe
+    from artcafe.cli.terminal.signals import signals_end_process
+
+    with signals_end_process():
+        from artcafe.cli.commands import artcafe
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -90,6 +90,15 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def check_cancelled() -> None:
+    """Raise `CancelledError` in a task that was cancelled and still runs, because a library has caught the cancellation.
+
+    A loop that continues after its cancellation would never end, and neither would the server.
+    """
+    if _is_cancelled():
+        raise asyncio.CancelledError
+
+
 async def keep_all(loops: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
     """Run loops side by side, by name, each under a supervisor of its own, until cancelled or until all have returned."""
     async with asyncio.TaskGroup() as group:

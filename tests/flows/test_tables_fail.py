@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import httpx
 import pytest
 
+from artcafe.cli.operate.server_runner import SAME_SIGNAL_S
+from artcafe.cli.terminal.signals import INTERRUPTED
 from artcafe.errors import BadCredentials, LimitReached, Unavailable
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from tests import ssh_keygen
 from tests.aws import Aws
-from tests.faulty_aws import WRITES, Fault, FaultyAws, faulty
+from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, faulty
 from tests.flows.test_end_to_end import take
 from tests.platform import Cast, Platform, running
 from tests.services.service_env import new_key
@@ -165,3 +169,18 @@ async def test_write_with_all_answers_lost_is_applied_once_by_a_request_with_the
         proxy.spare()
         made = await rest.create_channel(cast.tenant, "plans", key="once")
         assert [channel.id async for channel in rest.channels(cast.tenant)] == [made.id]
+
+
+async def test_second_signal_ends_a_server_that_drains_slowly(proxy: FaultyAws, flags: list[str], tmp_path: Path) -> None:
+    with running(tmp_path, flags) as own:
+        cast = await own.tenant_with(agents=0, channels=0)
+        held = proxy.strike(Fault.HELD, *READS)
+        async with cast.rest() as rest, asyncio.TaskGroup() as group:
+            request = group.create_task(rest.create_channel(cast.tenant, "never"))
+            assert await asyncio.to_thread(held.first.wait, 20)
+            assert own.process is not None
+            own.process.send_signal(signal.SIGINT)
+            await asyncio.sleep(SAME_SIGNAL_S * 1.5)
+            own.process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(own.process.wait, 20) == INTERRUPTED
+            request.cancel()

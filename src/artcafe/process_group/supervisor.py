@@ -290,15 +290,17 @@ class ProcessSupervisor:
                 group.create_task(self._end(process))
 
     async def _end(self, process: ServerProcess) -> None:
-        """Drain a process, and kill it after `DRAIN_S`."""
+        """Drain a process, and kill it after `DRAIN_S` or when this is cancelled."""
         process.drain()
         try:
             async with asyncio.timeout(DRAIN_S):
                 await process.ended.wait()
         except TimeoutError:
             log.warning("process.slow_to_end", process=process.boot.number, pid=process.pid, waited_s=DRAIN_S)
-            process.kill()
-            await process.ended.wait()
+        finally:
+            if not process.ended.is_set():
+                process.kill()
+        await process.ended.wait()
 
 
 def _delay_s(failures: int) -> float:

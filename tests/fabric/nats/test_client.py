@@ -8,6 +8,7 @@ from nats.aio.msg import Msg
 
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.rules.subjects import Subject
+from tests.fabric.nats_clients import BOUND_S
 from tests.fabric.nats_env import Nats, a_tenant, until, within
 
 HERE = Subject("here")
@@ -82,3 +83,23 @@ async def test_declined_messages_go_to_the_callback_and_none_after_unsubscribe(n
         await connection.client().flush()
         await other.client().flush()
         assert b"late" not in taken
+
+
+async def test_request_that_is_cancelled_as_its_reply_arrives_ends_cancelled(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
+
+        async def answer(asked: Msg) -> None:
+            await asked.respond(b"yes")
+
+        await other.subscribe(HERE, answer)
+        client = connection.client()
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(client.request(HERE, b"", timeout=BOUND_S))
+            while not client._resp_map:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0)
+            (reply,) = client._resp_map.values()
+            while not reply.done():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(asking.cancel)
+        assert asking.cancelled()

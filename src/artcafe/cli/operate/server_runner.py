@@ -10,16 +10,19 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from artcafe.cli.installation.local_token import DEMO_USER, issue_token
 from artcafe.cli.operate.demo import run_demo
+from artcafe.cli.terminal.signals import INTERRUPTED, signals_end_process
 from artcafe.config import Settings
 from artcafe.observe.logs import configure
 from artcafe.process_group.sizing import count_processes
 from artcafe.resources import Addresses
+
+SAME_SIGNAL_S: Final = 1.0
 
 Serve = Callable[[asyncio.Event, Callable[[Addresses], None]], Coroutine[Any, Any, None]]
 """Serve until the event is set, and call back once the server is up."""
@@ -48,17 +51,24 @@ def _server(settings: Settings, reload: Callable[[], Settings], *, embedded: boo
     """Return the coroutine function that serves, in this process or in several. Raises StartRefused if memory is too small."""
     size = count_processes(settings.processes)
     if size > 1:
-        from artcafe.process_group.serve import serve_processes
+        with signals_end_process():
+            from artcafe.process_group.serve import serve_processes
 
         return lambda until, ready: serve_processes(settings, until, ready, embedded=embedded, size=size, reload=reload)
-    from artcafe.server import serve
+    with signals_end_process():
+        from artcafe.server import serve
 
     return lambda until, ready: serve(settings, until, ready, embedded=embedded)
 
 
 async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -> None:
-    """Serve until a signal, also during the start, when the server may be reading files or waiting for NATS."""
+    """Serve until a signal, also during the start, when the server may be reading files or waiting for NATS.
+
+    A second signal ends the server without draining it, and exits with `INTERRUPTED`. Two within `SAME_SIGNAL_S` are one: make
+    and timeout pass on a signal that the process has received too.
+    """
     loop, until = asyncio.get_running_loop(), asyncio.Event()
+    stopped_at = float("inf")
     showing: asyncio.Task[None] | None = None
 
     async def show(addresses: Addresses) -> None:
@@ -72,8 +82,13 @@ async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -
         showing = group.create_task(show(addresses))
 
     def stop() -> None:
-        until.set()
-        (showing or serving).cancel()
+        nonlocal stopped_at
+        if loop.time() > stopped_at + SAME_SIGNAL_S:
+            serving.cancel()
+        if not until.is_set():
+            stopped_at = loop.time()
+            until.set()
+            (showing or serving).cancel()
 
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(serve(until, ready))
@@ -82,6 +97,8 @@ async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -
             loop.add_signal_handler(number, stop)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, stop)
+    if serving.cancelled():
+        sys.exit(INTERRUPTED)
 
 
 def _freeze_heap() -> None:

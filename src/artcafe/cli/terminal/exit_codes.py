@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from artcafe.cli.terminal.signals import INTERRUPTED
 from artcafe.errors import ArtcafeError, CredentialsExpired, KeyUnusable, SettingInvalid
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
@@ -25,8 +26,6 @@ UNREACHABLE: Final = 4
 """The server is unreachable or temporarily unable to answer; a retry can help."""
 DIFFERENT: Final = 5
 """A check found differences."""
-INTERRUPTED: Final = 130
-"""Ctrl-C or SIGTERM, numbered as by shells: 128 plus the signal number of SIGINT."""
 
 
 def exit_code_of(error: ArtcafeError) -> int:

@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from artcafe.cli.terminal.exit_codes import INTERRUPTED, REFUSED
+from artcafe.cli.terminal.exit_codes import REFUSED
+from artcafe.cli.terminal.signals import INTERRUPTED, signals_end_process
 
 MOST_HELP: Final = 110
 """Characters of a command's summary."""
@@ -64,7 +65,8 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         if not lazy.can_run:
             return _without_the_server(cmd_name)
-        command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+        with signals_end_process():
+            command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -215,8 +215,6 @@ class EmbeddedNats:
         try:
             async with asyncio.timeout(READY_S):
                 while not await self._is_ready():
-                    if (task := asyncio.current_task()) is not None and task.cancelling():
-                        raise asyncio.CancelledError  # nats-py's `close` mistakes a cancellation for its own timeout
                     if process.returncode is not None or self._stopping.is_set():
                         raise self._refused()
                     if not is_slow and time.monotonic() - since > SLOW_CHECKS * self._check_every_s:

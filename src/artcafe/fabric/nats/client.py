@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
 from artcafe.fabric.nats.parser import FastParser
 from artcafe.rules.subjects import Subject
+from artcafe.supervision import check_cancelled
 
 
 class OutgoingMessage(NamedTuple):
@@ -97,11 +99,40 @@ class VerifiedClient(Client):
     """A client that verifies the server before it sends: `tls://` is always TLS, and `check_peer` runs first.
 
     nats-py obeys the server's INFO, which arrives unencrypted: without `tls_required` in it, nats-py continues in plain text.
+
+    It also takes a cancellation for the end of a wait of its own: in `close` and `flush`, and in each `asyncio.wait_for` of
+    Python 3.11 whose result arrives at the same moment. The methods here raise such a cancellation again.
     """
 
     def __init__(self, check_peer: CheckPeer | None = None) -> None:
         super().__init__()
         self._check_peer = check_peer
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """Connect as nats-py does."""
+        await super().connect(*args, **options)
+        check_cancelled()
+
+    async def close(self) -> None:
+        """Close the connection as nats-py does."""
+        await super().close()
+        check_cancelled()
+
+    async def request(self, *args: Any, **options: Any) -> Msg:
+        """Send a request as nats-py does, and return its reply."""
+        reply = await super().request(*args, **options)
+        check_cancelled()
+        return reply
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        flushed = await super()._flush_pending(force_flush)
+        check_cancelled()
+        return flushed
+
+    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - nats-py's parameter
+        """Wait until the server has processed everything sent so far, as nats-py does."""
+        await super().flush(timeout)
+        check_cancelled()
 
     def endpoints(self) -> Endpoints:
         """Return the endpoints of the connection."""

@@ -214,7 +214,7 @@ class NatsConnection:
                 reconnect_time_wait=0,  # These two make a refused connection fail at once, instead of 60 attempts 2 s apart.
                 max_reconnect_attempts=1,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=self._ping_s,  # type: ignore[arg-type]  # nats-py passes it to `sleep`, which takes a float
+                ping_interval=self._ping_s,  # nats-py passes it to `sleep`, which takes a float
                 max_outstanding_pings=2,
                 pending_size=PENDING_BYTES,
                 tls=self._tls,

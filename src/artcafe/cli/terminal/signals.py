@@ -1,0 +1,27 @@
+"""Signals while there is nothing to clean up."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+INTERRUPTED: Final = 130
+"""The exit code of Ctrl-C and SIGTERM, numbered as by shells: 128 plus the signal number of SIGINT."""
+
+
+@contextmanager
+def signals_end_process() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process at once inside the block. Use it for imports, which take most of a command's start.
+
+    Python's handler would raise `KeyboardInterrupt`, and CPython drops an exception raised in a callback, such as those of the
+    import system's locks: the signal would be lost. Raises `ValueError` outside of the main thread.
+    """
+    handlers = {number: signal.signal(number, lambda *_: os._exit(INTERRUPTED)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
