@@ -31,6 +31,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("artcafe")
 
 
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup: every server started here would inherit it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class FailureNames:
     """Name each failure when it happens, not only in the summary at the end."""
 

@@ -246,14 +246,20 @@ def test_off_opens_no_listener(tmp_path: Path) -> None:
         assert len(listening_ports(platform.process.pid)) == 2
 
 
+def listens(own: socket.socket) -> bool:
+    """Listen on the default address of the metrics, and return whether it was free."""
+    try:
+        own.bind(("127.0.0.1", 8082))
+        own.listen()
+    except OSError:
+        return False
+    return True
+
+
 def test_server_starts_without_metrics_if_only_the_default_address_is_taken(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind(("127.0.0.1", 8082))
-            taken.listen()
-        except OSError:
-            """Another program has it, which is as good."""
+        wait_for(lambda: listens(taken), "the address: another test's server may have it")
         with running(tmp_path, default_metrics=True) as platform:
             assert platform.metrics_url is None
             why = "127.0.0.1:8082 is taken; choose another address with --metrics-listen"

@@ -32,17 +32,23 @@ class Hasty(DeadlineProtocol):
         return self._head_timer is not None
 
 
+class Patient(Hasty):
+    head_deadline_s = BOUND_S
+
+
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter, list[Hasty]]
 
 
 @asynccontextmanager
-async def connection(answer: str = "here", connections: OpenConnections | None = None) -> AsyncIterator[Wire]:
+async def connection(
+    answer: str = "here", connections: OpenConnections | None = None, protocol: type[Hasty] = Hasty
+) -> AsyncIterator[Wire]:
     config = uvicorn.Config(PlainTextResponse(answer), log_config=None, timeout_keep_alive=BOUND_S)
     loop = asyncio.get_running_loop()
     protocols: list[Hasty] = []
 
     def accept() -> Hasty:
-        protocols.append(Hasty(config, ServerState(), {}, connections=connections))
+        protocols.append(protocol(config, ServerState(), {}, connections=connections))
         return protocols[-1]
 
     server = await loop.create_server(accept, "127.0.0.1", 0)
@@ -70,7 +76,7 @@ async def test_incomplete_second_request_is_closed() -> None:
 
 
 async def test_only_the_keep_alive_timeout_applies_between_requests() -> None:
-    async with connection() as (reader, writer, protocols):
+    async with connection(protocol=Patient) as (reader, writer, protocols):
         for _ in range(2):
             writer.write(REQUEST)
             assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
@@ -79,7 +85,7 @@ async def test_only_the_keep_alive_timeout_applies_between_requests() -> None:
 
 async def test_connection_above_the_limit_gets_429_and_a_freed_place_is_reused() -> None:
     connections = OpenConnections(most=4, most_per_address=2)
-    async with connection(connections=connections) as (one, writer, protocols):
+    async with connection(connections=connections, protocol=Patient) as (one, writer, protocols):
         address = writer.get_extra_info("peername")
         other, other_writer = await asyncio.open_connection(*address)
         for each, sender in ((one, writer), (other, other_writer)):

@@ -20,6 +20,9 @@ from artcafe.rules.subjects import Subject
 
 STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
+STORE_NOT_CREATED: Final = 10049
+STORE_TRIES: Final = 20
+"""With `LAG_PAUSE_S` between them, one second."""
 NO_MESSAGE: Final = 10037
 STORE_FAILED: Final = 10077
 """`stream store failed`. Among its causes is "maximum bytes exceeded" of a stream with `discard: new`."""
@@ -101,12 +104,21 @@ class JetStream:
             raise
 
     async def create(self, config: dict[str, Any]) -> None:
-        """Create a stream, unless one of its name exists. May be repeated, also concurrently."""
-        try:
-            await self._request(f"STREAM.CREATE.{config['name']}", config, REPLY_TIMEOUT_S, may_repeat=True)
-        except LogRefused as exc:
-            if exc.error_code != NAME_IN_USE:
-                raise
+        """Create a stream, unless one of its name exists. May be repeated, also concurrently.
+
+        nats-server may refuse it while it still removes the files of a deleted stream of this name, so it is tried again.
+        """
+        for tries_left in reversed(range(STORE_TRIES)):
+            try:
+                await self._request(f"STREAM.CREATE.{config['name']}", config, REPLY_TIMEOUT_S, may_repeat=True)
+            except LogRefused as exc:
+                if exc.error_code == NAME_IN_USE:
+                    return
+                if exc.error_code != STORE_NOT_CREATED or not tries_left:
+                    raise
+                await asyncio.sleep(LAG_PAUSE_S)
+            else:
+                return
 
     async def raise_replicas(self, stream: str, replicas: int) -> None:
         """Raise the number of a stream's replicas, never lower it. Ignore a missing stream. May be repeated."""
