@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from artcafe.fabric.log_counter import count_range
+from artcafe.fabric.marked_copies import MarkedCopy, store_copies
 from artcafe.fabric.pending_publish import PendingPublish
 from artcafe.fabric.stored_counts import (
     MAX_SEGMENTS,
@@ -26,7 +27,18 @@ from artcafe.model import ChannelId
 from artcafe.rules import subjects
 from artcafe.rules.usage import Period
 from artcafe.services.usage_counts import by_hour
-from artcafe.wire.envelopes import envelope, sent_by
+from artcafe.wire.envelopes import (
+    DeadLetter,
+    DeadLetterReason,
+    Redriven,
+    dead_letter_envelope,
+    envelope,
+    is_copy,
+    mark_envelope,
+    parse_envelope,
+    redriven_envelope,
+    sent_by,
+)
 from artcafe.wire.frames import Publish
 from tests.services.metering_env import metering
 
@@ -79,6 +91,35 @@ async def test_segments_are_bounded_and_the_oldest_are_dropped() -> None:
     assert segments.sealed()[0].first == 21
 
 
+ORIGIN = DeadLetter("chn_a", 7, ID, DeadLetterReason.MAX_DELIVERIES, 3, TIME)
+BACK = Redriven("chn_dead", 9, ID, 1, "usr:bob", TIME)
+
+
+@given(st.text(), st.dictionaries(st.text(), st.text()))
+def test_copies_keep_what_was_published_and_are_not_counted(sender: str, headers: dict[str, str]) -> None:
+    first = stored(sender, headers=headers, reply_to="dead_letter")
+    letter = dead_letter_envelope(first, "msg_letter", ORIGIN)
+    back = redriven_envelope(letter, "msg_back", BACK)
+    again = dead_letter_envelope(back, "msg_again", ORIGIN)
+    old = parse_envelope(first)
+    for made, id, origin, redriven in (
+        (letter, "msg_letter", ORIGIN, None),
+        (back, "msg_back", None, BACK),
+        (again, "msg_again", ORIGIN, BACK),
+        (sent_by(letter, sender), "msg_letter", ORIGIN, None),
+    ):
+        new = parse_envelope(made)
+        assert (new.sender, new.time, new.headers, new.reply_to) == (old.sender, old.time, old.headers, old.reply_to)
+        assert bytes(new.data) == bytes(old.data)
+        assert (new.message_id, new.dead_letter, new.redriven) == (id, origin, redriven)
+        assert is_copy(made)
+        counts: Counts = {}
+        count(counts, 1, SUBJECT, made)
+        assert counts == {}
+    assert is_copy(mark_envelope("dead", "msg_letter", sender, TIME))
+    assert not is_copy(first)
+
+
 def counted(first: int, last: int) -> Segment:
     counts: Counts = {}
     for seq in range(first, last + 1):
@@ -96,6 +137,28 @@ async def test_range_is_counted_from_memory_and_only_gaps_are_read(tmp_path: Pat
         parts = await count_range(log, [counted(1, 4), counted(10, 20), counted(25, 40)], 2, 30)
         assert (parts.messages_read, parts.to_seq) == (2 + 5 + 10, 30), "a segment counted in part, or beyond the end, is read"
         assert sum(each.messages for each in by_hour(parts.counts).values()) == 28
+
+
+async def test_copies_are_read_and_neither_counted_nor_holes(tmp_path: Path) -> None:
+    async with metering(tmp_path) as it:
+        (server,) = it.servers
+        await it.publish(server, 3)
+        log = server.services.fabric.tenant(it.owner.tenant_id).log
+        some = [
+            MarkedCopy(
+                SUBJECT, dead_letter_envelope(stored(), ID, ORIGIN), subjects.dead_mark(ChannelId("chn_b"), seq), ID, "x", TIME
+            )
+            for seq in (1, 2)
+        ]
+        await store_copies(log, some)
+        await it.publish(server, 2)
+        found = await count_range(log, [], 0, 9)
+        assert (found.to_seq, found.messages_read, found.holes) == (9, 9, [])
+        assert sum(each.messages for each in by_hour(found.counts).values()) == 5
+        await server.meter.look()
+        assert await it.counted("2026-11") == [5]
+        recounted = await it.recount("2026-11")
+        assert (recounted.differences, recounted.is_whole, recounted.messages_read) == ((), True, 9)
 
 
 async def test_sequences_without_a_message_are_holes(tmp_path: Path) -> None:

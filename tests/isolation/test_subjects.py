@@ -37,6 +37,10 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "PRESENCE_ASK": (Account.OURS, "presence.ask"),
     "stored": (Account.OURS, subjects.stored(CHANNEL)),
     "live": (Account.OURS, subjects.live(CHANNEL)),
+    "marks": (Account.OURS, "ch.chn_a.dead.1"),
+    "dead_mark": (Account.OURS, subjects.dead_mark(CHANNEL, 1)),
+    "redriven_mark": (Account.OURS, subjects.redriven_mark(CHANNEL, 1)),
+    "redriven_marks": (Account.OURS, "ch.chn_a.redriven.1"),
     "CHANGES": (Account.PLATFORM, "changes"),
     "AUDIT": (Account.PLATFORM, "audit.tenant.ten_ours"),
     "AUDIT_OF_PLATFORM": (Account.PLATFORM, subjects.AUDIT_OF_PLATFORM),
@@ -52,6 +56,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "chain_stop_counter": (Account.PLATFORM, subjects.chain_stop_counter(OURS, "msg_a", 0)),
     "token": None,
     "channel_token": None,
+    "marked_seq": None,
     "dedupe_id": None,
 }
 """Every name in `rules.subjects`: its account and an example subject. None: part of a subject, or not a subject."""

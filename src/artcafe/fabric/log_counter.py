@@ -57,8 +57,9 @@ class RangeCount:
     def add_message(self, seq: Seq, subject: Subject, envelope: bytes) -> None:
         """Add a message; the sequences between the range and it have none."""
         self._missing += seq - self.to_seq - 1
-        self._note_hour(head_of(envelope))
-        count(self.counts, seq, subject, envelope)
+        if head := head_of(envelope):
+            self._note_hour(head)
+            count(self.counts, seq, subject, envelope)
         self.messages_read += 1
         self.to_seq = seq
 

@@ -17,7 +17,7 @@ from artcafe.fabric.pending_publish import PendingPublish
 from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
 from artcafe.rules.usage import Period, PeriodKind, known_period
-from artcafe.wire.envelopes import parse_envelope
+from artcafe.wire.envelopes import is_copy, parse_envelope
 
 MAX_SEGMENTS: Final = 4096
 """Segments kept of one log. Beyond them, the oldest are dropped: the meter reads those messages from the log."""
@@ -37,6 +37,8 @@ _text: Final = msgspec.json.Decoder(str)
 
 Head = bytes
 """The part of an envelope from its sender to its hour: `agt_…","time":"2026-11-28T10`."""
+NOT_COUNTED: Final[Head] = b""
+"""The head of dead letters and redriven messages, whose first copy was counted, and of their marks."""
 
 
 class Sums:
@@ -59,7 +61,7 @@ class Origin(NamedTuple):
 
 
 def head_of(envelope: bytes) -> Head:
-    """Return the head of an envelope, in 0.2 µs for one made by `wire.envelopes`.
+    """Return the head of an envelope, in 0.2 µs for a published message; empty for one that is not counted (`is_copy`).
 
     No sender contains the text that is searched for, because its quotes are escaped.
     """
@@ -70,6 +72,8 @@ def head_of(envelope: bytes) -> Head:
 
 
 def _parsed_head(envelope: bytes) -> Head:
+    if is_copy(envelope):
+        return NOT_COUNTED
     try:
         parsed = parse_envelope(envelope)
     except msgspec.DecodeError:
@@ -87,10 +91,12 @@ def origin_of(head: Head) -> Origin:
 
 
 def count(counts: Counts, seq: Seq, subject: Subject, envelope: bytes) -> None:
-    """Add one message to the counts."""
+    """Add one message to the counts, unless it is a copy of a counted one."""
     key = (subject, head_of(envelope))
     sums = counts.get(key)
     if sums is None:
+        if not key[1]:
+            return
         counts[key] = Sums(seq, len(envelope))
         return
     sums.messages += 1

@@ -178,11 +178,13 @@ class TenantLog:
         self.max_bytes = most if most > 0 else None
 
     async def purge(self, channel: ChannelId, *, up_to: Seq | None = None) -> None:
-        """Remove a channel's messages, up to `up_to` if given. Ignore a missing log."""
-        body: dict[str, Any] = {"filter": subjects.stored(channel)}
-        if up_to is not None:
-            body["seq"] = up_to + 1
-        await self._ignore_missing(f"STREAM.PURGE.{STREAM}", body)
+        """Remove a channel's messages and the marks at them, up to `up_to` if given. Ignore a missing log.
+
+        A mark is stored after its message, so none is removed before its message is.
+        """
+        end = {} if up_to is None else {"seq": up_to + 1}
+        for subject in (subjects.stored(channel), subjects.marks(channel)):
+            await self._ignore_missing(f"STREAM.PURGE.{STREAM}", {"filter": subject, **end})
 
     async def drop(self) -> None:
         """Delete the log. May be repeated."""
@@ -298,6 +300,22 @@ class TenantLog:
             seq = got.seq
             found.append(StoredMessage(seq, None, got.data))
             size += len(got.data)
+        return found
+
+    async def mark(self, subject: Subject) -> StreamMessage | None:
+        """Return the mark of this subject from the leader, or None if there is none. Raise `Unavailable`."""
+        return await self._jetstream.get_from_leader(STREAM, {"last_by_subj": subject})
+
+    async def redriven_marks(self, channel: ChannelId) -> dict[Seq, StreamMessage]:
+        """Return the marks of a channel's redriven dead letters by the sequence of the letter.
+
+        Any replica answers, also a lagging one, which lacks the newest. Raise `Unavailable`.
+        """
+        found: dict[Seq, StreamMessage] = {}
+        seq = 0
+        while some := await self._following(subjects.redriven_marks(channel), seq, BATCH_MESSAGES):
+            found |= {subjects.marked_seq(each.subject): each for each in some}
+            seq = some[-1].seq
         return found
 
     async def since(self, channel: ChannelId | None, time: datetime) -> Seq | None:

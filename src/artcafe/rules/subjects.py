@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import Final, NewType
 
-from artcafe.model import ChannelId, TenantId
+from artcafe.model import ChannelId, Seq, TenantId
 
 Subject = NewType("Subject", str)
 """A subject without wildcards, or one of the constants below."""
@@ -58,6 +58,35 @@ def stored(channel: ChannelId) -> Subject:
 def channel_token(subject: Subject) -> str:
     """Return the token of a channel's id in the subject of its stored messages."""
     return subject.removeprefix("ch.")
+
+
+def marks(channel: ChannelId) -> Subject:
+    """Return all subjects of the marks at a channel's messages, with a wildcard: they are stored beside its messages."""
+    return Subject(f"ch.{token(channel)}.>")
+
+
+def dead_mark(channel: ChannelId, seq: Seq) -> Subject:
+    """Return the subject of the mark that a queue's message was moved to a dead-letter channel."""
+    return Subject(f"ch.{token(channel)}.dead.{seq}")
+
+
+def redriven_mark(channel: ChannelId, seq: Seq) -> Subject:
+    """Return the subject of the mark that a dead letter was sent back to its queue."""
+    return Subject(f"{_redriven(channel)}{seq}")
+
+
+def redriven_marks(channel: ChannelId) -> Subject:
+    """Return the subjects of the marks of all redriven dead letters of a channel, with a wildcard."""
+    return Subject(f"{_redriven(channel)}*")
+
+
+def _redriven(channel: ChannelId) -> str:
+    return f"ch.{token(channel)}.redriven."
+
+
+def marked_seq(mark: Subject) -> Seq:
+    """Return the sequence of the message that a mark is at."""
+    return int(mark.rpartition(".")[2])
 
 
 def live(channel: ChannelId) -> Subject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from artcafe.wire.frames import Publish
 
 _encode = msgspec.json.Encoder().encode
+_COPY_BEGINS: Final = b'{"dead_letter":', b'{"redriven":', b'{"mark":'
 _HEADERS: Final = b',"headers":'
 """No id or name before it contains these bytes: in a JSON string, its quotes would be escaped."""
 
@@ -68,6 +70,42 @@ def message_text(channel: str, seq: int, envelope: bytes) -> bytes:
     return b'{"channel":%b,"seq":%d,%b' % (id_text(channel), seq, envelope[1:])
 
 
+class DeadLetterReason(StrEnum):
+    """Why a message of a queue was moved to the dead-letter channel."""
+
+    MAX_DELIVERIES = "max_deliveries"
+    """It was delivered as often as its channel allows, and never acknowledged."""
+    EXPIRED = "expired"
+    """Its `expires_at` passed before it was acknowledged."""
+    REJECTED = "rejected"
+    """Its holder rejected it."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """The origin of a dead letter: the queue's message, by channel, sequence and id. `time` is that of the move."""
+
+    channel: str
+    seq: int
+    message_id: str
+    reason: DeadLetterReason
+    deliveries: int
+    time: str
+
+
+class Redriven(msgspec.Struct, frozen=True):
+    """The origin of a redriven message: its dead letter, by channel and sequence, and the id of the message that failed.
+
+    `times` counts the redrives of one message, `by` is the person who sent it back, and `time` when.
+    """
+
+    channel: str
+    seq: int
+    message_id: str
+    times: int
+    by: str
+    time: str
+
+
 class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     """A parsed envelope. Only comparing or showing a stored message needs one."""
 
@@ -80,6 +118,8 @@ class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     caused_by: str | None = None
     hops: int = 0
     chain: str | None = None
+    dead_letter: DeadLetter | None = None
+    redriven: Redriven | None = None
 
 
 class EnvelopeHead(msgspec.Struct, frozen=True, rename={"sender": "from"}):
@@ -116,3 +156,37 @@ def sent_by(stored: bytes, sender: str) -> bytes:
     fields = _fields.decode(stored)
     parse_envelope(stored)
     return _encode({**fields, "from": sender})
+
+
+def dead_letter_envelope(stored: bytes, message_id: str, origin: DeadLetter) -> bytes:
+    """Return a queue's message as a dead letter: the same sender, time, headers and data, with a new id and its origin.
+
+    Raises as `parse_envelope` does.
+    """
+    return _copy(stored, message_id, dead_letter=origin)
+
+
+def redriven_envelope(stored: bytes, message_id: str, origin: Redriven) -> bytes:
+    """Return a dead letter as a message of its queue again, as `dead_letter_envelope` does."""
+    return _copy(stored, message_id, redriven=origin)
+
+
+def _copy(stored: bytes, message_id: str, **origin: DeadLetter | Redriven) -> bytes:
+    fields = _fields.decode(stored)
+    fields.pop("dead_letter", None)
+    for name in origin:
+        fields.pop(name, None)
+    return _encode({**origin, **fields, "message_id": message_id})
+
+
+def mark_envelope(mark: str, message_id: str, sender: str, time: str) -> bytes:
+    """Return the text of a mark, stored with a copy of a message: the id of the copy, who made it and when."""
+    return _encode({"mark": mark, "message_id": message_id, "from": sender, "time": time, "headers": {}, "data": None})
+
+
+def is_copy(stored: bytes) -> bool:
+    """Return whether the server stored this as a copy of another message, or as a mark of one: such are not metered.
+
+    Every message that is published begins with its id.
+    """
+    return stored.startswith(_COPY_BEGINS)

@@ -1,0 +1,124 @@
+"""Copies of messages between the channels of a tenant, each made once: a dead letter, and a redriven message.
+
+A copy is stored in one atomic batch with a mark, whose subject names the original, and NATS refuses the batch if that subject has
+a message. So however often a copy is repeated, on whichever servers at once, and whenever one of them dies, the log has one copy;
+no window of time ends this, and no answer is needed to know it (decision record 47).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
+from artcafe.fabric.log_writer import ANSWER_TIMEOUT_S, BATCH_BYTES, RETRY_S, decode
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.nats.connection import unreachable
+from artcafe.fabric.nats.jetstream import check_answer
+from artcafe.fabric.tenant_log import TenantLog
+from artcafe.model import Seq
+from artcafe.rules.subjects import Subject
+from artcafe.wire.envelopes import mark_envelope, parse_head
+
+MOST_COPIES: Final = 100
+"""Copies in one batch, each with its mark; NATS accepts 1,000 messages in a batch."""
+TIMEOUT_S: Final = 10.0
+"""How long a batch is repeated."""
+_UNMARKED: Final = "Nats-Expected-Last-Subject-Sequence: 0\r\n"
+"""A header by which NATS stores a message only as the first of its subject."""
+
+
+class MarkedCopy(NamedTuple):
+    """A copy to store, and its mark: the subject that names the original, the id of the copy, who makes it and when."""
+
+    subject: Subject
+    envelope: bytes
+    mark: Subject
+    message_id: str
+    sender: str
+    time: str
+
+    def mark_text(self) -> bytes:
+        """Return the envelope of the mark, whose `mark` is the kind in its subject: `dead` or `redriven`."""
+        return mark_envelope(self.mark.split(".")[-2], self.message_id, self.sender, self.time)
+
+
+class StoredCopy(NamedTuple):
+    """The copy of an original: its sequence and id, and whether this call stored it and not an earlier one."""
+
+    seq: Seq
+    message_id: str
+    is_new: bool
+
+
+async def store_copies(log: TenantLog, copies: Sequence[MarkedCopy]) -> list[StoredCopy]:
+    """Store each copy unless its original has one, in order, and return where it is. May be repeated, also at once.
+
+    Raise `Unavailable`, `LogRefused` and `QuotaFull`; then the first copies may have been stored, and a repeat finds them.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    stored: list[StoredCopy] = []
+    for group in _groups(copies):
+        stored += await _store(log, group, deadline)
+    return stored
+
+
+def _groups(copies: Sequence[MarkedCopy]) -> list[list[MarkedCopy]]:
+    groups: list[list[MarkedCopy]] = []
+    size_bytes = 0
+    for copy in copies:
+        size_bytes += len(copy.envelope)
+        if not groups or len(groups[-1]) >= MOST_COPIES or size_bytes > BATCH_BYTES:
+            groups.append([])
+            size_bytes = len(copy.envelope)
+        groups[-1].append(copy)
+    return groups
+
+
+async def _store(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -> list[StoredCopy]:
+    """Store a group as a batch; if NATS refuses that, its halves in order, until a copy that exists is alone."""
+    while True:
+        try:
+            await log.connection.wait_up(max(0.0, deadline - time.monotonic()))
+            first = await _store_batch(log, group)
+            return [StoredCopy(first + 2 * at, copy.message_id, True) for at, copy in enumerate(group)]
+        except LogRefused:
+            if len(group) > 1:
+                middle = len(group) // 2
+                return await _store(log, group[:middle], deadline) + await _store(log, group[middle:], deadline)
+            found = await _find(log, group[0])
+            if found is not None:
+                return [found]
+            if time.monotonic() >= deadline:
+                raise
+        except (NatsConnectionLost, TimeoutError, NoResponder) as exc:
+            if time.monotonic() >= deadline:
+                raise unreachable() from exc
+        await asyncio.sleep(RETRY_S)  # Another server may be storing the same copy at this moment.
+
+
+async def _store_batch(log: TenantLog, group: Sequence[MarkedCopy]) -> Seq:
+    """Send a batch, and return the sequence of its first message. Each copy is followed by its mark."""
+    batch = f"Nats-Batch-Id: {secrets.token_hex(8)}\r\nNats-Batch-Sequence: "
+    messages: list[OutgoingMessage] = []
+    for copy in group:
+        messages.append(OutgoingMessage(copy.subject, f"{batch}{len(messages) + 1}\r\n", copy.envelope))
+        messages.append(OutgoingMessage(copy.mark, f"{_UNMARKED}{batch}{len(messages) + 1}\r\n", copy.mark_text()))
+    last = messages[-1]
+    messages[-1] = last._replace(headers=f"{last.headers}Nats-Batch-Commit: 1\r\n")
+    answer = decode(await log.connection.request_last(messages, timeout_s=ANSWER_TIMEOUT_S))
+    check_answer(answer)
+    first: Seq = answer["seq"] - answer["count"] + 1
+    return first
+
+
+async def _find(log: TenantLog, copy: MarkedCopy) -> StoredCopy | None:
+    """Return the copy that exists of an original, by its mark; None if there is none."""
+    mark = await log.mark(copy.mark)
+    if mark is None:
+        return None
+    message_id = parse_head(mark.data).message_id
+    return StoredCopy(mark.seq - 1, message_id, message_id == copy.message_id)
