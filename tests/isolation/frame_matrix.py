@@ -116,6 +116,8 @@ TABLE: Final[Mapping[str, FrameRule]] = {
     "subscribe": FrameRule("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
     "unsubscribe": FrameRule("not_subscribed", OK, "not_subscribed", ("not_subscribed", "not_subscribed"), CHANNEL),
     "ack": FrameRule("forbidden", SILENCE, "not_subscribed", ("forbidden", "not_subscribed"), CHANNEL),
+    "nak": FrameRule("forbidden", "not_subscribed", "not_subscribed", ("forbidden", "not_subscribed"), CHANNEL),
+    "extend": FrameRule("forbidden", "not_subscribed", "not_subscribed", ("forbidden", "not_subscribed"), CHANNEL),
     "status": FrameRule("forbidden", OK, OK),
     "history": FrameRule("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
     "watch": FrameRule(OK, "forbidden", "forbidden", ("channel_not_found", "forbidden"), CHANNEL),
@@ -160,6 +162,8 @@ class GatewayTenants:
             "connect": self.proofs[who],
             "publish": {"data": 1},
             "ack": {"seq": 0},
+            "nak": {"seq": 1},
+            "extend": {"seq": 1},
             "status": {"status": "busy"},
         }
         return bodies.get(kind, {}) | ({"channel": self.own["channel"]} if TABLE[kind].slots == CHANNEL else {})

@@ -41,6 +41,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "dead_mark": (Account.OURS, subjects.dead_mark(CHANNEL, 1)),
     "redriven_mark": (Account.OURS, subjects.redriven_mark(CHANNEL, 1)),
     "redriven_marks": (Account.OURS, "ch.chn_a.redriven.1"),
+    "queue_pull": (Account.OURS, subjects.queue_pull("log", subjects.queue_consumer(CHANNEL))),
     "CHANGES": (Account.PLATFORM, "changes"),
     "AUDIT": (Account.PLATFORM, "audit.tenant.ten_ours"),
     "AUDIT_OF_PLATFORM": (Account.PLATFORM, subjects.AUDIT_OF_PLATFORM),
@@ -58,6 +59,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "channel_token": None,
     "marked_seq": None,
     "dedupe_id": None,
+    "queue_consumer": None,
 }
 """Every name in `rules.subjects`: its account and an example subject. None: part of a subject, or not a subject."""
 

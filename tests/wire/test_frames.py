@@ -160,7 +160,9 @@ def test_object_that_is_not_a_command_is_refused_with_its_id(payload: bytes, id:
     | st.builds(Connect, st.none() | text, st.none() | text, st.none() | text, st.none() | text)
     | st.builds(Unsubscribe, text)
     | st.builds(Status, st.none() | text)
-    | st.builds(Ack, text, st.integers(0, frames.MAX_SEQ)),
+    | st.builds(Ack, text, st.integers(0, frames.MAX_SEQ))
+    | st.builds(frames.Nak, text, st.integers(0, frames.MAX_SEQ), st.none() | st.floats(0, frames.MAX_DELAY_S))
+    | st.builds(frames.Extend, text, st.integers(0, frames.MAX_SEQ)),
 )
 def test_server_parses_the_encoded_command_of_a_client(id: int, body: frames.Body) -> None:
     kind = type(body).__name__.lower()

@@ -14,7 +14,7 @@ import msgspec
 
 from artcafe.errors import AckBeyondSent, BadCommand, ChannelNotFound, LoopStopped, OutOfTurn
 from artcafe.wire import frames, replies
-from artcafe.wire.envelopes import ChainLink, envelope, id_text, live_frame, message_frame
+from artcafe.wire.envelopes import ChainLink, envelope, id_text, live_frame, message_frame, queue_frame
 from artcafe.wire.session import CLIENT_RECEIVES, CLIENT_SENDS, SERVER_RECEIVES, ClientState, ServerState
 from tests.wire.connection_pair import ConnectionPair
 
@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, frames.Body]] = {
     "subscribe": frames.Subscribe(CHANNEL, "cursor", 64),
     "unsubscribe": frames.Unsubscribe(CHANNEL),
     "ack": frames.Ack(CHANNEL, 1),
+    "nak": frames.Nak(CHANNEL, 1, 5.0),
+    "extend": frames.Extend(CHANNEL, 1),
     "status": frames.Status("busy"),
     "history": frames.History(CHANNEL, before=9, limit=1),
     "watch": frames.Watch(presence=True),
@@ -47,6 +49,8 @@ REPLIES: Final[dict[str, msgspec.Struct]] = {
     "publish": replies.PublishReply(2, "msg_2", duplicate=False),
     "subscribe": replies.SubscribeReply("E1", 0, 1),
     "unsubscribe": replies.UnsubscribeReply(CHANNEL),
+    "nak": replies.NakReply(CHANNEL, 1),
+    "extend": replies.ExtendReply(CHANNEL, 1, 30),
     "status": replies.StatusReply("busy"),
     "history": replies.HistoryReply([], replies.Gap(1, 8, "retention"), more=False, epoch="E1"),
     "watch": replies.WatchReply(presence=True),
@@ -61,6 +65,14 @@ def message(seq: int | None, link: ChainLink | None = None) -> bytes:
     stored = envelope(publish, message_id=f"msg_{seq or 'live'}", sender="agt_2", time=TIME, link=link)
     channel = id_text(CHANNEL)
     return live_frame(channel, stored) if seq is None else message_frame(channel, seq, seq - 1 or None, stored)
+
+
+def queued(deliveries: int) -> bytes:
+    """Return a message push of a `queue` channel."""
+    stored = envelope(
+        frames.Publish(CHANNEL, msgspec.Raw(b'"task"'), headers={}), message_id="msg_1", sender="agt_2", time=TIME, link=None
+    )
+    return queue_frame(id_text(CHANNEL), 1, deliveries, stored)
 
 
 PUSHES: Final[dict[str, bytes]] = {
@@ -136,6 +148,17 @@ def agent_by_token_without_waiting(on: Recorder) -> None:
     on.push("message", message(None))
 
 
+def worker_of_a_queue(on: Recorder) -> None:
+    """An agent gets a message of a queue, extends its deadline, gives it back, gets it again and acknowledges it."""
+    for kind in ("challenge", "connect", "subscribe"):
+        on.exchange(kind)
+    on.push("message", queued(1))
+    on.exchange("extend")
+    on.exchange("nak")
+    on.push("message", queued(2))
+    on.command("ack")
+
+
 def renewal_by_token(on: Recorder) -> None:
     """A connected agent connects again by a new token, while messages arrive."""
     on.exchange("connect", TOKEN)
@@ -200,6 +223,7 @@ def newer_server(on: Recorder) -> None:
 SCRIPTS: Final[tuple[Callable[[Recorder], None], ...]] = (
     agent_by_signature,
     agent_by_token_without_waiting,
+    worker_of_a_queue,
     renewal_by_token,
     renewal_by_signature,
     person_who_watches,

@@ -102,7 +102,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         "Start delivery of a channel, and create the subscription if it does not exist.",
         {"channel": "chn_01M8", "from": "cursor", "max_unacked": 64},
         {"epoch": "01M825XBWF4S8NAK4DV9X03YBS", "cursor": 41, "last": 59, "gap": None},
-        (*CHANNEL_ERRORS, errors.Conflict, errors.LimitReached, errors.SubscriptionLimit),
+        (*CHANNEL_ERRORS, errors.Conflict, errors.Invalid, errors.LimitReached, errors.SubscriptionLimit),
     ),
     "unsubscribe": FrameDoc(
         "Stop delivery of a channel on this connection. The subscription remains.",
@@ -111,10 +111,23 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         (errors.NotSubscribed,),
     ),
     "ack": FrameDoc(
-        "Acknowledge a channel's messages up to a sequence. It has no id and no reply; an error is pushed.",
+        "Acknowledge a channel's messages up to a sequence; in a `queue` channel, one message. It has no id and no reply; an"
+        " error is pushed.",
         {"channel": "chn_01M8", "seq": 42},
         None,
-        (errors.AckBeyondSent, errors.Forbidden, errors.NotSubscribed),
+        (errors.AckBeyondSent, errors.Forbidden, errors.NotHeld, errors.NotSubscribed),
+    ),
+    "nak": FrameDoc(
+        "Give back a message of a `queue` channel that this connection holds, to be delivered again.",
+        {"channel": "chn_01M8", "seq": 42, "delay_s": 5},
+        {"channel": "chn_01M8", "seq": 42},
+        (errors.Forbidden, errors.NotHeld, errors.NotSubscribed),
+    ),
+    "extend": FrameDoc(
+        "Let the ack deadline of a message of a `queue` channel begin again. This connection must hold it.",
+        {"channel": "chn_01M8", "seq": 42},
+        {"channel": "chn_01M8", "seq": 42, "ack_wait_s": 30},
+        (errors.Forbidden, errors.NotHeld, errors.NotSubscribed, errors.Unavailable),
     ),
     "status": FrameDoc(
         "Set the status in the agent's presence until its last connection ends. Null removes it.",

@@ -18,7 +18,8 @@ import msgspec
 
 from artcafe import errors
 from artcafe.sdk import dial, encoding, tracing
-from artcafe.sdk.connection import CLOSED, AgentConnection, OutgoingCommand
+from artcafe.sdk.commands import OutgoingCommand
+from artcafe.sdk.connection import CLOSED, AgentConnection
 from artcafe.sdk.handling import HANDLED, CausedBy, cause_of, handled_in
 from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages

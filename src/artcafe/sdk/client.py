@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, Unpack
 
 from artcafe.sdk import encoding, tracing
 from artcafe.sdk.handling import cause_of
@@ -30,6 +30,7 @@ from artcafe.sdk.records import (
     KeptMessage,
     LimitsInfo,
     Me,
+    QueueOptions,
     Recounted,
     SubscriptionInfo,
     TenantInfo,
@@ -232,19 +233,11 @@ class Client:
         type: str = "broadcast",
         access: str = "open",
         retention_s: int | None = None,
-        ack_wait_s: int | None = None,
-        back_off: Sequence[int] | None = None,
-        max_deliveries: int | None = None,
         key: str | None = None,
+        **queue: Unpack[QueueOptions],
     ) -> ChannelInfo:
-        """Create a channel. `retention_s` is the retention of messages in seconds, up to the plan's maximum; None is that
-        maximum.
-
-        The next three are for a `type` of `queue`: seconds to acknowledge a message, seconds before each further delivery of one
-        that failed, and deliveries before it goes to the dead-letter channel.
-        """
-        body = {"name": name, "description": description, "type": type, "access": access}
-        body |= given(retention_s=retention_s, ack_wait_s=ack_wait_s, back_off=back_off, max_deliveries=max_deliveries)
+        """Create a channel. `retention_s`: seconds to keep messages; None: the plan's maximum. `queue`: of a `queue` channel."""
+        body = given(name=name, description=description, type=type, access=access, retention_s=retention_s, **queue)
         return await self._http.send(ChannelInfo, "POST", path_of(tenant, "channels"), body, key=key)
 
     def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[ChannelInfo]:
@@ -262,13 +255,10 @@ class Client:
         description: str | None = None,
         access: str | None = None,
         retention_s: int | Literal["plan"] | None = None,
-        ack_wait_s: int | None = None,
-        back_off: Sequence[int] | None = None,
-        max_deliveries: int | None = None,
+        **queue: Unpack[QueueOptions],
     ) -> ChannelInfo:
-        """Change a channel. A `retention_s` of `plan` is the plan's maximum. See `create_channel` for the last three."""
-        body = given(name=name, description=description, access=access, retention_s=retention_s)
-        body |= given(ack_wait_s=ack_wait_s, back_off=back_off, max_deliveries=max_deliveries)
+        """Change a channel. A `retention_s` of `plan` is the plan's maximum."""
+        body = given(name=name, description=description, access=access, retention_s=retention_s, **queue)
         if retention_s == "plan":
             body["retention_s"] = None
         return await self._http.send(ChannelInfo, "PATCH", path_of(tenant, "channels", channel), body)

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -20,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from artcafe import errors
 from artcafe.sdk import backoff, dial, encoding
+from artcafe.sdk.commands import OutgoingCommand, PendingReply
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Outbox, PendingCommand, Reply
@@ -32,27 +32,8 @@ IN_FLIGHT: Final = 256
 """Commands without a reply at a time; the next caller waits. One group commit of the server stores as many (design, decision
 3)."""
 
-
-@dataclass(frozen=True, slots=True)
-class OutgoingCommand:
-    """A command of the program. `on_reply` is called with the reply before the next frame is handled."""
-
-    kind: str
-    body: frames.Body
-    on_reply: Callable[[Reply], None] = lambda _: None
-
-    @property
-    def channel(self) -> str | None:
-        """The channel of a `subscribe`; None for other commands."""
-        return self.body.channel if isinstance(self.body, frames.Subscribe) else None
-
-
-@dataclass(frozen=True, slots=True)
-class PendingReply:
-    """A submitted command, and the future of its reply."""
-
-    command: PendingCommand
-    reply: asyncio.Future[Reply]
+SETTLE_S: Final = 30.0
+"""The timeout of a command about a message of a queue."""
 
 
 class AgentConnection:
@@ -71,7 +52,7 @@ class AgentConnection:
         self.tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._connect_timeout_s = connect_timeout_s
         self.outbox = Outbox(max_rate_wait_s=max_rate_wait_s)
-        self.inbox = Inbox(max_unacked, on_ack=self._on_ack)
+        self.inbox = Inbox(max_unacked, on_ack=self._on_ack, settle=self._settle)
         self.limits: Mapping[str, int] = {}
         self.service: str | None = None
         """The only service to sign challenges of; None until the first login if none was given."""
@@ -253,6 +234,18 @@ class AgentConnection:
         finally:
             if pending is not None:
                 self._cancel(pending)
+
+    async def _settle(self, message: Message, body: frames.Nak | frames.Extend) -> None:
+        """Send a command about a message of a queue. Ignore a `nak` of one that was given back already."""
+        try:
+            if message.life != self.inbox.connections:
+                raise errors.NotHeld(body.channel, body.seq)
+            await self.request(OutgoingCommand(type(body).__name__.lower(), body), SETTLE_S)
+        except (errors.NotHeld, errors.NotSubscribed) as exc:
+            if message.life == self.inbox.connections:
+                raise
+            if isinstance(body, frames.Extend):
+                raise errors.NotHeld(body.channel, body.seq) from exc
 
     def submit(self, command: OutgoingCommand) -> PendingReply:
         """Send a command as `request` does, and return at once; `reply_to` waits for its reply."""

@@ -22,7 +22,10 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _DECODERS: Final[Mapping[type[frames.Body], msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (frames.Challenge, frames.Connect, frames.Publish, frames.Subscribe, frames.Status, frames.History)
+    for kind in (
+        *(frames.Challenge, frames.Connect, frames.Publish, frames.Subscribe, frames.Status, frames.History),
+        *(frames.Nak, frames.Extend),
+    )
 }
 """The decoders that the server uses for a command's body."""
 MAX_REQUEST_BYTES: Final = 256 * 1024

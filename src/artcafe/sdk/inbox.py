@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from artcafe.sdk.acks import Acked
-from artcafe.sdk.messages import Gap, Message, warn_of
+from artcafe.sdk.messages import Gap, Message, Settle, warn_of
 from artcafe.wire import frames, replies
 
 MAX_BUFFERED: Final = 1024
@@ -111,11 +111,15 @@ class Inbox:
     """The states of all channels.
 
     `max_unacked` is the window that the server was given, or None. `on_ack` is called before an ack is recorded, since `acks` may
-    then have something to send.
+    then have something to send. `settle` is called by messages of queues.
     """
 
-    def __init__(self, max_unacked: int | None, on_ack: Callable[[], None] = lambda: None) -> None:
-        self._max_unacked, self._on_ack = max_unacked, on_ack
+    def __init__(self, max_unacked: int | None, on_ack: Callable[[], None] = lambda: None, settle: Settle | None = None) -> None:
+        self._max_unacked, self._on_ack, self._settle = max_unacked, on_ack, settle
+        self.connections = 0
+        """The number of lost connections: the messages of queues that they held were given back."""
+        self._held_acks: list[frames.Ack] = []
+        """Acks of messages of queues to be sent on this connection."""
         self._channels: dict[str, ChannelState] = {}
         self._to_ack: set[str] = set()
         self._arrivals = 0
@@ -137,6 +141,9 @@ class Inbox:
         if pushed.seq is None:  # A `live` channel delivers at most once: messages beyond the buffer are dropped.
             if self._buffered < MAX_BUFFERED:
                 self._buffer(state, Message(pushed, state.life, 0, self._ack))
+            return
+        if pushed.deliveries is not None:
+            self._buffer(state, Message(pushed, self.connections, 0, self._ack_held, self._settle))
             return
         if state.is_resuming:
             return
@@ -236,13 +243,22 @@ class Inbox:
         The other channels continue from their cursors by themselves.
         """
         self._to_ack.clear()
+        self._held_acks.clear()
+        self.connections += 1
         found: list[tuple[str, int]] = []
         for channel, state in self._channels.items():
+            self._drop_held(state)
             state.deliver_after(0)
             if state.resume_from is not None and not state.is_resuming:
                 state.is_resuming = True
                 found.append((channel, self._resume_after(state) + 1))
         return found
+
+    def _drop_held(self, state: ChannelState) -> None:
+        """Drop the buffered messages of a queue: the lost connection held them, so the server delivers them again."""
+        kept = deque(each for each in state.waiting if not (isinstance(each[1], Message) and each[1].deliveries is not None))
+        self._buffered -= len(state.waiting) - len(kept)
+        state.waiting = kept
 
     def _resume_after(self, state: ChannelState) -> int:
         """Return the sequence after which to resume: unacknowledged messages must be sent again, though the program does not get
@@ -300,16 +316,22 @@ class Inbox:
             state.unacked.popleft()
         self._to_ack.add(message.channel)
 
+    def _ack_held(self, message: Message, _is_cumulative: bool) -> None:
+        """Acknowledge one message of a queue, unless its connection has ended: it was given back then."""
+        self._on_ack()
+        if message.life == self.connections and message.seq is not None:
+            self._held_acks.append(frames.Ack(message.channel, message.seq))
+
     def has_unsent_acks(self) -> bool:
         """Return whether an ack that may be sent never was."""
-        return any(state.acked.through > state.written for state in self._channels.values())
+        return bool(self._held_acks) or any(state.acked.through > state.written for state in self._channels.values())
 
     def acks(self, held: Collection[str] = ()) -> list[frames.Ack]:
-        """Return the acks to send, at most one for each channel, and count them as sent.
+        """Return the acks to send, at most one for each channel but queues, and count them as sent.
 
         Channels in `held` have a `subscribe` in flight: the server refuses their acks while it restarts the delivery.
         """
-        found = []
+        found, self._held_acks = self._held_acks, []
         for channel in self._to_ack.difference(held):
             state = self._channels[channel]
             seq = min(state.acked.through, state.on_socket)

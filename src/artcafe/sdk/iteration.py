@@ -6,7 +6,8 @@ from collections import deque
 from typing import Final, Generic, Self, TypeVar, cast
 
 from artcafe.sdk import handling
-from artcafe.sdk.connection import AgentConnection, OutgoingCommand, PendingReply
+from artcafe.sdk.commands import OutgoingCommand, PendingReply
+from artcafe.sdk.connection import AgentConnection
 from artcafe.sdk.messages import Gap, Message
 from artcafe.wire import frames
 

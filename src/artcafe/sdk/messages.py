@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ import msgspec
 
 from artcafe.sdk import tracing
 from artcafe.sdk.encoding import value_of
-from artcafe.wire import replies
+from artcafe.wire import frames, replies
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -68,14 +68,31 @@ def warn_of(gap: Gap) -> None:
         log.warning("messages of %s will not come: %s to %s (%s)", gap.channel, gap.first, gap.last, gap.reason)
 
 
-class Message:
-    """A message of a channel. Acknowledge it after processing: until then it is delivered again after a restart."""
+Settle = Callable[["Message", frames.Nak | frames.Extend], Awaitable[None]]
+"""Send a command about a message of a queue. Raises `NotHeld` if this agent's connection does not hold the message any more."""
 
-    def __init__(self, pushed: replies.Message, life: int, before: int, on_ack: Callable[[Message, bool], None]) -> None:
-        self._pushed, self._on_ack = pushed, on_ack
+
+class Message:
+    """A message of a channel. Acknowledge it after processing: until then it is delivered again after a restart.
+
+    In a `queue` channel this agent holds the message until it is acknowledged, given back by `nak`, its ack deadline passes, or
+    the connection ends; then another subscriber gets it, or this one again.
+    """
+
+    def __init__(
+        self,
+        pushed: replies.Message,
+        life: int,
+        before: int,
+        on_ack: Callable[[Message, bool], None],
+        settle: Settle | None = None,
+    ) -> None:
+        """`settle`: of a message of a queue."""
+        self._pushed, self._on_ack, self._settle = pushed, on_ack, settle
         self._is_acked = False
         self.life = life
-        """The number of logs and starts of the channel so far; a sequence is valid within one of them."""
+        """The number of logs and starts of the channel so far; a sequence is valid within one of them. In a queue, the number of
+        connections before the one that holds the message."""
         self.before = before
         """The sequence of the previously received message of its channel; 0 for the first one."""
 
@@ -115,6 +132,11 @@ class Message:
     def caused_by(self) -> str | None:
         """The id of the message that this one answers; None if it answers none."""
         return self._pushed.caused_by
+
+    @property
+    def deliveries(self) -> int | None:
+        """In a `queue` channel: how often the message was delivered, this time included. None in other channels."""
+        return self._pushed.deliveries
 
     @property
     def hops(self) -> int:
@@ -167,7 +189,7 @@ class Message:
         return value_of(self._pushed.data)
 
     async def ack(self, *, cumulative: bool = False) -> None:
-        """Acknowledge this message; with `cumulative`, also every earlier message of its channel.
+        """Acknowledge this message; with `cumulative`, also every earlier message of its channel. In a queue, only this message.
 
         Several tasks may acknowledge messages in any order. The server's cursor moves up to the first unacknowledged message:
         that message and all after it are delivered again after a restart.
@@ -180,3 +202,26 @@ class Message:
             self._is_acked = True
             if self.seq is not None:
                 tracing.record_ack(self)
+
+    async def nak(self, delay_s: float | None = None) -> None:
+        """Give a message of a queue back, to be delivered again after `delay_s` seconds, or after the channel's back-off.
+
+        A later `ack`, also that of a loop with `auto_ack`, does nothing. Returns when the server has it, and also if the
+        connection has ended, since that gives the message back too. Raises `NotHeld` if its ack deadline has passed, and
+        RuntimeError for a message of another channel.
+        """
+        await self._settle_by(frames.Nak(self.channel, self.seq or 0, delay_s))
+        self._is_acked = True
+
+    async def extend(self) -> None:
+        """Let the ack deadline of a message of a queue begin again. Call it regularly during long work.
+
+        Raises `NotHeld` if another subscriber may get the message: its deadline has passed, or the connection has ended. Raises
+        `Unavailable` if the deadline is unchanged, and RuntimeError for a message of another channel.
+        """
+        await self._settle_by(frames.Extend(self.channel, self.seq or 0))
+
+    async def _settle_by(self, body: frames.Nak | frames.Extend) -> None:
+        if self._settle is None:
+            raise RuntimeError("only a message of a queue channel can be given back or extended")
+        await self._settle(self, body)

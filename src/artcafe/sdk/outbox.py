@@ -17,7 +17,15 @@ from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown, RateLimited
 from artcafe.sdk import backoff
 from artcafe.wire import replies
 
-Reply = replies.PublishReply | replies.SubscribeReply | replies.UnsubscribeReply | replies.StatusReply | replies.HistoryReply
+Reply = (
+    replies.PublishReply
+    | replies.SubscribeReply
+    | replies.UnsubscribeReply
+    | replies.StatusReply
+    | replies.HistoryReply
+    | replies.NakReply
+    | replies.ExtendReply
+)
 
 MAX_RATE_WAIT_S: Final = 60.0
 FIRST_ID: Final = 2

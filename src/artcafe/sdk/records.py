@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import msgspec
 
@@ -164,6 +164,17 @@ class AgentKeyInfo(msgspec.Struct, frozen=True):
     status: str
     added_at: datetime | None
     not_after: datetime | None = None
+
+
+class QueueOptions(TypedDict, total=False):
+    """The settings of a `queue` channel. Omitted ones have their defaults, or stay unchanged."""
+
+    ack_wait_s: int | None
+    """Seconds to acknowledge or extend a message before another subscriber gets it."""
+    back_off: Sequence[int] | None
+    """Seconds before the second, third, … delivery of a message that failed; the last one applies to all further ones."""
+    max_deliveries: int | None
+    """Deliveries of a message before it goes to the dead-letter channel."""
 
 
 class ChannelInfo(msgspec.Struct, frozen=True):

@@ -122,6 +122,7 @@ class Session:
 
     def _on_reply(self, kind: str | None, frame: replies.Incoming) -> None:
         reply: Reply | None = frame.publish or frame.subscribe or frame.unsubscribe or frame.status or frame.history
+        reply = reply or frame.nak or frame.extend
         if kind is not None and reply is not None and frame.id is not None:
             self._outbox.on_reply(frame.id, kind, reply)
         elif frame.id is None and not self._is_warned:

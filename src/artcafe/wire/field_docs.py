@@ -10,6 +10,7 @@ from typing import Final
 
 FIELD_DOCS: Final[Mapping[str, str]] = {
     "access_token": "An agent's or a person's token. Do not combine it with `challenge_id` and `signature`.",
+    "ack_wait_s": "The seconds from now in which the message must be acknowledged or extended again.",
     "after": "Oldest first, above this sequence, or stored from this RFC 3339 time on. Without it newest first.",
     "agent": "The agent's id.",
     "agent_id": "The agent's id.",
@@ -37,10 +38,21 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "channels": "In a `subscription_limit` push: the subscriptions that this connection does not deliver. Otherwise absent.",
     "connected": "Whether the agent is connected now, to any server.",
     "code": "The error code, for programs (docs/errors.md).",
-    "cursor": "Delivery continues after this sequence. Null for a `live` channel.",
+    "cursor": "Delivery continues after this sequence. Null for a `live` and a `queue` channel.",
     "data": "Any JSON, with numbers below 1.8e308; it is stored and delivered as the same text.",
+    "delay_s": (
+        "The seconds until the message is delivered again, at most 86,400; 0: at once. Absent or null: the channel's `back_off`."
+    ),
+    "deliveries": (
+        "In a `queue` channel: how often the message was delivered, this time included; the connection holds it. Absent"
+        " otherwise."
+    ),
     "duplicate": "Whether a message with this key was stored before; then nothing was stored now.",
     "epoch": "The epoch of the tenant's log, in which the sequences are valid; null before its first message.",
+    "SubscribeReply.epoch": (
+        "The epoch of the tenant's log, in which the sequences are valid; null before its first message, and for a `live` and a"
+        " `queue` channel."
+    ),
     "GapPush.epoch": "The epoch of the new log, if the log was replaced.",
     "expires_at": "The end of the challenge's validity.",
     "from": "The publisher, as authenticated by the server: an agent's id, or `usr:` and a person.",
@@ -48,19 +60,22 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "GapPush.from": "The first missing sequence.",
     "Subscribe.from": (
         "The start of delivery: `cursor` (after the last acknowledged message), `new` (after the newest message), `first` (the"
-        " oldest stored message), or a sequence."
+        " oldest stored message), or a sequence. A `queue` channel accepts only `cursor`."
     ),
     "gap": "The missing part of the requested range; null if nothing is missing.",
     "headers": "Text by name, passed on unchanged.",
     "hops": "The number of messages before this one in its chain of answers; absent for the first message, which has none.",
     "key": "Idempotency key: a repeat by the same agent in the same channel within 10 minutes stores nothing.",
-    "last": "The sequence of the channel's newest message, or 0. Null for a `live` channel.",
+    "last": "The sequence of the channel's newest message, or 0. Null for a `live` and a `queue` channel.",
     "left": "What is left of the limit; null if it is unknown or unlimited.",
     "limit": "The maximum number of messages.",
     "ErrorBody.limit": "The limit that refused the command, in errors of limits. Otherwise absent.",
     "LimitState.limit": "The limit's number; null if it is unlimited, or unknown in an error.",
     "limits": "The limits of this connection: `frame_bytes`, `json_depth` and `subscriptions`.",
-    "max_unacked": "Maximum number of unacknowledged messages; the server then waits for an ack. Null: it does not wait.",
+    "max_unacked": (
+        "Maximum number of unacknowledged messages; the server then waits for an ack. Null: it does not wait; in a `queue`"
+        " channel, 1."
+    ),
     "Connect.max_unacked": "`max_unacked` of subscriptions whose delivery starts at `connect`, without a `subscribe`.",
     "message": "The error's description, for people.",
     "message_id": "The message's id.",
@@ -73,7 +88,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "WatchReply.presence": "True if the presence of the tenant's agents is watched.",
     "UnwatchReply.presence": "True if the presence of the tenant's agents is not watched any more.",
     "presence": "True for the presence of the tenant's agents. Give either this or `channel`.",
-    "prev": "The sequence of the previous message in the channel; null if there is none, or none any more.",
+    "prev": "The sequence of the previous message in the channel; null if there is none, or none any more, and in a queue.",
     "reason": "The reason: `retention` or `epoch`. A newer server may have more.",
     "reply_to": "Where the sender expects an answer; agents define its meaning.",
     "resets_at": "The time at which a limit of a period begins again; null for other limits.",
@@ -81,7 +96,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "role": "The person's role in the tenant; absent for an agent.",
     "PastMessage.seq": "The message's sequence, which rises in a channel and may skip numbers.",
     "seq": "The message's sequence, which rises in a channel and may skip numbers; null in a `live` channel.",
-    "Ack.seq": "Every message of the channel up to here is acknowledged.",
+    "Ack.seq": "Every message of the channel up to here is acknowledged; in a `queue` channel, this one.",
     "session_id": "The id of this login, to quote to an operator.",
     "signature": "The armored SSHSIG of the challenge's text.",
     "since": "The time since which the agent has been connected without a break; null if it is not connected.",

@@ -1,0 +1,32 @@
+"""The commands of a program: as they are submitted, and while they wait for their replies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from artcafe.sdk.outbox import PendingCommand, Reply
+from artcafe.wire import frames
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingCommand:
+    """A command of the program. `on_reply` is called with the reply before the next frame is handled."""
+
+    kind: str
+    body: frames.Body
+    on_reply: Callable[[Reply], None] = lambda _: None
+
+    @property
+    def channel(self) -> str | None:
+        """The channel of a `subscribe`; None for other commands."""
+        return self.body.channel if isinstance(self.body, frames.Subscribe) else None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReply:
+    """A submitted command, and the future of its reply."""
+
+    command: PendingCommand
+    reply: asyncio.Future[Reply]
