@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from artcafe.sdk.client import Client
     from artcafe.sdk.keys import Signer, agent_signer, load_signer
     from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
+    from artcafe.sdk.pull import Pulled
     from artcafe.sdk.records import History
 
     Rest = Client  # Deprecated.
@@ -27,6 +28,7 @@ __all__ = [
     "Gap",
     "History",
     "Message",
+    "Pulled",
     "Receipt",
     "Signer",
     "Subscribed",
@@ -42,6 +44,7 @@ _MODULES: Final = {
     "Gap": "artcafe.sdk.messages",
     "History": "artcafe.sdk.records",
     "Message": "artcafe.sdk.messages",
+    "Pulled": "artcafe.sdk.pull",
     "Receipt": "artcafe.sdk.messages",
     "Signer": "artcafe.sdk.keys",
     "Subscribed": "artcafe.sdk.messages",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from artcafe.delivery.hub import Hub
+from artcafe.delivery.pull import Pulls
 from artcafe.delivery.queue_hub import QueueHub
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.port import Identity
@@ -226,6 +227,9 @@ class Services(TableServices):
         self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
+        self.pulls = Pulls(self)
+        self.invalidation.subscribe(self.pulls.waits.on_change)
+        self.version_watch.add_served(self.pulls.waits.tenants)
 
     async def run(self) -> None:
         """Run every background loop until cancelled. A loop that raises is logged and restarted."""

@@ -515,6 +515,12 @@ class NotHeld(CallerFault):
     )
 
 
+class AckBeyondLog(AckBeyondSent):
+    """An ack without a connection. It has the code of `AckBeyondSent`."""
+
+    text = "ack of {seq} on {channel}: the channel has no message above {sent}; the cursor has not moved"
+
+
 # --- publishing -------------------------------------------------------------------------------------------------------
 
 
@@ -619,6 +625,16 @@ class ShuttingDown(OurFault):
 class LogRenewed(OurFault):
     code, close = "log_renewed", 4000
     text = "the message log was restored or created again; connect again: a gap reports lost messages, and the rest is delivered"
+
+
+class EpochEnded(LogRenewed):
+    """An ack of a message of an earlier log. It has the code of `LogRenewed`."""
+
+    temporary = False
+    text = (
+        "the message log was restored or created again, and this ack may be of a message of the earlier one; the cursor has not"
+        " moved: pull again, and send the epoch of that answer with its acks"
+    )
 
 
 class Internal(OurFault):

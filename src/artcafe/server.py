@@ -223,6 +223,7 @@ async def _serve(
         await until.wait()
 
         log.info("server.draining")
+        services.pulls.waits.drain()
         await gateway.drain()
         api.should_exit = True
         await serving

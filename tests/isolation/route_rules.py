@@ -133,6 +133,7 @@ CHANNEL: Final = TENANT | {"channel_id": "channel_not_found"}
 BOTH: Final = TENANT | {"agent_id": "agent_not_found", "channel_id": "channel_not_found"}
 SUBSCRIPTION: Final = TENANT | {"agent_id": "subscription_not_found", "channel_id": "subscription_not_found"}
 
+ITSELF: Final = {**within(200, viewer=403, member=403, admin=403, owner=403, agent=200)}
 T: Final = "/v1/tenants/{tenant_id}"
 K: Final = T + "/agents/{agent_id}/keys"
 S: Final = T + "/channels/{channel_id}/subscriptions/{agent_id}"
@@ -168,6 +169,8 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"PATCH {T}/agents/{{agent_id}}": RouteRule(writers(200), AGENT, lambda _: {"name": "An agent"}),
     f"DELETE {T}/agents/{{agent_id}}": RouteRule(writers(204), AGENT),
     f"GET {T}/agents/{{agent_id}}/subscriptions": RouteRule(members(200, itself=True), AGENT, about_agent=True),
+    f"GET {T}/agents/{{agent_id}}/inbox": RouteRule(ITSELF, AGENT, about_agent=True),
+    f"POST {T}/agents/{{agent_id}}/acks": RouteRule(ITSELF, AGENT, lambda _: {"acks": []}, about_agent=True),
     f"GET {K}": RouteRule(members(200), AGENT),
     f"POST {K}": RouteRule(writers(201), AGENT, lambda rest_app: {"public_key": ssh_keygen.public_line(rest_app.key())}),
     f"GET {K}/{{key_id}}": RouteRule(members(200), KEY),

@@ -77,6 +77,7 @@ class Feed:
         "tenant_fabric",
         "tracing",
         "users",
+        "wakers",
         "windowed",
     )
 
@@ -114,7 +115,14 @@ class Feed:
         self.counts: dict[str, int] = {}
         """By receiver: messages sent and not taken by `take_counts`, except those that members still have in their `count`."""
         self.users = 0
-        """Deliveries of this channel, members or not. The hub closes the feed without any."""
+        """Deliveries of this channel, members or not, and wakers. The hub closes the feed without any."""
+        self.wakers: set[Callable[[], None]] = set()
+        """Called at each new message, and when the feed begins again: of pulls that wait. They read the log themselves."""
+
+    @property
+    def seen(self) -> Seq:
+        """The newest message of the channel that this server knows of; 0 if there is none."""
+        return self.pending.messages[-1].seq if self.pending.messages else self.flushed
 
     def begin(self, last: Seq, lineage: LogLineage) -> None:
         """Start the feed above `last`, because the reader has opened or opened again.
@@ -129,6 +137,7 @@ class Feed:
         if self.tracing is not None:
             self.tracing.forget()
         self.opened.set()
+        self._wake()
 
     def record_first_epoch(self, lineage: LogLineage) -> None:
         """Record the epoch of the tenant's log at its first message."""
@@ -147,6 +156,12 @@ class Feed:
         next_turn = self._next_turn
         for _ in found:
             pending.turns.append(next_turn())
+        if self.wakers:
+            self._wake()
+
+    def _wake(self) -> None:
+        for wake in self.wakers:
+            wake()
 
     def join(self, member: FeedMember) -> bool:
         """Add a member, and return whether it was possible.

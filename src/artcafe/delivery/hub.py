@@ -82,7 +82,7 @@ class Hub:
         """Return the number of deliveries outside their feeds, fed from the log instead, of each tenant that has any."""
         behind: Counter[TenantId] = Counter()
         for (tenant_id, _), feed in self._feeds.items():
-            if outside := feed.users - len(feed.caught_up) - len(feed.windowed) - len(feed.ahead):
+            if outside := feed.users - len(feed.caught_up) - len(feed.windowed) - len(feed.ahead) - len(feed.wakers):
                 behind[tenant_id] += outside
         return behind
 

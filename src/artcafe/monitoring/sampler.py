@@ -43,6 +43,7 @@ class Sampler:
         metrics.SOCKETS_CONNECTING.of().set(self._gateway.unauthenticated)
         _set_by_tenant(metrics.SOCKETS, services.connections.by_tenant())
         _set_by_tenant(metrics.DELIVERIES_BEHIND, services.hub.behind_by_tenant())
+        metrics.PULLS_WAITING.of().set(len(services.pulls.waits))
         metrics.CHANNEL_FEEDS.of().set(len(services.hub))
         tenants = services.fabric.open_tenants()
         metrics.OPEN_TENANTS.of().set(len(tenants))

@@ -78,6 +78,7 @@ RATES: Final = (
     "unfinished request bodies",
     "logins of this agent",
     "changes",
+    "waiting pulls",
     OTHER,
 )
 """What `errors.RateLimited` refuses, by its attribute `what`."""
@@ -143,8 +144,14 @@ PUBLISH_SECONDS: Final = _histogram(
 )
 PUBLISHES_QUEUED: Final = _gauge("publishes_queued", "Publishes that wait for a group commit.")
 DELIVERIES: Final = _counter(
-    "deliveries", "Messages written to subscribers' sockets: one for each message and socket.", by_tenant=True
+    "deliveries",
+    "Messages written to subscribers' sockets, one for each message and socket, and those that pulls were answered with.",
+    by_tenant=True,
 )
+PULLS: Final = _counter(
+    "pulls", "Pulls that were answered: with messages, or empty (which may have a gap).", outcome=("messages", "empty")
+)
+PULLS_WAITING: Final = _gauge("pulls_waiting", "Pulls that wait for a message.")
 DELIVERY_LAG: Final = _histogram(
     "delivery_lag",
     "From the storage of a message, by NATS's clock, to the write to the sockets of caught-up subscribers: for each flush, the"

@@ -35,6 +35,7 @@ class Action(StrEnum):
     PUBLISH_MANAGED = "publish to this managed channel without a subscription that allows it"
     READ_MESSAGES = "read messages"
     READ_MANAGED = "receive this managed channel without a subscription that allows it"
+    PULL = "pull or acknowledge this agent's messages: only the agent itself can"
     READ_CHAINS = "read chains of answers"
     RELEASE_CHAINS = "release a stopped chain of answers"
     READ_AUDIT = "read the audit"
@@ -81,6 +82,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.PUBLISH_MANAGED: (_MEMBER, AgentAccess.NONE),
     Action.READ_MESSAGES: (_VIEWER, AgentAccess.ANY),
     Action.READ_MANAGED: (_VIEWER, AgentAccess.NONE),
+    Action.PULL: (frozenset(), AgentAccess.ITSELF),
     Action.READ_CHAINS: (_VIEWER, AgentAccess.NONE),
     Action.RELEASE_CHAINS: (_MEMBER, AgentAccess.NONE),
     Action.READ_AUDIT: (_ADMIN, AgentAccess.NONE),

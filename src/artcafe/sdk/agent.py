@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal, Self, overload
@@ -17,7 +18,8 @@ from typing import Final, Literal, Self, overload
 import msgspec
 
 from artcafe import errors
-from artcafe.sdk import dial, encoding, tracing
+from artcafe.sdk import addresses, dial, encoding, tracing
+from artcafe.sdk.client import Client
 from artcafe.sdk.commands import OutgoingCommand
 from artcafe.sdk.connection import CLOSED, AgentConnection
 from artcafe.sdk.handling import HANDLED, CausedBy, cause_of, handled_in
@@ -26,6 +28,7 @@ from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
+from artcafe.sdk.pull import Pulled
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.wire import frames, replies
 
@@ -76,7 +79,12 @@ class Agent:
         encoding.command_text("connect", frames.Connect(max_unacked=max_unacked), frames.MAX_FRAME_BYTES)
         key = _given("key") if key is None else key
         signer = load_signer(key) if isinstance(key, str | Path) else key
-        dialer = dial.Dialer(url or _given("url"), signer, open_s=min(dial.OPEN_S, connect_timeout_s))
+        url = url or _given("url")
+        dialer = dial.Dialer(url, signer, open_s=min(dial.OPEN_S, connect_timeout_s))
+        self._rest_login = partial(_log_in, url, signer, max_rate_wait_s)
+        self._rest: Client | None = None
+        """The REST client of `pull`, logged in at its first call."""
+        self._logging_in = asyncio.Lock()
         self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
         self._connection.service = service or os.environ.get("ARTCAFE_SERVICE") or None
         self._close_timeout_s = close_timeout_s
@@ -126,6 +134,7 @@ class Agent:
                     if self._running is not None:
                         await asyncio.wait([self._running])
         finally:
+            await self.aclose()
             await self._stop()
 
     async def _stop(self) -> None:
@@ -282,6 +291,33 @@ class Agent:
         self._check_entered()
         return Messages(self._connection, channels, start, auto_ack=auto_ack, gaps=gaps)
 
+    async def pull(self, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
+        """Return at most `limit` (200) messages of all subscribed channels, or of one, over REST: without a socket, and so also
+        outside of the agent's block, for programs that run for a moment. Call `aclose` after the last one then.
+
+        It acknowledges nothing: messages come again until their `ack`. With `wait_s` (at most 25), it waits for a first message.
+        An agent may have two waiting pulls at a time. The login is renewed as needed. Raises the server's error, and `Invalid`
+        if `url` is a gateway's. May be repeated.
+
+            agent = Agent()
+            try:
+                for message in await agent.pull(wait_s=20):
+                    await handle(message.data)
+                    await message.ack()
+            finally:
+                await agent.aclose()
+        """
+        async with self._logging_in:
+            if self._rest is None:
+                self._rest = await self._rest_login(self.tenant, self.agent, self._connection.service)
+        return await self._rest.pull(self.tenant, self.agent, limit=limit, wait_s=wait_s, channel=channel)
+
+    async def aclose(self) -> None:
+        """Close the connections of `pull`. Leaving the agent's block does it too. May be repeated."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            await rest.__aexit__(None, None, None)
+
     async def flush(self, *, timeout_s: float = 30.0) -> None:
         """Return when every ack so far has been written to the connection. Raises `Unavailable` after `timeout_s`.
 
@@ -299,6 +335,21 @@ class Agent:
         if self._running is None:
             raise RuntimeError(CLOSED)
         self._connection.check_loop()
+
+
+async def _log_in(
+    url: str | Sequence[str], signer: Signer, max_rate_wait_s: float, tenant: str, agent: str, service: str | None
+) -> Client:
+    """Return a REST client with a token of the agent."""
+    client = Client([addresses.rest(each) for each in addresses.several(url)], max_rate_wait_s=max_rate_wait_s)
+    is_open = False
+    try:
+        await client.login(tenant, agent, signer, service=service)
+        is_open = True
+    finally:
+        if not is_open:
+            await client.__aexit__(None, None, None)
+    return client
 
 
 def _with_headers(body: frames.Publish, headers: Mapping[str, str] | None) -> frames.Publish:

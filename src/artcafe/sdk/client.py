@@ -20,6 +20,7 @@ from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, warn_of
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
 from artcafe.sdk.people import People
+from artcafe.sdk.pull import Pulled, acknowledge, pull
 from artcafe.sdk.records import (
     AgentInfo,
     AgentKeyInfo,
@@ -37,7 +38,7 @@ from artcafe.sdk.records import (
     Token,
     Usage,
 )
-from artcafe.sdk.session import check_challenge
+from artcafe.sdk.rest_login import log_in
 from artcafe.sdk.usage import read_usage
 from artcafe.wire import replies
 
@@ -115,21 +116,9 @@ class Client:
         in again.
         """
         signer = load_signer(key) if isinstance(key, str | Path) else key
-        token, service = await self._log_in(tenant, agent, signer, service)
-        self._http.renew = partial(self._log_in, tenant, agent, signer, service)
+        token, service = await log_in(self._http, tenant, agent, signer, service)
+        self._http.renew = partial(log_in, self._http, tenant, agent, signer, service)
         return token
-
-    async def _log_in(self, tenant: str, agent: str, signer: Signer, service: str | None = None) -> tuple[Token, str]:
-        """Log in once, and return the token and its service. Raises `ChallengeRefused` for another service than `service`, if
-        given."""
-        asked = {"tenant_id": tenant, "agent_id": agent}
-        posed = await self._http.send(replies.ChallengeReply, "POST", "/v1/auth/challenges", asked, is_login=True)
-        named = check_challenge(posed.challenge, posed.challenge_id, tenant, agent, service)
-        signature = await signer.sign(posed.challenge)
-        proof = {"challenge_id": posed.challenge_id, "signature": signature}
-        token = await self._http.send(Token, "POST", "/v1/auth/tokens", proof, is_login=True)
-        self._http.token = token.access_token
-        return token, named
 
     async def create_tenant(self, name: str, *, key: str | None = None) -> TenantInfo:
         return await self._http.send(TenantInfo, "POST", "/v1/tenants", {"name": name}, key=key)
@@ -320,6 +309,16 @@ class Client:
             found = await self._http.send(replies.PublishReply, "POST", path, body)
             span.set_message_id(found.message_id)
         return Receipt(found.seq, found.message_id, found.duplicate)
+
+    async def pull(self, tenant: str, agent: str, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
+        """Return messages that wait for the agent of this token, as `Agent.pull` does."""
+        return await pull(self._http, tenant, agent, limit=limit, wait_s=wait_s, channel=channel)
+
+    async def acknowledge(self, tenant: str, agent: str, channel: str, seq: int) -> None:
+        """Acknowledge the channel's messages up to `seq` for the agent of this token. May be repeated."""
+        for refused in (await acknowledge(self._http, path_of(tenant, "agents", agent, "acks"), {channel: seq})).values():
+            if refused is not None:
+                raise refused
 
     def history(
         self,

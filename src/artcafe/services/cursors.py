@@ -43,6 +43,14 @@ class Cursors:
         if known is None or known.epoch != cursor.epoch or known.seq < cursor.seq:
             channels[channel_id] = cursor
 
+    async def write_now(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> None:
+        """Move a cursor forward, and write it before the return. May be repeated.
+
+        Raises `Unavailable`; the cursor is then written later, unless the server ends.
+        """
+        self.acknowledge(tenant_id, channel_id, agent_id, cursor)
+        await self._write_known((tenant_id, agent_id), channel_id)
+
     def newest(self, subscription: Subscription) -> Cursor:
         """Return the newest cursor: of the subscription's row, or of an ack received after the row was read."""
         who, channel_id = (subscription.tenant_id, subscription.agent_id), subscription.channel_id
@@ -87,15 +95,17 @@ class Cursors:
             await self._try_write(who, channel_id)
 
     async def _try_write(self, who: Who, channel_id: ChannelId) -> None:
+        try:
+            await self._write_known(who, channel_id)
+        except OurFault as exc:
+            log.warning("cursor.not_written", channel=channel_id, agent=who[1], error=str(exc))
+
+    async def _write_known(self, who: Who, channel_id: ChannelId) -> None:
         cursor = self._unwritten.get(who, {}).get(channel_id)
         if cursor is None:
             return
         tenant_id, agent_id = who
-        try:
-            await self._store.tenant(tenant_id).subscriptions.write_cursor(channel_id, agent_id, cursor)
-        except OurFault as exc:
-            log.warning("cursor.not_written", channel=channel_id, agent=agent_id, error=str(exc))
-            return
+        await self._store.tenant(tenant_id).subscriptions.write_cursor(channel_id, agent_id, cursor)
         self._remember(who, channel_id, cursor)
         channels = self._unwritten.get(who, {})
         if channels.get(channel_id) == cursor:  # else it moved during the write

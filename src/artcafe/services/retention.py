@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -182,6 +182,10 @@ class Retention:
     async def removed_to(self, tenant_id: TenantId, channel_id: ChannelId) -> Cursor:
         """Read the position up to which the channel's messages are, or are being, removed. Raises `Unavailable`."""
         return await self._store.tenant(tenant_id).removed_to(channel_id)
+
+    async def removed_to_each(self, tenant_id: TenantId, channel_ids: Sequence[ChannelId]) -> list[Cursor]:
+        """Read `removed_to` of several channels. Raises `Unavailable`."""
+        return await self._store.tenant(tenant_id).removed_to_each(channel_ids)
 
     async def removal(self, tenant_id: TenantId, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
         """Return `removed_to`, and the time before which all removed messages were stored, if recorded. Raises `Unavailable`."""

@@ -262,6 +262,11 @@ class TenantStore:
         """
         return (await self.removal(channel_id))[0]
 
+    async def removed_to_each(self, channel_ids: Sequence[ChannelId]) -> list[Cursor]:
+        """Return the newest removed message of each channel, as `removed_to` does."""
+        items = await self._tables.get(CHANNELS, [ItemKey(self.id, each) for each in channel_ids], consistent=True)
+        return [Cursor() if item is None else rows.removed_to_of(item) for item in items]
+
     async def removal(self, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
         """Return `removed_to`, and the time before which the removed messages were stored, if recorded."""
         (item,) = await self._tables.get(CHANNELS, [ItemKey(self.id, channel_id)], consistent=True)

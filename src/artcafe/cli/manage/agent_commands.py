@@ -79,7 +79,7 @@ class AgentOptions:
         )
 
 
-def _agent_options(command: Callable[P, None]) -> Callable[..., None]:
+def agent_options(command: Callable[P, None]) -> Callable[..., None]:
     """Add the options shared by the commands of an agent, passed as one `options` argument."""
 
     @wraps(command)
@@ -173,7 +173,7 @@ def agent() -> None:
 
 
 @agent.command(cls=ArtcafeCommand)
-@_agent_options
+@agent_options
 def login(options: AgentOptions, as_json: bool) -> None:
     """Log in over REST and print an access token, valid for 15 minutes.
 
@@ -200,7 +200,7 @@ async def _login(options: AgentOptions, as_json: bool) -> None:
 @text_option
 @click.option("--lines", "by_line", is_flag=True, help="Publish each non-empty line of standard input as a message.")
 @message_options
-@_agent_options
+@agent_options
 def publish(
     options: AgentOptions,
     channel: str,
@@ -317,7 +317,7 @@ class _StartParam(click.ParamType[frames.Start]):
 )
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Exit after this many messages.")
 @click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledge each message after printing it.")
-@_agent_options
+@agent_options
 def listen(
     options: AgentOptions, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
 ) -> None:
@@ -346,7 +346,7 @@ async def _listen(
                 if as_json:  # Otherwise the SDK logs it on standard error.
                     click.echo(msgspec.json.encode({"gap": item}))
                 continue
-            click.echo(one_line(item.json) if as_json else _shown(item))
+            click.echo(one_line(item.json) if as_json else message_line(item))
             if ack:
                 await item.ack()
             shown += 1
@@ -371,6 +371,7 @@ async def _note_silence(options: AgentOptions, signer: Signer) -> None:
     click.echo(f"artcafe: {options.agent} will receive nothing: {why}", err=True)
 
 
-def _shown(message: Message) -> str:
+def message_line(message: Message) -> str:
+    """Return a message as a line of text."""
     position = position_text(message.seq)
     return f"{message.time:%Y-%m-%dT%H:%M:%SZ} {message.channel} {position} {message.sender}: {one_line(message.raw)}"

@@ -1,0 +1,76 @@
+"""The commands of an agent without a socket: pull and ack, over REST."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import click
+import msgspec
+
+from artcafe.cli.manage.agent_commands import AgentOptions, agent_options, message_line
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.payload import one_line
+from artcafe.sdk.client import Client
+from artcafe.sdk.pull import MAX_LIMIT, MAX_WAIT_S
+
+
+@click.command(cls=ArtcafeCommand)
+@click.argument("channel", required=False)
+@click.option(
+    "--limit", type=click.IntRange(1, MAX_LIMIT), default=50, show_default=True, metavar="N", help="At most N messages."
+)
+@click.option(
+    "--for",
+    "pull_s",
+    type=click.FloatRange(0, MAX_WAIT_S),
+    default=0,
+    metavar="SECONDS",
+    help=f"Wait for a first message, at most {MAX_WAIT_S:g} seconds.",
+)
+@click.option("--ack", is_flag=True, help="Acknowledge the messages after printing them. Otherwise the next pull repeats them.")
+@agent_options
+def pull(options: AgentOptions, channel: str | None, limit: int, pull_s: float, ack: bool, as_json: bool) -> None:
+    """Print the messages that wait for the agent, one per line, and exit: for cron jobs and scripts.
+
+    \b
+    Examples:
+      artcafe agent pull --ack
+      artcafe agent pull chn_… --limit 10 --for 20 --json
+    """
+    asyncio.run(_pull(options, channel, limit, pull_s, ack, as_json))
+
+
+async def _pull(options: AgentOptions, channel: str | None, limit: int, pull_s: float, ack: bool, as_json: bool) -> None:
+    async with Client(options.url) as rest:
+        await rest.login(options.tenant, options.agent, options.signer(), service=options.service)
+        pulled = await rest.pull(options.tenant, options.agent, limit=limit, wait_s=pull_s, channel=channel)
+        for gap in pulled.gaps if as_json else ():  # Otherwise the SDK logs them on standard error.
+            click.echo(msgspec.json.encode({"gap": gap}))
+        for message in pulled:
+            click.echo(one_line(message.json) if as_json else message_line(message))
+        if ack:
+            await pulled.ack()
+
+
+@click.command(cls=ArtcafeCommand)
+@click.argument("channel")
+@click.argument("seq", type=click.IntRange(min=0))
+@agent_options
+def ack(options: AgentOptions, channel: str, seq: int, as_json: bool) -> None:
+    """Acknowledge the messages of CHANNEL up to SEQ: the next pull or connection continues after it. Prints nothing.
+
+    \b
+    Example:
+      artcafe agent ack chn_… 58
+    """
+    asyncio.run(_ack(options, channel, seq))
+
+
+async def _ack(options: AgentOptions, channel: str, seq: int) -> None:
+    async with Client(options.url) as rest:
+        await rest.login(options.tenant, options.agent, options.signer(), service=options.service)
+        await rest.acknowledge(options.tenant, options.agent, channel, seq)
+
+
+COMMANDS: Final = (pull, ack)

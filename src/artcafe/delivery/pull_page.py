@@ -1,0 +1,208 @@
+"""One page of an agent's messages for a pull: those above its cursors, fairly over the channels, and the gaps before them.
+
+Nothing is kept between two pages: any server reads the next one, from the cursors. A page of 200 messages of one channel takes
+three requests to NATS: the log's state, the newest sequence of each channel, and the messages.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Final, NamedTuple
+
+from artcafe.fabric.tenant_log import LogState, StoredMessage, TenantLog
+from artcafe.model import ChannelId, Cursor, Epoch, Seq
+from artcafe.rules import start_position, subjects
+from artcafe.wire.replies import Gap
+
+PAGE_BYTES: Final = 512 * 1024
+"""Size limit of a page's envelopes, except for a page of one larger message."""
+
+RemovedToEach = Callable[[Sequence[ChannelId]], Awaitable[list[Cursor]]]
+"""Read the cursor of the last removed message of each channel. It is valid for every earlier read of the log."""
+
+
+class ChannelGap(NamedTuple):
+    """Messages of a channel that the agent will not receive. Those above `after` follow; an ack of it acknowledges the gap."""
+
+    channel_id: ChannelId
+    gap: Gap
+    after: Seq
+
+
+class LogPage(NamedTuple):
+    """Messages in the order of delivery, the gaps before them, and whether more messages follow."""
+
+    messages: Sequence[tuple[ChannelId, StoredMessage]]
+    gaps: Sequence[ChannelGap]
+    has_more: bool
+    epoch: Epoch | None
+    """The epoch of the sequences; None if nothing was stored yet."""
+
+
+NO_PAGE: Final = LogPage((), (), has_more=False, epoch=None)
+
+
+@dataclass(slots=True)
+class _Place:
+    """The place of a page in one channel."""
+
+    channel_id: ChannelId
+    seq: Seq
+    """Messages above it are due."""
+    newest: Seq
+    """The channel's newest known message; 0 if it has none."""
+    gap: Gap | None
+    found: list[StoredMessage] = field(default_factory=list)
+    is_whole: bool = False
+    """Whether nothing is missing between `seq` and `found`: the message at `seq` is stored, and the oldest are removed first."""
+
+    @property
+    def read_to(self) -> Seq:
+        return self.found[-1].seq if self.found else self.seq
+
+    @property
+    def is_behind(self) -> bool:
+        return self.newest > self.read_to
+
+
+async def read_page(
+    log: TenantLog,
+    cursors: Mapping[ChannelId, Cursor],
+    limit: int,
+    removed_to: RemovedToEach,
+    seen: Mapping[ChannelId, Seq],
+) -> LogPage:
+    """Return at most `limit` messages above the cursors: one of each channel in turn, beginning with any of them.
+
+    The first channel is drawn, so that a small limit starves none. `seen` has the newest messages that this server knows of: a
+    replica of the log may lack them. Raises `Unavailable`.
+    """
+    state = await state_for(log, cursors.values())
+    if state is None or not cursors:
+        return NO_PAGE
+    places = await _begin(log, state, cursors, removed_to)
+    for place in places:
+        place.newest = max(place.newest, seen.get(place.channel_id, 0))
+    first = random.randrange(len(places))  # noqa: S311 (for fairness; nothing depends on a secret)
+    places = places[first:] + places[:first]
+    due = [place for place in places if place.is_behind][:limit]
+    await _read_first(log, due, limit)
+    await _find_gaps(log, state, [*due, *(place for place in places if not place.newest)], removed_to)
+    await _read_rest(log, due, limit)
+    messages = _interleave(due, limit)
+    shown = {channel_id: message.seq for channel_id, message in messages}
+    has_more = any(place.newest > shown.get(place.channel_id, place.seq) for place in places)
+    gaps = [ChannelGap(place.channel_id, place.gap, place.seq) for place in places if place.gap is not None]
+    return LogPage(messages, gaps, has_more, state.epoch)
+
+
+async def state_for(log: TenantLog, cursors: Collection[Cursor]) -> LogState | None:
+    """Return the log's state, with a new epoch if the log has lost acknowledged messages."""
+    state = await log.state()
+    for cursor in cursors:
+        if state is not None and cursor.epoch == state.epoch and cursor.seq > state.last_seq:
+            state = await log.state_for(cursor)
+    return state
+
+
+async def _begin(log: TenantLog, state: LogState, cursors: Mapping[ChannelId, Cursor], removed_to: RemovedToEach) -> list[_Place]:
+    """Return the place of each cursor in the current log, with the gap of a cursor of another log."""
+    newest = await newest_seqs(log, state, list(cursors))
+    lineage = state.lineage
+    others = [channel_id for channel_id, cursor in cursors.items() if lineage.last_shared_seq(cursor.epoch) is not None]
+    removed = dict(zip(others, await removed_to(others), strict=True)) if others else {}
+    places = []
+    for channel_id, cursor in cursors.items():
+        seq, gap = cursor.seq, None
+        if channel_id in removed:
+            seq, gap = start_position.resolve("cursor", cursor, lineage, state.last_seq, removed[channel_id])
+        places.append(_Place(channel_id, seq, newest.get(channel_id, 0), gap))
+    return places
+
+
+async def newest_seqs(log: TenantLog, state: LogState, channels: list[ChannelId]) -> dict[ChannelId, Seq]:
+    """Return the newest sequence of each channel with messages, as the log's leader has it."""
+    found, end = await log.last_seqs_and_end(channels)
+    if end >= state.last_seq or log.replicas == 1 or not state.messages:
+        return {channel_id: seq for channel_id in channels if (seq := found.get(subjects.stored(channel_id)))}
+    # The answer came from a replica that lags, or it is empty, and then it does not say how far the replica is.
+    return {channel_id: await log.last_seq_of(channel_id) for channel_id in channels}
+
+
+async def _read_first(log: TenantLog, due: Sequence[_Place], limit: int) -> None:
+    """Read each channel's share of the page, from the message at its cursor on: if that exists, nothing after it was removed."""
+    if not due:
+        return
+    share, count, size = max(1, limit // len(due)), 0, 0
+    for place in due:
+        found = await log.after(place.channel_id, max(0, place.seq - 1), most=share + 1)
+        place.is_whole = bool(found) and found[0].seq == place.seq
+        place.found = [one for one in found if one.seq > place.seq][:share]
+        if not place.found:  # the answer came from a replica that lags
+            place.found = await log.after(place.channel_id, place.seq, most=share)
+            place.is_whole = False
+        count += len(place.found)
+        size += sum(len(one.envelope) for one in place.found)
+        if count >= limit or size > PAGE_BYTES:
+            return
+
+
+async def _read_rest(log: TenantLog, due: Sequence[_Place], limit: int) -> None:
+    """Fill the page from the channels that have more than their share."""
+    while True:
+        left = limit - sum(len(place.found) for place in due)
+        behind = [place for place in due if place.found and place.is_behind]
+        if left <= 0 or not behind:
+            return
+        share = max(1, left // len(behind))
+        for place in behind[:left]:
+            if sum(len(one.envelope) for each in due for one in each.found) > PAGE_BYTES:
+                return
+            found = await log.after(place.channel_id, place.read_to, most=share)
+            place.found += found
+            if not found:
+                place.newest = place.read_to  # retention has removed the rest since
+
+
+async def _find_gaps(log: TenantLog, state: LogState, places: Sequence[_Place], removed_to: RemovedToEach) -> None:
+    """Find messages that retention removed above the places, and the predecessors of the first messages.
+
+    Called after the messages are read: retention records a removal before it removes anything.
+    """
+    unsure = [place for place in places if not place.is_whole and (place.found or not place.newest)]
+    if not unsure:
+        return
+    if state.is_complete:  # no message had been removed; and since then?
+        now = await log.state()
+        is_complete = now is not None and now.epoch == state.epoch and now.is_complete
+    else:
+        is_complete = False
+    removed = [Cursor()] * len(unsure) if is_complete else await removed_to([place.channel_id for place in unsure])
+    for place, cursor in zip(unsure, removed, strict=True):
+        to = state.lineage.to_seq(cursor)
+        if to > place.seq:
+            place.gap = place.gap or Gap(place.seq + 1, to, start_position.RETENTION)
+            place.found = [one for one in place.found if one.seq > to]
+            place.seq, before = to, 0
+        elif place.found:
+            before = await log.last_seq_of(place.channel_id, up_to=place.seq)
+        if place.found:
+            place.found[0] = place.found[0]._replace(prev=before or None)
+
+
+def _interleave(due: Sequence[_Place], limit: int) -> list[tuple[ChannelId, StoredMessage]]:
+    """Return one message of each channel in turn, up to the limits of a page."""
+    taken: list[tuple[ChannelId, StoredMessage]] = []
+    size = 0
+    for turn in zip_longest(*(place.found for place in due)):
+        for place, message in zip(due, turn, strict=True):
+            if message is None:
+                continue
+            size += len(message.envelope)
+            if taken and (len(taken) == limit or size > PAGE_BYTES):
+                return taken
+            taken.append((place.channel_id, message))
+    return taken

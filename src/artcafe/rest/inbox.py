@@ -1,0 +1,209 @@
+"""Routes to pull an agent's messages and to acknowledge them, for agents without a socket. `delivery.pull` does the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from artcafe import errors
+from artcafe.delivery.pull import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT_S, Pulled, PullRequest
+from artcafe.delivery.pull_acks import PulledAck
+from artcafe.delivery.pull_page import PAGE_BYTES, ChannelGap
+from artcafe.delivery.pull_waits import PullWait
+from artcafe.errors import ArtcafeError
+from artcafe.rest import problems
+from artcafe.rest.bodies import Items, json_body, request_schema
+from artcafe.rest.dependencies import ServicesDep
+from artcafe.rest.principal import AgentPath, InTenant, NeedlessKey
+from artcafe.rest.schemas import RequestModel, ResponseModel
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}", tags=["inbox"])
+
+ACKS: Final = 200
+"""Maximum number of acks in a request: those of one pull."""
+
+T = TypeVar("T")
+
+
+class InboxQuery(BaseModel):
+    """The query of a pull."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wait_s: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for a first message.")
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="Maximum number of messages.")
+    channel: str | None = Field(
+        None, description="Messages of this channel only, instead of all that the agent is subscribed to."
+    )
+
+
+INBOX: Final[dict[str, Any]] = {
+    "title": "Inbox",
+    "type": "object",
+    "required": ["items", "gaps", "more", "epoch"],
+    "properties": {
+        "items": {
+            "type": "array",
+            "description": f"Messages as the gateway pushes them, in order within a channel; at most {PAGE_BYTES // 1024} KiB.",
+            "items": {"type": "object"},
+        },
+        "gaps": {
+            "type": "array",
+            "description": "Messages that this agent will not receive, each before the channel's items.",
+            "items": {
+                "type": "object",
+                "required": ["channel", "from", "to", "reason", "after"],
+                "properties": {
+                    "channel": {"type": "string"},
+                    "from": {"type": "integer"},
+                    "to": {"type": ["integer", "null"], "description": "Null: their number is unknown."},
+                    "reason": {"type": "string", "enum": ["retention", "epoch"]},
+                    "after": {"type": "integer", "description": "The next message is above it; an ack of it ends the gap."},
+                },
+            },
+        },
+        "more": {"type": "boolean", "description": "Whether messages are left. They follow once these are acknowledged."},
+        "epoch": {
+            "type": ["string", "null"],
+            "description": "The log's epoch, to be sent with the acks; null before its first message.",
+        },
+    },
+}
+
+
+class AckBody(RequestModel):
+    """Acknowledges every message of a channel up to `seq`."""
+
+    channel: str
+    seq: int = Field(ge=0, examples=[58])
+
+
+class AcksBody(RequestModel):
+    """The messages to acknowledge."""
+
+    acks: Items[AckBody] = Field(max_length=ACKS)
+    epoch: str | None = Field(
+        None,
+        description="The `epoch` of the pull that returned the messages. With it, no ack counts for the messages of another log;"
+        " required after a restore.",
+    )
+
+
+class EntryProblem(ResponseModel):
+    """Why an entry had no effect."""
+
+    code: str = Field(examples=["ack_beyond_sent"])
+    message: str
+    temporary: bool = Field(description="Whether the same entry can succeed later.")
+
+
+class AckResponse(ResponseModel):
+    """The outcome of one entry."""
+
+    channel: str
+    seq: int
+    error: EntryProblem | None = Field(description="Null: it is done, and written.")
+
+
+class AcksResponse(ResponseModel):
+    """The outcome of each entry, in the order of the request."""
+
+    acks: list[AckResponse]
+
+
+@router.get(
+    "/inbox",
+    summary="Pull messages",
+    response_class=Response,
+    responses={
+        200: {"description": "Messages that wait for the agent.", "content": {"application/json": {"schema": INBOX}}},
+        **problems.responses(
+            *problems.IN_TENANT,
+            errors.SubscriptionNotFound,
+            errors.Conflict,
+            errors.Invalid,
+            errors.RateLimited,
+            errors.Overloaded,
+        ),
+    },
+)
+async def pull_messages(
+    request: Request, services: ServicesDep, principal: InTenant, agent_id: AgentPath, query: Annotated[InboxQuery, Query()]
+) -> Response:
+    """Return messages of the agent's active subscriptions, above their cursors, and acknowledge nothing.
+
+    For that agent only. With `wait_s` the request waits for a first message. An agent may have two waiting requests at a time.
+    """
+    asked = PullRequest.checked(query.limit, query.wait_s, query.channel)
+    wait = PullWait()
+    pulled = await _while_connected(request, wait, services.pulls.pull(principal, agent_id, asked, wait))
+    return Response(_text(pulled), media_type="application/json")
+
+
+@router.post(
+    "/acks",
+    summary="Acknowledge messages",
+    responses=problems.responses(*problems.IN_TENANT, *problems.BODY),
+    openapi_extra=request_schema(AcksBody),
+)
+async def acknowledge_messages(
+    services: ServicesDep,
+    principal: InTenant,
+    agent_id: AgentPath,
+    body: Annotated[AcksBody, Depends(json_body(AcksBody))],
+    _key: NeedlessKey = None,
+) -> AcksResponse:
+    """Move the agent's cursors, and write them before the response. A wrong entry has an `error`, and does not stop the others.
+
+    For that agent only.
+    """
+    acks = [PulledAck(each.channel, each.seq) for each in body.acks]
+    outcomes = await services.pulls.acknowledge(principal, agent_id, acks, body.epoch)
+    return AcksResponse(
+        acks=[
+            AckResponse(channel=ack.channel, seq=ack.seq, error=None if error is None else _problem(error))
+            for ack, error in zip(acks, outcomes, strict=True)
+        ]
+    )
+
+
+async def _while_connected(request: Request, wait: PullWait, work: Awaitable[T]) -> T:
+    """Return the result of a pull, and end its wait when the client closes the connection."""
+    refused: ArtcafeError | None = None
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(_end_when_gone(request, wait))
+        try:
+            result = await work
+        except ArtcafeError as exc:
+            refused = exc  # raised below, because the group would wrap it
+        finally:
+            watch.cancel()
+    if refused is not None:
+        raise refused
+    return result
+
+
+async def _end_when_gone(request: Request, wait: PullWait) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    wait.end()
+
+
+def _text(pulled: Pulled) -> bytes:
+    gaps = msgspec.json.encode([_gap(each) for each in pulled.gaps])
+    rest = msgspec.json.encode(pulled.has_more), msgspec.json.encode(pulled.epoch)
+    return b'{"items":[%b],"gaps":%b,"more":%b,"epoch":%b}' % (b",".join(pulled.items), gaps, *rest)
+
+
+def _gap(each: ChannelGap) -> dict[str, object]:
+    gap = each.gap
+    return {"channel": each.channel_id, "from": gap.from_, "to": gap.to, "reason": gap.reason, "after": each.after}
+
+
+def _problem(error: ArtcafeError) -> EntryProblem:
+    return EntryProblem(code=error.code, message=str(error), temporary=error.temporary)

@@ -1,0 +1,311 @@
+"""Pulls without HTTP: gaps, other logs, bounded waits, changes of access, and usage. tests/rest/test_inbox.py has the routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from copy import copy
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from artcafe.delivery.pull import Pulled, PullRequest, Pulls
+from artcafe.delivery.pull_acks import PulledAck
+from artcafe.delivery.pull_waits import MAX_WAITS_PER_AGENT, PullWait
+from artcafe.errors import ArtcafeError, Forbidden, Overloaded, RateLimited, Revoked, TenantSuspended
+from artcafe.fabric.channel_kinds import KINDS
+from artcafe.model import AgentPrincipal, AgentStatus, Channel, SubscriptionStatus, TenantStatus
+from artcafe.rules.usage import Attribution, Metric
+from artcafe.services.cursors import Cursors
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.test_gaps import a_moment, remove
+from tests.gateway.test_usage import parts, total
+from tests.services.service_env import new_key, proven
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONG = PullRequest.checked(wait_s=25)
+NOW = PullRequest.checked()
+
+
+@dataclass
+class Reader:
+    """An agent that pulls."""
+
+    it: GatewayApp
+    principal: AgentPrincipal
+    channel: Channel
+
+    async def publish(self, *data: int, channel: Channel | None = None) -> list[int]:
+        """Store messages, and return their sequences."""
+        return [await self.it.publish(b"%d" % one, channel or self.channel) for one in data]
+
+    async def subscribe(self, channel: Channel) -> None:
+        await self.it.services.subscriptions.put(self.it.owner, channel.id, self.principal.agent_id)
+
+    async def pull(self, request: PullRequest = NOW, wait: PullWait | None = None) -> Pulled:
+        return await self.it.services.pulls.pull(self.principal, self.principal.agent_id, request, wait)
+
+    async def ack(self, seq: int, epoch: str | None = None) -> ArtcafeError | None:
+        """Acknowledge, and return the error."""
+        acks = [PulledAck(self.channel.id, seq)]
+        (outcome,) = await self.it.services.pulls.acknowledge(self.principal, self.principal.agent_id, acks, epoch)
+        return outcome
+
+    async def waits(self, count: int = 1) -> None:
+        """Wait until this number of pulls wait, and their feeds are open."""
+        hub = self.it.services.hub
+        await until(lambda: len(self.it.services.pulls.waits) == count)
+        feed = hub.feed(self.principal.tenant_id, self.channel.id, KINDS[self.channel.type])
+        try:
+            await until(lambda: len(feed.wakers) == count and feed.opened.is_set())
+        finally:
+            hub.release(feed)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def it(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayApp]:
+    """Yield the server shared by the tests of this module."""
+    async with gateway_app(tmp_path_factory.mktemp("server")) as made:
+        yield made
+
+
+async def a_reader(it: GatewayApp) -> Reader:
+    agent = await it.services.agents.create(it.owner, name="reader", public_key=new_key())
+    channel = await it.services.channels.create(it.owner, name="channel")
+    reader = Reader(it, proven(agent), channel)
+    await reader.subscribe(channel)
+    return reader
+
+
+def numbers(pulled: Pulled) -> list[int]:
+    return [int(item.rsplit(b":", 1)[1].rstrip(b"}")) for item in pulled.items]
+
+
+# --- gaps ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_removed_messages_yield_a_gap_until_it_is_acknowledged(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    first = await reader.publish(1, 2, 3)
+    assert await reader.ack(first[0]) is None
+    at = await a_moment(it)
+    later = await reader.publish(4)
+    await remove(it, at)
+
+    for _ in range(2):
+        pulled = await reader.pull()
+        (gap,) = pulled.gaps
+        assert (gap.channel_id, gap.gap.from_, gap.gap.to, gap.gap.reason) == (
+            reader.channel.id,
+            first[0] + 1,
+            first[2],
+            "retention",
+        )
+        assert gap.after == first[2]
+        assert numbers(pulled) == [4]
+        assert b'"prev":null' in pulled.items[0]
+    assert await reader.ack(first[2]) is None
+    pulled = await reader.pull()
+    assert (list(pulled.gaps), numbers(pulled)) == ([], [4])
+    assert await reader.ack(later[0]) is None
+
+
+async def test_channel_without_remaining_messages_yields_a_gap_at_once_and_an_ack_of_its_end_ends_it(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    stored = await reader.publish(1, 2)
+    await remove(it)
+
+    pulled = await reader.pull(LONG)
+    (gap,) = pulled.gaps
+    assert (pulled.items, gap.gap.to) == ([], stored[-1])
+    assert await reader.ack(stored[-1]) is None
+    pulled = await reader.pull()
+    assert (list(pulled.gaps), pulled.items) == ([], [])
+
+
+async def test_nothing_removed_above_the_cursor_yields_no_gap(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    stored = await reader.publish(1, 2)
+    assert await reader.ack(stored[-1]) is None
+    await remove(it)
+    assert (await reader.pull()).gaps == []
+    await reader.publish(3)
+    pulled = await reader.pull()
+    assert (list(pulled.gaps), numbers(pulled)) == ([], [3])
+
+
+async def test_another_log_yields_a_gap_and_its_acks_need_the_epoch(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    stored = await reader.publish(1, 2)
+    before = await reader.pull()
+    log = it.services.fabric.tenant(it.owner.tenant_id).log
+    await log.begin_epoch()
+
+    pulled = await reader.pull()
+    (gap,) = pulled.gaps
+    assert (gap.gap.to, gap.gap.reason, gap.after) == (None, "epoch", 0)
+    assert numbers(pulled) == [1, 2], "all of another log"
+    for epoch in (None, before.epoch):
+        outcome = await reader.ack(stored[0], epoch)
+        assert outcome is not None
+        assert outcome.code == "log_renewed"
+    assert await reader.ack(gap.after, pulled.epoch) is None
+    again = await reader.pull()
+    assert (list(again.gaps), numbers(again)) == ([], [1, 2])
+    assert await reader.ack(stored[-1]) is None
+    assert (await reader.pull()).items == []
+
+
+# --- waits ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_thousand_waiting_pulls_of_one_agent_are_refused_without_harm_to_others(it: GatewayApp) -> None:
+    reader, other = await a_reader(it), await a_reader(it)
+    async with asyncio.TaskGroup() as group:
+        others = group.create_task(other.pull(LONG))
+        await other.waits()
+        flood = [group.create_task(_outcome(reader)) for _ in range(1_000)]
+        await until(lambda: sum(each.done() for each in flood) == 1_000 - MAX_WAITS_PER_AGENT)
+        refused = [each.result() for each in flood if each.done()]
+        assert all(isinstance(each, RateLimited) for each in refused)
+
+        await other.publish(7)
+        assert numbers(await others) == [7]
+        await reader.publish(8)
+    answered = [result for each in flood if isinstance(result := each.result(), Pulled)]
+    assert [numbers(each) for each in answered] == [[8]] * MAX_WAITS_PER_AGENT
+    assert len(it.services.pulls.waits) == 0
+
+
+async def _outcome(reader: Reader) -> Pulled | ArtcafeError:
+    try:
+        return await reader.pull(LONG)
+    except ArtcafeError as exc:
+        return exc
+
+
+async def test_waits_of_a_tenant_and_of_the_server_are_limited(it: GatewayApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await a_reader(it), await a_reader(it)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(first.pull(LONG))
+        await first.waits()
+        monkeypatch.setattr("artcafe.delivery.pull_waits.MAX_WAITS_PER_TENANT", 1)
+        with pytest.raises(RateLimited, match="in this tenant"):
+            await second.pull(LONG)
+        monkeypatch.setattr("artcafe.delivery.pull_waits.MAX_WAITS_PER_TENANT", 9)
+        monkeypatch.setattr("artcafe.delivery.pull_waits.MAX_WAITS", 1)
+        with pytest.raises(Overloaded):
+            await second.pull(LONG)
+        await first.publish(1)
+        assert numbers(await waiting) == [1]
+
+
+async def test_drained_server_answers_waiting_and_later_pulls_with_an_empty_list(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    pulls, who = Pulls(it.services), reader.principal
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(pulls.pull(who, who.agent_id, LONG))
+        await until(lambda: len(pulls.waits) == 1)
+        pulls.waits.drain()
+        assert (await waiting).items == []
+    assert (await pulls.pull(who, who.agent_id, LONG)).items == []
+
+
+async def test_caller_can_end_a_wait(it: GatewayApp) -> None:
+    reader, wait = await a_reader(it), PullWait()
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(reader.pull(LONG, wait))
+        await reader.waits()
+        wait.end()
+        assert (await waiting).items == []
+    assert len(it.services.hub) == 0
+
+
+async def test_message_stored_before_the_feed_opens_is_not_missed(it: GatewayApp) -> None:
+    for number in range(20):
+        reader = await a_reader(it)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(reader.pull(LONG))
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            await reader.publish(number)
+            assert numbers(await waiting) == [number]
+
+
+# --- access --------------------------------------------------------------------------------------------------------------
+
+
+async def test_subscription_made_during_a_wait_is_received_and_a_paused_one_is_not(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    other = await it.services.channels.create(it.owner, name="other")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(reader.pull(LONG))
+        await reader.waits()
+        agent_id = reader.principal.agent_id
+        await it.services.subscriptions.set_status(it.owner, reader.channel.id, agent_id, SubscriptionStatus.PAUSED)
+        await reader.subscribe(other)
+        await until(lambda: len(it.services.hub) == 1 and _follows(it, other))
+        await reader.publish(1)
+        await reader.publish(2, channel=other)
+        assert numbers(await waiting) == [2]
+
+
+def _follows(it: GatewayApp, channel: Channel) -> bool:
+    feed = it.services.hub.feed(it.owner.tenant_id, channel.id, KINDS[channel.type])
+    it.services.hub.release(feed)
+    return bool(feed.wakers)
+
+
+async def test_agent_disabled_or_suspended_during_a_wait_gets_its_error(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(_outcome(reader))
+        await reader.waits()
+        await it.services.agents.update(it.owner, reader.principal.agent_id, status=AgentStatus.DISABLED)
+        assert isinstance(await waiting, Revoked)
+
+    reader = await a_reader(it)
+    try:
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(_outcome(reader))
+            await reader.waits()
+            await it.suspend()
+            assert isinstance(await waiting, TenantSuspended)
+    finally:
+        await it.suspend(TenantStatus.ACTIVE)
+
+
+async def test_nobody_else_pulls_or_acknowledges(it: GatewayApp) -> None:
+    reader, other = await a_reader(it), await a_reader(it)
+    for principal in (other.principal, it.owner):
+        with pytest.raises(Forbidden):
+            await it.services.pulls.pull(principal, reader.principal.agent_id, NOW)
+        with pytest.raises(Forbidden):
+            await it.services.pulls.acknowledge(principal, reader.principal.agent_id, [])
+
+
+# --- other servers, and counts -------------------------------------------------------------------------------------------
+
+
+async def test_ack_by_one_server_is_read_by_another(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    stored = await reader.publish(1, 2)
+    assert await reader.ack(stored[0]) is None
+
+    services = copy(it.services)
+    services.cursors = Cursors(it.services.store, 3600)
+    there = Pulls(services)
+    assert numbers(await there.pull(reader.principal, reader.principal.agent_id, NOW)) == [2]
+
+
+async def test_pulled_messages_are_counted_as_deliveries_of_the_agent(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    await reader.publish(1, 2, 3)
+    before = await total(it, Metric.DELIVERIES) or 0
+    for _ in range(2):
+        await reader.pull()
+    assert await total(it, Metric.DELIVERIES) == before + 6
+    counted = await parts(it, Metric.DELIVERIES, Attribution.AGENT)
+    assert counted[reader.principal.agent_id] == 6
