@@ -195,7 +195,7 @@ class Services(TableServices):
         fabric.set_group_limit(lambda: self.shares.max_per_group)
         self.cursors = Cursors(store, settings.cursor_s)
         fabric.trace_stores(settings.tracing)
-        self.hub = Hub(fabric, group, self.retention.removed_to, settings.tracing)
+        self.hub = Hub(fabric, group, self.retention.removed_to, clock, settings.tracing)
         self.queue_hub = QueueHub(fabric, group, self.record_cache.channel)
         self.invalidation.subscribe(self.queue_hub.changed)
         self.history = MessageHistory(self.record_cache, fabric, self.retention)

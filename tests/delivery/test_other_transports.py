@@ -33,6 +33,10 @@ class EventEncoding:
         self.count += len(messages)
         return [b"data: %b\n\n" % bytes(parse_envelope(one.envelope).data) for one in messages]
 
+    def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
+        """Return an event without data."""
+        return b"event: gap\n\n"
+
 
 class EventStream:
     """A connection that keeps everything written to it."""

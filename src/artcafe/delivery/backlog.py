@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Final
 
 from artcafe.delivery.delivery import Delivery
 from artcafe.delivery.delivery_metrics import count_deliveries
+from artcafe.delivery.expiry import runs
 from artcafe.delivery.peer import Peer
 from artcafe.errors import LogRenewed, OurFault
 from artcafe.fabric.channel_readers import ChannelReader
@@ -154,9 +155,18 @@ class Backlog:
             delivery.sent = removed
         return [one for one in found if one.seq > delivery.sent]
 
-    def _send(self, delivery: Delivery, due: list[StoredMessage]) -> None:
-        fits = delivery.free_window()
-        due = due if fits is None else due[:fits]
+    def _send(self, delivery: Delivery, due: Sequence[StoredMessage]) -> None:
+        """Send messages as far as they fit the window, and a gap in place of expired ones."""
+        for gap, some in runs(due, delivery.feed.clock):
+            if gap is not None:
+                self._peer.send_gap(delivery.feed.channel, gap)
+                delivery.advance_to(some[-1].seq)
+            elif fitting := some[: delivery.free_window()]:
+                self._write(delivery, fitting)
+            if delivery.sent < some[-1].seq:
+                return
+
+    def _write(self, delivery: Delivery, due: Sequence[StoredMessage]) -> None:
         delivery.track([one.seq for one in due])
         delivery.advance_to(due[-1].seq)
         delivery.feed.add_count(delivery.receiver, len(due))

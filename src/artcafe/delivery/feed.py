@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from artcafe.delivery.channel_tracing import ChannelTracing
+from artcafe.delivery.expiry import EXPIRED, is_expired
 from artcafe.delivery.feed_member import FeedMember
 from artcafe.delivery.frame_batch import FrameBatch, write_to_all
 from artcafe.delivery.peer import Encoding, Peer
@@ -14,7 +15,10 @@ from artcafe.fabric.channel_readers import ChannelReader, LiveChannelReader
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, Cursor, Seq, TenantId
+from artcafe.observe.clock import Clock
 from artcafe.rules.start_position import LogLineage
+from artcafe.wire.envelopes import EXPIRING
+from artcafe.wire.replies import Gap
 
 RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
 """Read the cursor of a channel's last removed message. It is valid for every earlier read of the log."""
@@ -23,19 +27,40 @@ RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
 class PendingMessages:
     """Messages of one channel since the last flush. A flush encodes them once per encoding."""
 
-    __slots__ = ("_batches", "_channel_id", "_kind", "messages", "turns")
+    __slots__ = ("_batches", "_channel_id", "_kind", "expired", "messages", "turns")
 
     def __init__(self, channel_id: ChannelId, kind: ChannelKind) -> None:
         self._channel_id, self._kind = channel_id, kind
         self.messages: list[StoredMessage] = []
         self.turns: list[int] = []
         self._batches: dict[Encoding, FrameBatch] = {}
+        self.expired: set[Seq] | None = None
+        """The sequences of expired messages, if there are any: a gap is sent in place of each."""
+
+    def __len__(self) -> int:
+        """Return the number of messages to deliver."""
+        return len(self.messages) - (0 if self.expired is None else len(self.expired))
+
+    def mark_expired(self, message: StoredMessage) -> None:
+        """Send a gap in place of this message."""
+        self.expired = self.expired or set()
+        self.expired.add(message.seq)
+
+    def seqs(self, first: int = 0) -> list[Seq]:
+        """Return the sequences of the messages to deliver, from index `first` on."""
+        found = [message.seq for message in self.messages[first:]]
+        return found if self.expired is None else [seq for seq in found if seq not in self.expired]
 
     def encoded(self, encoding: Encoding) -> FrameBatch:
         """Return the batch in this encoding."""
         batch = self._batches.get(encoding)
         if batch is None:
             frames = encoding.messages(self._channel_id, self._kind, self.messages)
+            if self.expired is not None:
+                frames = [
+                    encoding.gap(self._channel_id, Gap(one.seq, one.seq, EXPIRED)) if one.seq in self.expired else frame
+                    for one, frame in zip(self.messages, frames, strict=True)
+                ]
             batch = self._batches[encoding] = FrameBatch(frames, self.turns)
         return batch
 
@@ -66,6 +91,7 @@ class Feed:
         "ahead",
         "caught_up",
         "channel",
+        "clock",
         "counts",
         "flushed",
         "kind",
@@ -89,10 +115,11 @@ class Feed:
         schedule_flush: Callable[[Feed], None],
         next_turn: Callable[[], int],
         removed_to: RemovedTo,
+        clock: Clock,
         tracing: ChannelTracing | None = None,
     ) -> None:
         """`schedule_flush` is called when the first message is pending; `next_turn` numbers messages over all channels."""
-        self.tracing = tracing
+        self.clock, self.tracing = clock, tracing
         self.tenant_fabric, self.channel, self.kind = tenant_fabric, channel, kind
         self._schedule_flush, self._next_turn, self._removed_to = schedule_flush, next_turn, removed_to
         self.reader: ChannelReader | LiveChannelReader | None = None
@@ -154,8 +181,10 @@ class Feed:
             self._schedule_flush(self)
         pending.messages += found
         next_turn = self._next_turn
-        for _ in found:
+        for one in found:
             pending.turns.append(next_turn())
+            if one.envelope.startswith(EXPIRING) and is_expired(one.envelope, self.clock()):
+                pending.mark_expired(one)
         if self.wakers:
             self._wake()
 
@@ -209,7 +238,7 @@ class Feed:
             return None
         self.pending = PendingMessages(self.channel, self.kind)
         self.flushed = taken.messages[-1].seq
-        self.shown += len(taken.messages)
+        self.shown += len(taken)
         return taken
 
     # --- usage -------------------------------------------------------------------------------------------------------
@@ -275,7 +304,7 @@ class Feed:
         self.pending = PendingMessages(self.channel, self.kind)
         encoding: Encoding | None = None
         batch: FrameBatch | None = None
-        deliveries = len(self.caught_up) * len(pending.messages)
+        deliveries = len(self.caught_up) * len(pending)
         for peer in self.caught_up:
             if batch is None or peer.encoding is not encoding:
                 encoding = peer.encoding
@@ -284,7 +313,7 @@ class Feed:
             if not out:
                 touched.append(peer)
             out.append(batch)
-        seqs = [message.seq for message in pending.messages]
+        seqs = pending.seqs()
         self.shown += len(seqs)
         for member in list(self.windowed.values()):
             if member.track(seqs):
@@ -294,27 +323,28 @@ class Feed:
             else:
                 self.leave(member)
                 member.peer.feed_soon()
-        self.flushed = seqs[-1]
+        self.flushed = pending.messages[-1].seq
         for member in [each for each in self.ahead.values() if each.sent < self.flushed]:
-            deliveries += self._catch_up(member, pending, seqs, touched)
+            deliveries += self._catch_up(member, pending, touched)
         return deliveries
 
-    def _catch_up(self, member: FeedMember, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> int:
+    def _catch_up(self, member: FeedMember, pending: PendingMessages, touched: list[Peer]) -> int:
         """Send a member in `ahead` the messages above its position, and move it to the caught-up or windowed members.
 
         Return the number of these messages.
         """
         del self.ahead[member.peer]
         member.is_member = False
-        first = next(at for at, seq in enumerate(seqs) if seq > member.sent)
-        if not member.track(seqs[first:]):
+        first = next(at for at, message in enumerate(pending.messages) if message.seq > member.sent)
+        seqs = pending.seqs(first)
+        if not member.track(seqs):
             member.peer.feed_soon()
             return 0
         _put(member.peer, pending.encoded(member.peer.encoding).since(first), touched)
-        self.add_count(member.receiver, len(seqs) - first)
+        self.add_count(member.receiver, len(seqs))
         member.advance_to(self.flushed)
         self.join(member)
-        return len(seqs) - first
+        return len(seqs)
 
 
 def _put(peer: Peer, batch: FrameBatch, touched: list[Peer]) -> None:

@@ -24,6 +24,7 @@ from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, TenantId
+from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
 from artcafe.supervision import Supervisor
@@ -48,8 +49,15 @@ class SentCount(NamedTuple):
 class Hub:
     """Every feed of this server, and their common flush. `group` owns the tasks for opening and closing feeds."""
 
-    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, removed_to: RemovedTo, tracing: Tracing | None = None) -> None:
-        self._fabric, self._group, self.removed_to = fabric, group, removed_to
+    def __init__(
+        self,
+        fabric: Fabric,
+        group: asyncio.TaskGroup,
+        removed_to: RemovedTo,
+        clock: Clock,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._fabric, self._group, self.removed_to, self._clock = fabric, group, removed_to, clock
         self._loop = asyncio.get_running_loop()
         self._feeds: dict[tuple[TenantId, ChannelId], Feed] = {}
         self._unflushed: list[Feed] = []
@@ -68,7 +76,9 @@ class Hub:
         if feed is None:
             tenant_fabric = self._fabric.tenant(tenant_id)
             tracing = None if self._tracing is None else ChannelTracing(self._tracing, tenant_id, channel)
-            feed = Feed(tenant_fabric, channel, kind, self._schedule_flush, self._next_turn, self.removed_to, tracing)
+            feed = Feed(
+                tenant_fabric, channel, kind, self._schedule_flush, self._next_turn, self.removed_to, self._clock, tracing
+            )
             self._feeds[tenant_id, channel] = feed
             self._spawn(partial(self._open, feed))
         feed.users += 1
@@ -188,7 +198,7 @@ class Hub:
         members = len(feeds[0].caught_up)
         if taken:
             feeds[0].write(lambda encoding: join_batches([pending.encoded(encoding) for pending in taken]))
-        return members * sum([len(pending.messages) for pending in taken])
+        return members * sum([len(pending) for pending in taken])
 
     def _send_each(self, feeds: list[Feed]) -> int:
         """Send each connection the messages of its own channels. Joined bytes are kept by their batches: most share them."""

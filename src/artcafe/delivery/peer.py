@@ -26,6 +26,10 @@ class Encoding(Protocol):
         """Return the bytes of each message, ready to be written. `kind.texts` returns the messages as JSON."""
         ...
 
+    def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
+        """Return the bytes of a gap, ready to be written."""
+        ...
+
 
 class Peer(Protocol):
     """One connection of a transport. No method waits: the transport buffers unread bytes, and sets `is_paused` above its bound.

@@ -71,7 +71,7 @@ class PendingPublish:
 def same_content(first: bytes, second: bytes) -> bool:
     """Return whether two envelopes are equal apart from message id, time and trace context. JSON is compared by value."""
     a, b = parse_envelope(first), parse_envelope(second)
-    if (without_trace(a.headers), a.reply_to) != (without_trace(b.headers), b.reply_to):
+    if (without_trace(a.headers), a.reply_to, a.expires_at) != (without_trace(b.headers), b.reply_to, b.expires_at):
         return False
     return bytes(a.data) == bytes(b.data) or _canonical(a.data) == _canonical(b.data)
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId
+from artcafe.wire import replies
 from artcafe.wire.envelopes import id_text
+from artcafe.wire.replies import Gap
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -28,3 +30,7 @@ class WebSocketEncoding:
     def messages(self, channel_id: ChannelId, kind: ChannelKind, messages: Sequence[StoredMessage]) -> list[bytes]:
         """Return the text frame of each message."""
         return [text_frame(text) for text in kind.texts(id_text(channel_id), messages)]
+
+    def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
+        """Return the text frame of a gap push."""
+        return text_frame(replies.gap(channel_id, gap))

@@ -36,6 +36,7 @@ class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     headers: Mapping[str, str] | None = None
     reply_to: str | None = None
     caused_by: frames.CausedBy | None = None
+    expires_at: str | None = None
 
 
 class Published(ResponseModel):
@@ -69,6 +70,11 @@ SCHEMA: Final[dict[str, Any]] = {
         },
         "headers": {"type": ["object", "null"], "additionalProperties": {"type": "string"}, "examples": [{"trace": "7f3a"}]},
         "reply_to": {"type": ["string", "null"], "description": "Where replies are expected; agents define its meaning."},
+        "expires_at": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "Subscribers do not get the message from this RFC 3339 time on: a gap with the reason `expired`.",
+        },
         "caused_by": {
             "description": (
                 "The message that this one answers: its place, or its id. The server counts the messages of a chain of answers,"
@@ -233,6 +239,7 @@ async def publish(
             headers=message.headers,
             reply_to=message.reply_to,
             caused_by=message.caused_by,
+            expires_at=message.expires_at,
         ),
     )
     if reply.duplicate:

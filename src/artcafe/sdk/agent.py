@@ -23,7 +23,7 @@ from artcafe.sdk.client import Client
 from artcafe.sdk.commands import OutgoingCommand
 from artcafe.sdk.connection import CLOSED, AgentConnection
 from artcafe.sdk.handling import HANDLED, CausedBy, cause_of, handled_in
-from artcafe.sdk.http import place
+from artcafe.sdk.http import moment, place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
@@ -154,6 +154,8 @@ class Agent:
         headers: Mapping[str, str] | None = None,
         reply_to: str | None = None,
         caused_by: CausedBy = HANDLED,
+        expires_at: datetime | None = None,
+        expires_in_s: float | None = None,
         timeout_s: float = 30.0,
     ) -> Receipt:
         """Store a message in a channel; it is on disk when this returns.
@@ -169,6 +171,9 @@ class Agent:
         starts it. None publishes a message that answers none. If the server does not know the handled message any more, the
         publish is sent again without it, and a warning is logged; so is a publish that would not fit a frame with it.
 
+        From `expires_at` (an aware time), or `expires_in_s` seconds after this call, the message is not delivered any more:
+        subscribers get a `Gap` with the reason `expired` instead.
+
         Raises the server's error if a retry cannot help, and the last error after the timeout: `OutcomeUnknown` if the message
         may have been stored (publishing again with the same `key` is safe), any other if it was not. Raises `TooLarge`, `Invalid`
         and TypeError before the message is sent; publishes of other tasks continue.
@@ -178,7 +183,14 @@ class Agent:
         self._check_entered()
         text = encoding.data_text(data, self._connection.limits.get("json_depth", frames.MAX_DEPTH))
         cause = handled_in(self.tenant) if caused_by is HANDLED else caused_by
-        body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
+        body = frames.Publish(
+            channel,
+            text,
+            uuid.uuid4().hex if key is None else key,
+            headers,
+            reply_to,
+            expires_at=moment("expires_at", expires_at, "expires_in_s", expires_in_s),
+        )
         if cause is None:
             return await self._publish(body, timeout_s)
         answer = msgspec.structs.replace(body, caused_by=cause_of(cause))

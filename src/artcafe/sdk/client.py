@@ -15,7 +15,7 @@ from typing import Literal, Self, Unpack
 
 from artcafe.sdk import encoding, tracing
 from artcafe.sdk.handling import cause_of
-from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, path_of, place
+from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, moment, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, warn_of
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
@@ -293,8 +293,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         reply_to: str | None = None,
         caused_by: Message | KeptMessage | str | None = None,
+        expires_at: datetime | None = None,
+        expires_in_s: float | None = None,
     ) -> Receipt:
-        """Store a message; it is on disk when this returns. `data` is as for `Agent.publish`.
+        """Store a message; it is on disk when this returns. `data` and the times are as for `Agent.publish`.
 
         `caused_by` is the message that this one answers, or its id. Raises `Invalid` and TypeError before the request is sent,
         `CauseNotFound`, and `LoopStopped` above the limits of a chain of answers.
@@ -303,6 +305,7 @@ class Client:
         body: dict[str, object] = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
         if caused_by is not None:
             body["caused_by"] = cause_of(caused_by)
+        body |= given(expires_at=moment("expires_at", expires_at, "expires_in_s", expires_in_s))
         path = path_of(tenant, "channels", channel, "messages")
         with tracing.start_publish(channel, headers) as span:
             body["headers"] = span.add_context(headers, lambda merged: encoding.fits_request({**body, "headers": merged}))

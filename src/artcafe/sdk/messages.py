@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("artcafe")
 
 
+def time_of(text: str | None) -> datetime | None:
+    """Parse a time of a message, which is aware and in UTC."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The result of a publish: the message is stored on disk. `seq` is None for a `live` channel, because it stores nothing.
@@ -48,7 +53,8 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A range of messages of a channel that this agent will not receive: `first` to `last`, both included, and the reason.
+    """A range of messages of a channel that this agent will not receive: `first` to `last`, both included, and the reason:
+    `retention`, `expired` or `epoch`.
 
     `last` is None if their number is unknown, for example after a restored log.
     """
@@ -147,6 +153,11 @@ class Message:
     def chain(self) -> str | None:
         """The id of the first message of its chain of answers; None for that message itself."""
         return self._pushed.chain
+
+    @cached_property
+    def expires_at(self) -> datetime | None:
+        """The time from which it is not delivered any more; None if it does not expire."""
+        return time_of(self._pushed.expires_at)
 
     @property
     def headers(self) -> Mapping[str, str]:

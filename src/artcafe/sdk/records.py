@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self, TypedDict
+from typing import Any, Final, Self, TypedDict
 
 import msgspec
 
 from artcafe.sdk.encoding import value_of
-from artcafe.sdk.messages import Gap
+from artcafe.sdk.messages import Gap, time_of
 from artcafe.wire import replies
 
 
@@ -321,7 +321,10 @@ class UsagePage(msgspec.Struct, frozen=True):
     as_of: datetime | None
 
 
-class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "time_text": "time", "raw": "data"}):
+_KEPT_NAMES: Final = {"sender": "from", "time_text": "time", "raw": "data", "expires_at_text": "expires_at"}
+
+
+class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename=_KEPT_NAMES):
     """A stored message. Encoding it gives the JSON object of the response."""
 
     channel: str
@@ -340,6 +343,7 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
     """The number of messages before this one in its chain of answers."""
     chain: str | None = None
     """The id of the first message of its chain of answers; None for that message itself."""
+    expires_at_text: str | None = None
 
     @classmethod
     def of(cls, past: replies.PastMessage) -> Self:
@@ -356,12 +360,18 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
             caused_by=past.caused_by,
             hops=past.hops,
             chain=past.chain,
+            expires_at_text=past.expires_at,
         )
 
     @property
     def time(self) -> datetime:
         """The time at which the server accepted it; aware, UTC."""
         return datetime.fromisoformat(self.time_text)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """The time from which it is not delivered any more; None if it does not expire."""
+        return time_of(self.expires_at_text)
 
     @property
     def data(self) -> Any:

@@ -12,7 +12,7 @@ from artcafe.model import Access, AgentPrincipal, Channel, Permission, Principal
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.tracing import Tracing
-from artcafe.rules import access, fields, ids, subjects, times
+from artcafe.rules import access, fields, ids, message_times, subjects, times
 from artcafe.rules.plans import Limit
 from artcafe.rules.usage import Metric
 from artcafe.services.causes import Cause
@@ -80,6 +80,12 @@ class Messaging:
             limits = await self._record_cache.limits(principal.tenant_id)
             check(publish, limits.message_bytes)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
+            if publish.expires_at is not None:
+                check_stored(channel, "expires_at")
+                publish = message_times.normal(publish)
+                problem = message_times.problem_of(publish, self._clock())
+                if problem is not None:
+                    return await self._refuse_late(principal, channel, publish, admission, problem)
         except ArtcafeError:
             self.withdraw(principal, admission)
             raise
@@ -95,8 +101,8 @@ class Messaging:
         self, principal: Principal, channel_id: str, publish: frames.Publish, link: ChainLink | None = None
     ) -> asyncio.Future[replies.PublishReply] | None:
         """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log, no
-        message is reserved (`services.rate_limits`), or the message answers another one and has no `link` yet."""
-        if publish.caused_by is not None and link is None:
+        message is reserved (`services.rate_limits`), the message expires, or it answers another one and has no `link` yet."""
+        if publish.expires_at is not None or (publish.caused_by is not None and link is None):
             return None
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
         tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
@@ -133,6 +139,21 @@ class Messaging:
             raise
         self._loop_guard.watch(principal.tenant_id, link, outcome)
         return outcome
+
+    async def _refuse_late(
+        self,
+        principal: Principal,
+        channel: Channel,
+        publish: frames.Publish,
+        admission: Admission | None,
+        problem: Invalid,
+    ) -> asyncio.Future[replies.PublishReply]:
+        """Raise the problem with a time that has passed. The repeat of a message that was stored in time gets its outcome."""
+        repeat = await self._find_repeat(principal, channel, publish)
+        if repeat is None:
+            raise problem
+        self.withdraw(principal, admission)
+        return repeat
 
     async def _refuse(
         self, principal: Principal, channel: Channel, publish: frames.Publish, refusal: ArtcafeError
@@ -200,6 +221,12 @@ def _trace(
     tracing.record_publish(
         principal.tenant_id, channel.id, message_id, agent_id, trace_context.parent_of(publish.headers), stored
     )
+
+
+def check_stored(channel: Channel, field: str) -> None:
+    """Raise `Invalid` if the channel stores nothing: the field is about stored messages."""
+    if not KINDS[channel.type].has_log:
+        raise Invalid(field, f"has no meaning in a {channel.type.value} channel, which stores nothing; nothing was sent")
 
 
 def check(publish: frames.Publish, max_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -14,6 +15,10 @@ _encode = msgspec.json.Encoder().encode
 _COPY_BEGINS: Final = b'{"dead_letter":', b'{"redriven":', b'{"mark":'
 _HEADERS: Final = b',"headers":'
 """No id or name before it contains these bytes: in a JSON string, its quotes would be escaped."""
+EXPIRING: Final = b'{"expires_at":"'
+"""The beginning of an envelope with an expiry, and of no other: `startswith` finds it in 0.05 µs, so that the fan-out parses
+nothing."""
+_EXPIRY: Final = slice(len(EXPIRING), len(EXPIRING) + len("2026-11-22T16:50:57.123Z"))
 
 
 class ChainLink(NamedTuple):
@@ -30,7 +35,8 @@ class ChainLink(NamedTuple):
 def envelope(publish: Publish, *, message_id: str, sender: str, time: str, link: ChainLink | None = None) -> bytes:
     """Return the JSON object to store. `message_frame` only adds `channel`, `seq` and `prev` in front of it.
 
-    A message without a `link` begins a chain: its envelope has no `caused_by`, `hops` and `chain`.
+    A message without a `link` begins a chain: its envelope has no `caused_by`, `hops` and `chain`. `publish.expires_at`, if any,
+    is as of `rules.times.to_text`, and comes first.
     """
     headers = publish.headers or {}
     head: dict[str, object]
@@ -40,7 +46,14 @@ def envelope(publish: Publish, *, message_id: str, sender: str, time: str, link:
         head = {"message_id": message_id, "from": sender, "time": time, **link._asdict(), "headers": headers}
     if publish.reply_to is not None:
         head["reply_to"] = publish.reply_to
+    if publish.expires_at is not None:
+        head = {"expires_at": publish.expires_at} | head
     return b'%b,"data":%b}' % (_encode(head)[:-1], publish.data)
+
+
+def expires_at(envelope: bytes) -> datetime | None:
+    """Return when a stored message expires, or None if it does not."""
+    return datetime.fromisoformat(envelope[_EXPIRY].decode()) if envelope.startswith(EXPIRING) else None
 
 
 def id_text(id: str) -> bytes:
@@ -120,6 +133,7 @@ class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     chain: str | None = None
     dead_letter: DeadLetter | None = None
     redriven: Redriven | None = None
+    expires_at: str | None = None
 
 
 class EnvelopeHead(msgspec.Struct, frozen=True, rename={"sender": "from"}):

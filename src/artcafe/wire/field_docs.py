@@ -54,7 +54,12 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
         " `queue` channel."
     ),
     "GapPush.epoch": "The epoch of the new log, if the log was replaced.",
-    "expires_at": "The end of the challenge's validity.",
+    "ChallengeReply.expires_at": "The end of the challenge's validity.",
+    "expires_at": "The time from which the message is not delivered any more; absent if it does not expire.",
+    "Publish.expires_at": (
+        "An RFC 3339 time from which the message is not delivered any more: a gap with the reason `expired` takes its place. Not"
+        " in a `live` channel."
+    ),
     "from": "The publisher, as authenticated by the server: an agent's id, or `usr:` and a person.",
     "Gap.from": "The first missing sequence.",
     "GapPush.from": "The first missing sequence.",
@@ -89,7 +94,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "UnwatchReply.presence": "True if the presence of the tenant's agents is not watched any more.",
     "presence": "True for the presence of the tenant's agents. Give either this or `channel`.",
     "prev": "The sequence of the previous message in the channel; null if there is none, or none any more, and in a queue.",
-    "reason": "The reason: `retention` or `epoch`. A newer server may have more.",
+    "reason": "The reason: `retention`, `epoch` or `expired`. A newer server may have more.",
     "reply_to": "Where the sender expects an answer; agents define its meaning.",
     "resets_at": "The time at which a limit of a period begins again; null for other limits.",
     "retry_after_s": "In errors of rate limits: the seconds after which the same command can succeed. Otherwise absent.",

@@ -82,6 +82,7 @@ class Publish(Frame, frozen=True):
     headers: Mapping[str, str] | None = None
     reply_to: str | None = None
     caused_by: CausedBy | None = None
+    expires_at: Name | None = None
 
 
 class Subscribe(Frame, frozen=True, rename={"start": "from"}):

@@ -99,6 +99,7 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "
     chain: str | None = None
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
+    expires_at: str | None = None
     data: msgspec.Raw
 
 
@@ -187,6 +188,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     chain: str | None = None
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
+    expires_at: str | None = None
     data: msgspec.Raw
 
 

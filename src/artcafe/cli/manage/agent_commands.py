@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, ParamSpec, cast
@@ -211,6 +212,7 @@ def publish(
     headers: Mapping[str, str] | None,
     reply_to: str | None,
     caused_by: str | None,
+    expires_at: datetime | None,
     as_json: bool,
 ) -> None:
     """Publish DATA to CHANNEL.
@@ -226,7 +228,7 @@ def publish(
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
         raise click.UsageError("--lines reads standard input and assigns a key to each line: omit DATA and --message-key")
-    send = _Publisher(channel, headers, reply_to, caused_by, is_text, as_json)
+    send = _Publisher(channel, headers, reply_to, caused_by, expires_at, is_text, as_json)
     if by_line:
         asyncio.run(send.lines(options))
     else:
@@ -241,6 +243,7 @@ class _Publisher:
     headers: Mapping[str, str] | None
     reply_to: str | None
     caused_by: str | None
+    expires_at: datetime | None
     is_text: bool
     as_json: bool
 
@@ -250,7 +253,13 @@ class _Publisher:
 
     async def publish(self, agent: Agent, data: object, key: str | None = None) -> Receipt:
         return await agent.publish(
-            self.channel, data, key=key, headers=self.headers, reply_to=self.reply_to, caused_by=self.caused_by
+            self.channel,
+            data,
+            key=key,
+            headers=self.headers,
+            reply_to=self.reply_to,
+            caused_by=self.caused_by,
+            expires_at=self.expires_at,
         )
 
     async def lines(self, options: AgentOptions) -> None:

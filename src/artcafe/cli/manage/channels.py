@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Literal, cast
 
 import click
@@ -273,6 +274,7 @@ async def publish(
     headers: Mapping[str, str] | None,
     reply_to: str | None,
     caused_by: str | None,
+    expires_at: datetime | None,
 ) -> None:
     """Publish DATA to CHANNEL as yourself.
 
@@ -285,6 +287,13 @@ async def publish(
       date | artcafe channel publish chn_… --text
     """
     receipt = await context.rest.publish(
-        context.tenant, channel, data, key=message_key, headers=headers, reply_to=reply_to, caused_by=caused_by
+        context.tenant,
+        channel,
+        data,
+        key=message_key,
+        headers=headers,
+        reply_to=reply_to,
+        caused_by=caused_by,
+        expires_at=expires_at,
     )
     click.echo(msgspec.json.encode(receipt) if context.as_json else receipt_line(receipt))

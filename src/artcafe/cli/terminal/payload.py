@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from artcafe.cli.terminal.time_params import TimeParam
 from artcafe.sdk.messages import Receipt
 
 CONTROLS: Final = re.compile(r"[\x7f-\x9f]")
@@ -21,9 +22,15 @@ text_option = click.option(
 
 
 def message_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None), `reply_to`
-    and `caused_by`."""
+    """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None), `reply_to`, `caused_by` and
+    `expires_at` (a time, or None)."""
     for option in (
+        click.option(
+            "--expires-at",
+            type=TimeParam(ahead=True),
+            metavar="TIME",
+            help="Do not deliver the message from this time on, such as 10m or '2026-11-28 10:00' (UTC).",
+        ),
         click.option("--caused-by", metavar="ID", help="The id of the message that this one answers."),
         click.option("--reply-to", metavar="TEXT", help="Where replies are expected; agents define its meaning."),
         click.option(
