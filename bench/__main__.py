@@ -25,6 +25,7 @@ from bench import (
     peers,
     processes,
     publish,
+    queue,
     revoke,
     tables,
 )
@@ -55,6 +56,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "pairs": pairs,
     "processes": processes,
     "metering": metering,
+    "queue": queue,
 }
 """The benches: each module has a `run`, and a docstring that says what it measures and how."""
 
