@@ -196,7 +196,7 @@ class InvitationNotFound(NotFound):
 
 
 class AgentNotFound(NotFound):
-    code, text = "agent_not_found", "no agent {id!r} in this tenant"
+    code, text = "agent_not_found", "no agent {id!r} in this tenant; use the agent's handle or its id (agt_…), not its name"
 
 
 class KeyNotFound(NotFound):
@@ -204,7 +204,7 @@ class KeyNotFound(NotFound):
 
 
 class ChannelNotFound(NotFound):
-    code, text = "channel_not_found", "no channel {id!r} in this tenant; use the channel's id (chn_…), not its name"
+    code, text = "channel_not_found", "no channel {id!r} in this tenant; use the channel's handle or its id (chn_…), not its name"
 
 
 class ChainNotFound(NotFound):
@@ -275,6 +275,14 @@ class KeyTaken(CallerFault):
     agent: str
     code, status = "key_taken", 409
     text = "public_key: agent {agent} of this tenant already has this key; every agent needs its own"
+
+
+@dataclass(eq=False, repr=False)
+class HandleTaken(CallerFault):
+    kind: str
+    handle: str
+    code, status = "handle_taken", 409
+    text = "handle: another {kind} of this tenant has the handle {handle!r}, or has it as its id; choose another one"
 
 
 @dataclass(eq=False, repr=False)

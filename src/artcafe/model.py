@@ -34,6 +34,13 @@ class Record(msgspec.Struct, frozen=True):
     """
 
 
+class HandleKind(StrEnum):
+    """What has a handle. Handles are unique within a tenant and kind."""
+
+    AGENT = "agent"
+    CHANNEL = "channel"
+
+
 class Role(StrEnum):
     OWNER = "owner"
     ADMIN = "admin"
@@ -152,6 +159,8 @@ class Agent(Record, frozen=True, kw_only=True):
 
     tenant_id: TenantId
     id: AgentId
+    handle: str | None = None
+    """May stand where the id stands. None in a row of an older system, until a repair gives it one."""
     name: str
     description: str = ""
     public_key: str
@@ -206,6 +215,8 @@ class Channel(Record, frozen=True, kw_only=True):
 
     tenant_id: TenantId
     id: ChannelId
+    handle: str | None = None
+    """May stand where the id stands. None in a row of an older system, until a repair gives it one."""
     name: str
     description: str = ""
     type: ChannelType = ChannelType.BROADCAST

@@ -28,7 +28,9 @@ class EventEncoding:
     def __init__(self) -> None:
         self.count = 0
 
-    def messages(self, channel_id: ChannelId, kind: ChannelKind, messages: Sequence[StoredMessage]) -> list[bytes]:
+    def messages(
+        self, channel_id: ChannelId, handle: str | None, kind: ChannelKind, messages: Sequence[StoredMessage]
+    ) -> list[bytes]:
         """Return one event per message."""
         self.count += len(messages)
         return [b"data: %b\n\n" % bytes(parse_envelope(one.envelope).data) for one in messages]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelType
-from artcafe.wire.envelopes import id_text
+from artcafe.wire.envelopes import channel_text
 
 
 def test_every_channel_type_has_a_kind() -> None:
@@ -19,7 +19,7 @@ def test_only_kinds_with_a_log_queue_messages_without_waiting() -> None:
 
 def test_messages_without_a_log_have_no_sequence() -> None:
     message = StoredMessage(7, 6, b'{"data":1}')
-    texts = {type: kind.texts(id_text("chn_a"), [message]) for type, kind in KINDS.items()}
+    texts = {type: kind.texts(channel_text("chn_a", None), [message]) for type, kind in KINDS.items()}
 
     assert texts == {
         ChannelType.BROADCAST: [b'{"message":{"channel":"chn_a","seq":7,"prev":6,"data":1}}'],
@@ -31,7 +31,7 @@ def test_messages_without_a_log_have_no_sequence() -> None:
 def test_message_of_a_queue_says_to_its_holder_which_delivery_this_is() -> None:
     message = StoredMessage(7, None, b'{"data":1}', None, 2)
 
-    assert KINDS[ChannelType.QUEUE].texts(id_text("chn_a"), [message]) == [
+    assert KINDS[ChannelType.QUEUE].texts(channel_text("chn_a", None), [message]) == [
         b'{"message":{"channel":"chn_a","seq":7,"prev":null,"deliveries":2,"data":1}}'
     ]
 

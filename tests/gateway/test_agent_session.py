@@ -175,8 +175,8 @@ async def test_message_arrives_byte_for_byte_as_in_the_contract(platform: Platfo
 
         assert reply == f'{{"id":2,"publish":{{"seq":1,"message_id":"{message_id}","duplicate":false}}}}'
         assert text == (
-            f'{{"message":{{"channel":"{channel}","seq":1,"prev":null,"message_id":"{message_id}",'
-            f'"from":"{cast.agents[0]}","time":"{time}","headers":{{"h":"v"}},"reply_to":"chn_x",'
+            f'{{"message":{{"channel":"{channel}","channel_handle":"channel-0","seq":1,"prev":null,"message_id":"{message_id}",'
+            f'"from":"{cast.agents[0]}","from_handle":"agent-0","time":"{time}","headers":{{"h":"v"}},"reply_to":"chn_x",'
             '"data":{"b":1.0, "a":"\u2603\\u0041"}}}'
         )
 
@@ -249,7 +249,7 @@ async def test_subscribe_creates_the_subscription_and_starts_after_the_newest_me
     async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
         await sender.ask("publish", channel=channel, data="before")
         reply = await raw.ask("subscribe", channel=channel)
-        assert reply == {"epoch": reply["epoch"], "cursor": 1, "last": 1, "gap": None}
+        assert reply == {"epoch": reply["epoch"], "cursor": 1, "last": 1, "gap": None, "channel": channel}
         await sender.ask("publish", channel=channel, data="after")
         message = await raw.message()
         assert (message["data"], message["seq"], message["prev"]) == ("after", 2, 1)

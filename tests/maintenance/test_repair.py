@@ -81,11 +81,14 @@ async def test_defects_of_an_older_system_are_found_and_fixed_once(server: Serve
         ("channel_map", "bot"),
         ("channel_map", "other"),
         ("count", ACME),
+        ("handle", "bot"),
+        ("handle", "general"),
+        ("handle", "other"),
         ("key_claim", f"{agent_rows.CLAIM_PREFIX}SHA256:nobody"),
         *(("key_claim", claim) for claim in claims),
         ("subscription_id", "5f1c"),
     }
-    assert len(found) == 9
+    assert len(found) == 12
     mended = await repair.fix(ACME)
     assert sorted(map(str, mended)) == sorted(map(str, found))
     assert (await repair.inspect(ACME, shipped()), await repair.fix(ACME)) == ([], [])
@@ -102,6 +105,8 @@ async def test_defects_of_an_older_system_are_found_and_fixed_once(server: Serve
         "general"
     ]
     assert (await server.agents.get(alice, "other")).channels == set()
+    assert (await server.agents.get(alice, "other")).handle == "other"
+    assert (await server.channels.get(alice, "general")).handle == "general"
     assert (await server.item(AGENTS, ACME, "bot") or {})["model"] == "m"
     row = await server.item(TENANTS, ACME)
     assert row is not None
@@ -126,7 +131,7 @@ async def test_second_row_for_the_same_channel_and_agent_is_deleted(server: Serv
     await server.put(AGENTS, tenant_id=ACME, id="a", channels={"c": True})
     for id, note in (("1", "one"), ("c#a", "right"), ("2", "two")):
         await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id="c", agent_id="a", note=note)
-    assert await kinds(repair) == [Defect.SUBSCRIPTION_ID] * 2
+    assert await kinds(repair) == [Defect.SUBSCRIPTION_ID] * 2 + [Defect.HANDLE] * 2
     await repair.fix(ACME)
     assert [item["note"] for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)] == ["right"]
 

@@ -46,8 +46,8 @@ async def tenant(server: Server) -> Server:
     return server
 
 
-AGENT = {"tenant_id": ACME, "id": "a", "channels": {"c": True}, "public_key": KEY}
-CHANNEL = {"tenant_id": ACME, "id": "c"}
+AGENT = {"tenant_id": ACME, "id": "a", "handle": "a", "channels": {"c": True}, "public_key": KEY}
+CHANNEL = {"tenant_id": ACME, "id": "c", "handle": "c"}
 SUBSCRIPTION = {"tenant_id": ACME, "id": "c#a", "channel_id": "c", "agent_id": "a"}
 TENANT = {"id": ACME, "agent_count": 1, "channel_count": 1, "member_count": 0}
 FLAGS = ("read", "write", "publish", "subscribe", "manage")

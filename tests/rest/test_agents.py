@@ -13,7 +13,7 @@ ATTRIBUTES = {
     "id", "tenant_id", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at", "updated_at",
     "presence",
 }  # fmt: skip
-CARD = {"id", "tenant_id", "name", "description", "capabilities", "presence"}
+CARD = {"id", "tenant_id", "handle", "name", "description", "capabilities", "presence"}
 AWAY = {"connected": False, "status": None, "since": None}
 
 

@@ -5,7 +5,7 @@ import pytest
 from artcafe.model import Role
 from tests.rest.rest_app import Caller, RestApp, Tenant
 
-ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "access", "retention_s", "created_at", "updated_at"}
+ATTRIBUTES = {"id", "tenant_id", "handle", "name", "description", "type", "access", "retention_s", "created_at", "updated_at"}
 
 
 def test_created_channel_equals_its_row(tenant: Tenant, owner: Caller) -> None:

@@ -306,7 +306,7 @@ async def test_unknown_malformed_and_foreign_ids_are_not_found(server: Server, o
             with pytest.raises(AgentNotFound) as raised:
                 await refused
             assert raised.value.id == id
-    assert len(await server.items(AGENTS, owner.tenant_id)) == 2
+    assert len(await server.items(AGENTS, owner.tenant_id)) == 3
 
 
 async def test_agents_and_viewers_can_read_agents_but_not_change_them(server: Server, owner: UserPrincipal) -> None:
@@ -392,7 +392,9 @@ async def test_deleted_agent_leaves_no_rows(server: Server, owner: UserPrincipal
     with pytest.raises(AgentNotFound):
         await server.agents.get(owner, agent.id)
     assert [item["id"] for item in await server.items(CHANNEL_SUBSCRIPTIONS, owner.tenant_id)] == [kept.id]
-    assert len(await server.items(AGENTS, owner.tenant_id)) == 2  # the other agent and its claim
+    left = {str(item["id"]).rpartition("#")[0] for item in await server.items(AGENTS, owner.tenant_id)}
+    assert left == {"", "~key", "~key#handle#agent", "~key#handle#channel"}
+    assert not [item for item in await server.items(AGENTS, owner.tenant_id) if item.get("agent_id") == agent.id]
     assert await count(server, owner) == 1
     with pytest.raises(AgentNotFound):
         await server.agents.delete(owner, agent.id)
@@ -430,7 +432,8 @@ async def test_interrupted_deletion_hides_the_row_and_a_repeat_completes_it(serv
     assert await all_agents(server, owner) == []
     await server.agents.delete(owner, agent.id)
     assert await count(server, owner) == 0
-    assert await server.items(AGENTS, owner.tenant_id) == []
+    (left,) = await server.items(AGENTS, owner.tenant_id)
+    assert left["channel_id"] == channel.id  # the claim of its handle
     assert await server.items(CHANNEL_SUBSCRIPTIONS, owner.tenant_id) == []
 
 

@@ -208,7 +208,7 @@ async def test_writes_of_one_tenant_never_reach_another_tenants_rows(store: Stor
         other.change_agent(agent(), [Assign("name", "Mine")]),
         other.begin_agent_deletion(AGENT),
         other.delete_agent(AGENT),
-        other.change_channel(CHANNEL, [Assign("name", "Mine")]),
+        other.change_channel(channel(), [Assign("name", "Mine")]),
         other.check_channel(CHANNEL),
         other.begin_channel_deletion(CHANNEL),
         other.delete_channel(CHANNEL),

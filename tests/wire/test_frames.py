@@ -212,7 +212,7 @@ def test_depth_32_is_the_limit_and_brackets_in_strings_do_not_count(depth: int, 
 @example(Publish("c", as_raw(1), None, None, None), "a", "agent", "now", 'quotes " and \\ backslashes')
 def test_message_frame_has_the_published_fields(publish: Publish, message_id: str, sender: str, time: str, channel: str) -> None:
     stored = envelopes.envelope(publish, message_id=message_id, sender=sender, time=time)
-    id = envelopes.id_text(channel)
+    id = envelopes.channel_text(channel, None)
     whole = json.loads(envelopes.message_frame(id, 42, 41, stored))
     message = replies.parse_incoming(envelopes.message_frame(id, 42, None, stored)).message
 
@@ -228,7 +228,7 @@ def test_message_frame_has_the_published_fields(publish: Publish, message_id: st
         "headers": publish.headers or {},
     } | ({} if publish.reply_to is None else {"reply_to": publish.reply_to})
     assert json.loads(envelopes.live_frame(id, stored))["message"]["channel"] == channel
-    assert json.loads(envelopes.message_text(channel, 42, stored))["channel"] == channel
+    assert json.loads(envelopes.message_text(id, 42, stored))["channel"] == channel
     assert message is not None
     assert message.prev is None
     assert bytes(message.data) == bytes(publish.data)
@@ -261,8 +261,8 @@ def test_envelope_of_a_message_without_a_cause_has_no_chain() -> None:
 
 def test_answer_is_delivered_and_kept_with_its_cause_its_hops_and_its_chain() -> None:
     stored = envelopes.envelope(Publish("chn_1", as_raw(1)), message_id="msg_3", sender="agt_1", time="now", link=LINK)
-    message = replies.parse_incoming(envelopes.message_frame(envelopes.id_text("chn_1"), 3, 2, stored)).message
-    past = msgspec.json.decode(envelopes.message_text("chn_1", 3, stored), type=replies.PastMessage)
+    message = replies.parse_incoming(envelopes.message_frame(envelopes.channel_text("chn_1", None), 3, 2, stored)).message
+    past = msgspec.json.decode(envelopes.message_text(envelopes.channel_text("chn_1", None), 3, stored), type=replies.PastMessage)
     parsed = envelopes.parse_envelope(stored)
 
     assert message is not None
@@ -328,8 +328,8 @@ def test_replies_errors_and_gaps_have_the_text_of_the_contract() -> None:
     assert replies.reply(2, "publish", replies.PublishReply(59, "msg_1", duplicate=False)) == (
         b'{"id":2,"publish":{"seq":59,"message_id":"msg_1","duplicate":false}}'
     )
-    assert replies.reply(3, "subscribe", replies.SubscribeReply("epoch", 41, 59, None)) == (
-        b'{"id":3,"subscribe":{"epoch":"epoch","cursor":41,"last":59,"gap":null}}'
+    assert replies.reply(3, "subscribe", replies.SubscribeReply("epoch", 41, 59, None, "chn_1")) == (
+        b'{"id":3,"subscribe":{"epoch":"epoch","cursor":41,"last":59,"gap":null,"channel":"chn_1"}}'
     )
     assert replies.gap("chn_1", replies.Gap(42, 50, "retention")) == (
         b'{"gap":{"channel":"chn_1","from":42,"to":50,"reason":"retention"}}'

@@ -14,7 +14,7 @@ import msgspec
 
 from artcafe.errors import AckBeyondSent, BadCommand, ChannelNotFound, LoopStopped, OutOfTurn
 from artcafe.wire import frames, replies
-from artcafe.wire.envelopes import ChainLink, envelope, id_text, live_frame, message_frame, queue_frame
+from artcafe.wire.envelopes import ChainLink, channel_text, envelope, live_frame, message_frame, queue_frame
 from artcafe.wire.session import CLIENT_RECEIVES, CLIENT_SENDS, SERVER_RECEIVES, ClientState, ServerState
 from tests.wire.connection_pair import ConnectionPair
 
@@ -63,7 +63,7 @@ def message(seq: int | None, link: ChainLink | None = None) -> bytes:
     """Return a message push. `seq` is None in a `live` channel; `link` is the place of an answer in its chain."""
     publish = frames.Publish(CHANNEL, msgspec.Raw(b"[1,2]"), headers={})
     stored = envelope(publish, message_id=f"msg_{seq or 'live'}", sender="agt_2", time=TIME, link=link)
-    channel = id_text(CHANNEL)
+    channel = channel_text(CHANNEL, None)
     return live_frame(channel, stored) if seq is None else message_frame(channel, seq, seq - 1 or None, stored)
 
 
@@ -72,7 +72,7 @@ def queued(deliveries: int) -> bytes:
     stored = envelope(
         frames.Publish(CHANNEL, msgspec.Raw(b'"task"'), headers={}), message_id="msg_1", sender="agt_2", time=TIME, link=None
     )
-    return queue_frame(id_text(CHANNEL), 1, deliveries, stored)
+    return queue_frame(channel_text(CHANNEL, None), 1, deliveries, stored)
 
 
 PUSHES: Final[dict[str, bytes]] = {

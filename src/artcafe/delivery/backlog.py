@@ -167,12 +167,13 @@ class Backlog:
                 return
 
     def _write(self, delivery: Delivery, due: Sequence[StoredMessage]) -> None:
+        feed = delivery.feed
         delivery.track([one.seq for one in due])
         delivery.advance_to(due[-1].seq)
-        delivery.feed.add_count(delivery.receiver, len(due))
-        tracing = delivery.feed.tracing
+        feed.add_count(delivery.receiver, len(due))
+        tracing = feed.tracing
         span = None if tracing is None else tracing.start_deliver(due)
-        self._peer.write(b"".join(self._peer.encoding.messages(delivery.feed.channel, delivery.feed.kind, due)))
+        self._peer.write(b"".join(self._peer.encoding.messages(feed.channel, feed.handle, feed.kind, due)))
         if span is not None:
             span.end()
-        count_deliveries(delivery.feed.tenant_fabric.tenant_id, len(due))
+        count_deliveries(feed.tenant_fabric.tenant_id, len(due))

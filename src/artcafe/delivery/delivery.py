@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
+
 from artcafe.delivery.feed import Feed
 from artcafe.delivery.feed_member import FeedMember
 from artcafe.delivery.peer import Peer
-from artcafe.model import Epoch, Seq
+from artcafe.model import ChannelId, Epoch, Seq
 
 
 class Delivery(FeedMember):
@@ -28,3 +31,22 @@ class Delivery(FeedMember):
         self.acked = seq
         while self.unacked and self.unacked[0] <= seq:
             self.unacked.popleft()
+
+
+class _Feed(Protocol):
+    @property
+    def handle(self) -> str | None: ...
+
+
+class _InChannel(Protocol):
+    @property
+    def feed(self) -> _Feed: ...
+
+
+DeliveryT = TypeVar("DeliveryT", bound=_InChannel)
+
+
+def find_in(deliveries: Mapping[ChannelId, DeliveryT], channel: str) -> DeliveryT | None:
+    """Return the delivery of the channel with this id, or else with this handle, without a lookup elsewhere."""
+    found = deliveries.get(ChannelId(channel))
+    return found or next((each for each in deliveries.values() if each.feed.handle == channel), None)

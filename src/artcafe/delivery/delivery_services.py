@@ -7,7 +7,7 @@ from typing import Protocol
 
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.queue_hub import QueueHub
-from artcafe.model import Epoch, Seq
+from artcafe.model import ChannelId, Epoch, Seq
 from artcafe.services.cursors import Cursors
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.subscriptions import Subscriptions
@@ -37,10 +37,11 @@ class DeliveryServices(Protocol):
 class Opened:
     """The result of `subscribe`: messages above `seq` follow. `last` is the channel's newest sequence, `gap` what is missing.
 
-    All are None for a channel without a log and for a queue; `epoch` is None before the log's first message.
+    They are None for a channel without a log and for a queue; `epoch` is None before the log's first message.
     """
 
-    epoch: Epoch | None
-    seq: Seq | None
-    last: Seq | None
+    channel: ChannelId
+    epoch: Epoch | None = None
+    seq: Seq | None = None
+    last: Seq | None = None
     gap: Gap | None = None

@@ -27,10 +27,10 @@ RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
 class PendingMessages:
     """Messages of one channel since the last flush. A flush encodes them once per encoding."""
 
-    __slots__ = ("_batches", "_channel_id", "_kind", "expired", "messages", "turns")
+    __slots__ = ("_batches", "_feed", "expired", "messages", "turns")
 
-    def __init__(self, channel_id: ChannelId, kind: ChannelKind) -> None:
-        self._channel_id, self._kind = channel_id, kind
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
         self.messages: list[StoredMessage] = []
         self.turns: list[int] = []
         self._batches: dict[Encoding, FrameBatch] = {}
@@ -55,10 +55,11 @@ class PendingMessages:
         """Return the batch in this encoding."""
         batch = self._batches.get(encoding)
         if batch is None:
-            frames = encoding.messages(self._channel_id, self._kind, self.messages)
+            feed = self._feed
+            frames = encoding.messages(feed.channel, feed.handle, feed.kind, self.messages)
             if self.expired is not None:
                 frames = [
-                    encoding.gap(self._channel_id, Gap(one.seq, one.seq, EXPIRED)) if one.seq in self.expired else frame
+                    encoding.gap(feed.channel, Gap(one.seq, one.seq, EXPIRED)) if one.seq in self.expired else frame
                     for one, frame in zip(self.messages, frames, strict=True)
                 ]
             batch = self._batches[encoding] = FrameBatch(frames, self.turns)
@@ -94,6 +95,7 @@ class Feed:
         "clock",
         "counts",
         "flushed",
+        "handle",
         "kind",
         "lineage",
         "opened",
@@ -121,13 +123,15 @@ class Feed:
         """`schedule_flush` is called when the first message is pending; `next_turn` numbers messages over all channels."""
         self.clock, self.tracing = clock, tracing
         self.tenant_fabric, self.channel, self.kind = tenant_fabric, channel, kind
+        self.handle: str | None = None
+        """The channel's handle, for its pushes."""
         self._schedule_flush, self._next_turn, self._removed_to = schedule_flush, next_turn, removed_to
         self.reader: ChannelReader | LiveChannelReader | None = None
         self.opened = asyncio.Event()
         self.lineage = LogLineage(None)
         """The lineage of the reader's log."""
         self.flushed: Seq = 0
-        self.pending = PendingMessages(channel, kind)
+        self.pending = PendingMessages(self)
         self._groups: dict[Encoding, _WriteGroup] | None = None
         """The write groups of `caught_up`, or None after a change of a member or a descriptor."""
         self.caught_up: dict[Peer, FeedMember] = {}
@@ -159,7 +163,7 @@ class Feed:
         for member in [*self.caught_up.values(), *self.windowed.values(), *self.ahead.values()]:
             self.leave(member)
             member.peer.feed_soon()
-        self.pending = PendingMessages(self.channel, self.kind)
+        self.pending = PendingMessages(self)
         self.flushed, self.lineage = last, lineage
         if self.tracing is not None:
             self.tracing.forget()
@@ -236,7 +240,7 @@ class Feed:
         taken = self.pending
         if not taken.messages:
             return None
-        self.pending = PendingMessages(self.channel, self.kind)
+        self.pending = PendingMessages(self)
         self.flushed = taken.messages[-1].seq
         self.shown += len(taken)
         return taken
@@ -301,7 +305,7 @@ class Feed:
         pending = self.pending
         if not pending.messages:
             return 0  # the feed has begun again since the flush was scheduled
-        self.pending = PendingMessages(self.channel, self.kind)
+        self.pending = PendingMessages(self)
         encoding: Encoding | None = None
         batch: FrameBatch | None = None
         deliveries = len(self.caught_up) * len(pending)

@@ -8,6 +8,7 @@ once for all connections with the same channels (design, decision 6; decision re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,10 +24,11 @@ from artcafe.errors import Internal, OurFault
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.tenant_log import StoredMessage
-from artcafe.model import ChannelId, TenantId
+from artcafe.model import ChannelId, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
+from artcafe.services.record_cache import RecordCache
 from artcafe.supervision import Supervisor
 
 FLUSH_S: Final = 0.001
@@ -55,9 +57,11 @@ class Hub:
         group: asyncio.TaskGroup,
         removed_to: RemovedTo,
         clock: Clock,
+        record_cache: RecordCache,
         tracing: Tracing | None = None,
     ) -> None:
         self._fabric, self._group, self.removed_to, self._clock = fabric, group, removed_to, clock
+        self._record_cache = record_cache
         self._loop = asyncio.get_running_loop()
         self._feeds: dict[tuple[TenantId, ChannelId], Feed] = {}
         self._unflushed: list[Feed] = []
@@ -70,7 +74,7 @@ class Hub:
         self._next_turn: Callable[[], int] = itertools.count().__next__
         self._closed_counts: list[SentCount] = []
 
-    def feed(self, tenant_id: TenantId, channel: ChannelId, kind: ChannelKind) -> Feed:
+    def feed(self, tenant_id: TenantId, channel: ChannelId, kind: ChannelKind, handle: str | None = None) -> Feed:
         """Return the channel's feed for one more delivery. It opens in the background and sets `opened`."""
         feed = self._feeds.get((tenant_id, channel))
         if feed is None:
@@ -81,8 +85,25 @@ class Hub:
             )
             self._feeds[tenant_id, channel] = feed
             self._spawn(partial(self._open, feed))
+        feed.handle = handle
         feed.users += 1
         return feed
+
+    def on_change(self, change: TenantChange) -> None:
+        """Read the handles of changed channels again, for their next messages."""
+        changed = [(change.tenant_id, channel) for channel in change.channels]
+        if change.is_whole:
+            changed = [key for key in self._feeds if key[0] == change.tenant_id]
+        for key in changed:
+            if (feed := self._feeds.get(key)) is not None:
+                self._spawn(partial(self._read_handle, feed))
+
+    async def _read_handle(self, feed: Feed) -> None:
+        # While the tables are away, the messages have the earlier handle until the next change or delivery.
+        with contextlib.suppress(OurFault):
+            channel = await self._record_cache.find_channel(feed.tenant_fabric.tenant_id, feed.channel)
+            if channel is not None:
+                feed.handle = channel.handle
 
     def __len__(self) -> int:
         """Return the number of channels with deliveries on this server."""

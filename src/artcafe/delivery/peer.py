@@ -22,7 +22,9 @@ MAX_SUBSCRIPTIONS: Final = AGENT_SUBSCRIPTIONS
 class Encoding(Protocol):
     """How a transport encodes messages, with one instance for all its connections: each message is encoded once per instance."""
 
-    def messages(self, channel_id: ChannelId, kind: ChannelKind, messages: Sequence[StoredMessage]) -> list[bytes]:
+    def messages(
+        self, channel_id: ChannelId, handle: str | None, kind: ChannelKind, messages: Sequence[StoredMessage]
+    ) -> list[bytes]:
         """Return the bytes of each message, ready to be written. `kind.texts` returns the messages as JSON."""
         ...
 

@@ -45,7 +45,7 @@ from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.usage_counters import UsageCounters
-from artcafe.wire.envelopes import id_text
+from artcafe.wire.envelopes import channel_text
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
@@ -125,6 +125,7 @@ class _Source:
 
     subscription: Subscription
     kind: ChannelKind
+    handle: str | None
 
 
 class Pulls:
@@ -195,13 +196,16 @@ class Pulls:
         """Read the subscriptions to pull from: of channels with stored messages."""
         tenant_id = principal.tenant_id
         if channel is not None:
-            return {ChannelId(channel): await self._source(principal, ChannelId(channel))}
+            found = await self._services.record_cache.find_channel(tenant_id, channel)
+            channel_id = ChannelId(channel) if found is None else found.id
+            return {channel_id: await self._source(principal, channel_id)}
         sources = {}
         for row in await self._services.subscriptions.for_connect(tenant_id, principal.agent_id):
             with contextlib.suppress(ChannelNotFound):  # the channel is being deleted, together with its subscriptions
-                kind = KINDS[(await self._services.record_cache.channel(tenant_id, row.channel_id)).type]
+                found = await self._services.record_cache.channel(tenant_id, row.channel_id)
+                kind = KINDS[found.type]
                 if kind.has_log and not kind.is_shared:
-                    sources[row.channel_id] = _Source(row, kind)
+                    sources[row.channel_id] = _Source(row, kind, found.handle)
         return sources
 
     async def _source(self, principal: AgentPrincipal, channel_id: ChannelId) -> _Source:
@@ -212,10 +216,11 @@ class Pulls:
             raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
         if not row.allows(Permission.RECEIVE):
             raise Forbidden(NOT_PERMITTED, "an agent")
-        kind = KINDS[(await self._services.record_cache.channel(principal.tenant_id, channel_id)).type]
+        channel = await self._services.record_cache.channel(principal.tenant_id, channel_id)
+        kind = KINDS[channel.type]
         if kind.is_shared or not kind.has_log:
             raise Invalid("channel", "is a queue or live channel, whose messages cannot be pulled: receive it on a socket")
-        return _Source(row, kind)
+        return _Source(row, kind, channel.handle)
 
     async def _read(
         self, principal: AgentPrincipal, sources: Mapping[ChannelId, _Source], limit: int, seen: Mapping[ChannelId, Seq]
@@ -226,7 +231,7 @@ class Pulls:
         async with services.shares.of(principal).slot():
             log = await services.fabric.tenant(tenant_id).connected_log()
             page = await read_page(log, cursors, limit, partial(services.retention.removed_to_each, tenant_id), seen)
-        texts = {channel_id: id_text(channel_id) for channel_id in sources}
+        texts = {channel_id: channel_text(channel_id, source.handle) for channel_id, source in sources.items()}
         items = [
             sources[channel_id].kind.texts(texts[channel_id], [message])[0][_BEFORE:-_AFTER]
             for channel_id, message in page.messages

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from artcafe.delivery.delivery import find_in
 from artcafe.delivery.delivery_metrics import count_deliveries
 from artcafe.delivery.peer import Peer
 from artcafe.delivery.queue_feed import Holder, QueueFeed
@@ -36,7 +37,7 @@ class QueueDelivery(Holder):
 
     def hand(self, messages: Sequence[QueuedMessage]) -> None:
         stored = [StoredMessage(each.seq, None, each.envelope, None, each.deliveries) for each in messages]
-        self._peer.write(b"".join(self._peer.encoding.messages(self.feed.channel, _KIND, stored)))
+        self._peer.write(b"".join(self._peer.encoding.messages(self.feed.channel, self.feed.handle, _KIND, stored)))
         count_deliveries(self.feed.tenant_id, len(stored))
 
 
@@ -70,20 +71,25 @@ class QueueDeliveries:
         elif max_unacked is not None:
             delivery.max_unacked = window
             delivery.feed.update(delivery)
+        self._deliveries[channel.id].feed.handle = channel.handle
 
-    def ack(self, channel_id: ChannelId, seq: Seq) -> None:
+    def find(self, channel: str) -> QueueDelivery | None:
+        """Return the delivery of the channel with this id or handle."""
+        return find_in(self._deliveries, channel)
+
+    def ack(self, channel: str, seq: Seq) -> None:
         """Remove a message from its queue. Raises `NotSubscribed` and `NotHeld`."""
-        delivery = self._of(channel_id)
+        delivery = self._of(channel)
         delivery.feed.ack(delivery, seq)
 
-    def nak(self, channel_id: ChannelId, seq: Seq, delay_s: float | None) -> None:
+    def nak(self, channel: str, seq: Seq, delay_s: float | None) -> None:
         """Give a message back. Raises `NotSubscribed` and `NotHeld`."""
-        delivery = self._of(channel_id)
+        delivery = self._of(channel)
         delivery.feed.nak(delivery, seq, delay_s)
 
-    async def extend(self, channel_id: ChannelId, seq: Seq) -> int:
+    async def extend(self, channel: str, seq: Seq) -> int:
         """Let a message's deadline begin again, and return its seconds. Raises `NotSubscribed`, `NotHeld` and `Unavailable`."""
-        delivery = self._of(channel_id)
+        delivery = self._of(channel)
         await delivery.feed.extend(delivery, seq)
         return delivery.feed.settings.ack_wait_s
 
@@ -99,8 +105,8 @@ class QueueDeliveries:
             delivery.feed.leave(delivery)
             self._hub.release(delivery.feed)
 
-    def _of(self, channel_id: ChannelId) -> QueueDelivery:
-        delivery = self._deliveries.get(channel_id)
+    def _of(self, channel: str) -> QueueDelivery:
+        delivery = self.find(channel)
         if delivery is None:
-            raise NotSubscribed(channel_id)
+            raise NotSubscribed(channel)
         return delivery

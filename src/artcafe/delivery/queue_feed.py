@@ -76,6 +76,8 @@ class QueueFeed:
 
     def __init__(self, tenant_id: TenantId, channel: ChannelId, settings: QueueSettings, screens: Sequence[Screen]) -> None:
         self.tenant_id, self.channel, self.settings = tenant_id, channel, settings
+        self.handle: str | None = None
+        """The channel's handle, for its pushes."""
         self._screens = screens
         self.queue: WorkQueue
         self.held: dict[Seq, HeldMessage] = {}

@@ -65,7 +65,7 @@ class QueueHub:
             feed.close()
 
     def changed(self, change: TenantChange) -> None:
-        """Read the settings of changed channels again."""
+        """Read the settings and handles of changed channels again."""
         for feed in self._feeds_of(change):
             self._group.create_task(self.supervisor.keep(partial(self._read_again, feed)))
 
@@ -83,6 +83,7 @@ class QueueHub:
         except OurFault as exc:
             log.warning("queue_hub.settings_unread", tenant=feed.tenant_id, channel=feed.channel, error=str(exc))
             return
+        feed.handle = channel.handle
         if channel.queue is not None:
             feed.change(channel.queue)
 

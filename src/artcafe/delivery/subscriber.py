@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from artcafe.delivery.backlog import Backlog, Spawn
-from artcafe.delivery.delivery import Delivery
+from artcafe.delivery.delivery import Delivery, find_in
 from artcafe.delivery.delivery_services import DeliveryServices, Opened
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.delivery.queue_deliveries import QueueDeliveries
@@ -27,7 +27,7 @@ from artcafe.errors import (
     OurFault,
     SubscriptionLimit,
 )
-from artcafe.fabric.channel_kinds import KINDS, ChannelKind
+from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import (
     AgentPrincipal,
     Channel,
@@ -38,7 +38,7 @@ from artcafe.model import (
     Subscription,
     SubscriptionStatus,
 )
-from artcafe.rules import start_position
+from artcafe.rules import handles, start_position
 from artcafe.wire.frames import Start
 
 OPEN_S: Final = 5.0
@@ -48,9 +48,6 @@ _NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permis
 
 _NONE: Final[frozenset[ChannelId]] = frozenset()
 """Shared empty set: most connections mute nothing, and an empty set costs 0.2 KB each."""
-
-
-_WITHOUT_CURSOR: Final = Opened(None, None, None)
 
 
 class Subscriber:
@@ -217,12 +214,13 @@ class Subscriber:
     # --- commands ----------------------------------------------------------------------------------------------------
 
     async def subscribe(self, channel: str, start: Start, max_unacked: int | None) -> Opened:
-        """Begin a delivery, replacing the channel's current one. Create the subscription if it is missing.
+        """Begin a delivery of the channel with this id or handle, replacing the current one. Create the subscription if it is
+        missing.
 
         The delivery of a channel without a log continues instead: it has no other place to begin, and messages in between would
         be lost. Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`, and changes nothing.
         """
-        channel_id = ChannelId(channel)
+        channel_id = await self._id_of(channel)
         if self._delivered >= MAX_SUBSCRIPTIONS and not self._is_delivered(channel_id):
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
         with self._guard_begin(channel_id):
@@ -233,16 +231,16 @@ class Subscriber:
                 raise Forbidden(_NOT_PERMITTED, "an agent")
             known = self._deliveries.get(channel_id)
             if known is not None and not known.feed.kind.has_log:
-                return _WITHOUT_CURSOR
+                return Opened(channel_id)
             with self.backlog.suspended(known):
                 opened = await self._begin(channel_id, start, partial(self._services.cursors.newest, row), max_unacked)
             self._muted -= {channel_id}
             self._withheld.pop(channel_id, None)
             return opened
 
-    def unsubscribe(self, channel: str) -> ChannelId:
-        """End a delivery on this connection; its subscription stays. Raises `NotSubscribed`."""
-        channel_id = ChannelId(channel)
+    async def unsubscribe(self, channel: str) -> ChannelId:
+        """End a delivery on this connection, by the channel's id or handle; its subscription stays. Raises `NotSubscribed`."""
+        channel_id = await self._id_of(channel)
         if not self._is_delivered(channel_id) and channel_id not in self._due:
             raise NotSubscribed(channel)
         self._muted |= {channel_id}
@@ -252,15 +250,14 @@ class Subscriber:
 
     def acknowledge(self, channel: str, seq: Seq) -> None:
         """Move a subscription's cursor forward, even if it was paused after the message was sent. In a queue, remove
-        this message.
+        this message. `channel` is an id or a handle.
 
         An ack of an older message changes nothing. Raises `NotSubscribed`, `AckBeyondSent` and `NotHeld`.
         """
-        channel_id = ChannelId(channel)
-        if self._queues is not None and channel_id in self._queues:
-            self._queues.ack(channel_id, seq)
+        if self._queues is not None and self._queues.find(channel) is not None:
+            self._queues.ack(channel, seq)
             return
-        delivery = self._deliveries.get(channel_id) or self._withheld.get(channel_id)
+        delivery = find_in(self._deliveries, channel) or find_in(self._withheld, channel)
         if delivery is None:
             raise NotSubscribed(channel)
         if seq > delivery.sent_up_to:
@@ -277,16 +274,24 @@ class Subscriber:
         assert delivery.epoch is not None
         agent = self.principal
         cursor = Cursor(epoch=delivery.epoch, seq=seq)
-        self._services.cursors.acknowledge(agent.tenant_id, channel_id, agent.agent_id, cursor)
+        self._services.cursors.acknowledge(agent.tenant_id, delivery.feed.channel, agent.agent_id, cursor)
+
+    async def _id_of(self, channel: str) -> ChannelId:
+        """Return the id of the channel with this id or handle; the text itself if there is none. Raises `Unavailable`."""
+        channel_id = ChannelId(channel)
+        if self._is_delivered(channel_id) or channel_id in self._due or not handles.is_handle(channel):
+            return channel_id
+        found = await self._services.record_cache.find_channel(self.principal.tenant_id, channel)
+        return channel_id if found is None else found.id
 
     def nak(self, channel: str, seq: Seq, delay_s: float | None) -> None:
         """Give a queue's message back. Raises `NotSubscribed` and `NotHeld`."""
-        self._queues_with(channel).nak(ChannelId(channel), seq, delay_s)
+        self._queues_with(channel).nak(channel, seq, delay_s)
 
     async def extend(self, channel: str, seq: Seq) -> int:
         """Let the deadline of a queue's message begin again, and return its seconds. Raises `NotSubscribed`, `NotHeld` and
         `Unavailable`."""
-        return await self._queues_with(channel).extend(ChannelId(channel), seq)
+        return await self._queues_with(channel).extend(channel, seq)
 
     def _queues_with(self, channel: str) -> QueueDeliveries:
         if self._queues is None:
@@ -320,8 +325,8 @@ class Subscriber:
         if kind.is_shared:
             return self._begin_queue(channel, start, max_unacked)
         if not kind.has_log:
-            return await self._begin_without_log(channel_id, kind)
-        feed = services.hub.feed(tenant_id, channel_id, kind)
+            return await self._begin_without_log(channel)
+        feed = services.hub.feed(tenant_id, channel_id, kind, channel.handle)
         delivery: Delivery | None = None
         try:
             tenant_log = await feed.tenant_fabric.connected_log()
@@ -342,7 +347,7 @@ class Subscriber:
             # An ack of the position where delivery continues acknowledges the gap, and moves the cursor over it.
             delivery.acked = min(gap.from_, seq) - 1
             self._peer.send_gap(channel_id, gap, lineage.epoch)
-        return Opened(lineage.epoch, seq, last, gap)
+        return Opened(channel_id, lineage.epoch, seq, last, gap)
 
     def _begin_queue(self, channel: Channel, start: Start, max_unacked: int | None) -> Opened:
         """Add a delivery of a queue. Raises `Invalid` for a start: all subscribers of a queue share one position."""
@@ -351,18 +356,18 @@ class Subscriber:
         if self._queues is None:
             self._queues = QueueDeliveries(self._services.queue_hub, self._peer)
         self._queues.begin(channel, max_unacked, self.principal.sender)
-        return _WITHOUT_CURSOR
+        return Opened(channel.id)
 
-    async def _begin_without_log(self, channel_id: ChannelId, kind: ChannelKind) -> Opened:
+    async def _begin_without_log(self, channel: Channel) -> Opened:
         """Add a delivery of a channel without stored messages. After the return, every message is delivered."""
-        feed = self._services.hub.feed(self.principal.tenant_id, channel_id, kind)
-        delivery = self._deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None, self.principal.sender)
+        feed = self._services.hub.feed(channel.tenant_id, channel.id, KINDS[channel.type], channel.handle)
+        delivery = self._deliveries[channel.id] = Delivery(self._peer, feed, 0, None, None, self.principal.sender)
         with contextlib.suppress(TimeoutError):  # while NATS is away: the delivery begins when it is back
             async with asyncio.timeout(OPEN_S):
                 await feed.opened.wait()
-        if self._deliveries.get(channel_id) is delivery and not delivery.is_member:
+        if self._deliveries.get(channel.id) is delivery and not delivery.is_member:
             feed.join(delivery)
-        return _WITHOUT_CURSOR
+        return Opened(channel.id)
 
     @contextlib.contextmanager
     def _guard_begin(self, channel_id: ChannelId) -> Iterator[None]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Final
 
-from artcafe.delivery.delivery import Delivery
+from artcafe.delivery.delivery import Delivery, find_in
 from artcafe.delivery.delivery_services import DeliveryServices
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.errors import ChannelNotFound, NotSubscribed, SubscriptionLimit, Unavailable
@@ -41,7 +41,7 @@ class Watcher:
             return
         if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
-        feed = self._services.hub.feed(tenant_id, found.id, KINDS[found.type])
+        feed = self._services.hub.feed(tenant_id, found.id, KINDS[found.type], found.handle)
         self._deliveries[found.id] = Delivery(self._peer, feed, 0, None, None, principal.sender)
         try:
             async with asyncio.timeout(FOLLOW_S):
@@ -51,10 +51,11 @@ class Watcher:
             raise Unavailable("the message log (NATS)") from exc
 
     def unwatch(self, channel: str) -> None:
-        """Show a channel no more. Raises `NotSubscribed`."""
-        delivery = self._deliveries.pop(ChannelId(channel), None)
+        """Show the channel with this id or handle no more. Raises `NotSubscribed`."""
+        delivery = find_in(self._deliveries, channel)
         if delivery is None:
             raise NotSubscribed(channel)
+        del self._deliveries[delivery.feed.channel]
         delivery.feed.leave(delivery)
         self._services.hub.release(delivery.feed)
 

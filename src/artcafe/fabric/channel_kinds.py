@@ -50,7 +50,7 @@ class ChannelKind(ABC):
 
     @abstractmethod
     def texts(self, channel: bytes, messages: Sequence[StoredMessage]) -> list[bytes]:
-        """Return each message as the JSON text of a push. `channel` is the channel's id as JSON text."""
+        """Return each message as the JSON text of a push. `channel` is its `wire.envelopes.channel_text`."""
 
 
 class LoggedKind(ChannelKind):

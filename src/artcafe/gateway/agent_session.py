@@ -179,11 +179,11 @@ class AgentSession:
                 self._reply_when_stored(id, stored, size)
             case frames.Subscribe():
                 opened = await self.subscriber.subscribe(body.channel, body.start, body.max_unacked)
-                reply = replies.SubscribeReply(opened.epoch, opened.seq, opened.last, opened.gap)
+                reply = replies.SubscribeReply(opened.epoch, opened.seq, opened.last, opened.gap, opened.channel)
                 self._socket.send(replies.reply(id, kind, reply))
                 self.subscriber.backlog.resume()
             case frames.Unsubscribe():
-                channel_id = self.subscriber.unsubscribe(body.channel)
+                channel_id = await self.subscriber.unsubscribe(body.channel)
                 self._socket.send(replies.reply(id, kind, replies.UnsubscribeReply(channel_id)))
             case frames.Nak() | frames.Extend():
                 self._socket.send(replies.reply(id, kind, await self._nak_or_extend(body)))
@@ -217,7 +217,8 @@ class AgentSession:
         after = None if wanted.after is None else parse_position(str(wanted.after), "after")
         before = None if wanted.before is None else parse_position(str(wanted.before), "before")
         past = await self._services.history.page(self.principal, wanted.channel, after, before, wanted.limit)
-        messages = (envelopes.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
+        channel = envelopes.channel_text(past.channel.id, past.channel.handle)
+        messages = (envelopes.message_text(channel, one.seq, one.envelope) for one in past.messages)
         return replies.history_reply(id, messages, past.gap, past.has_more, past.epoch)
 
     # --- publishes ---------------------------------------------------------------------------------------------------

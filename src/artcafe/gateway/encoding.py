@@ -8,7 +8,7 @@ from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId
 from artcafe.wire import replies
-from artcafe.wire.envelopes import id_text
+from artcafe.wire.envelopes import channel_text
 from artcafe.wire.replies import Gap
 
 
@@ -27,9 +27,11 @@ class WebSocketEncoding:
 
     __slots__ = ()
 
-    def messages(self, channel_id: ChannelId, kind: ChannelKind, messages: Sequence[StoredMessage]) -> list[bytes]:
+    def messages(
+        self, channel_id: ChannelId, handle: str | None, kind: ChannelKind, messages: Sequence[StoredMessage]
+    ) -> list[bytes]:
         """Return the text frame of each message."""
-        return [text_frame(text) for text in kind.texts(id_text(channel_id), messages)]
+        return [text_frame(text) for text in kind.texts(channel_text(channel_id, handle), messages)]
 
     def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
         """Return the text frame of a gap push."""

@@ -109,11 +109,16 @@ class NewIds:
     def _agent(self, item: dict[str, Value]) -> Item:
         id = str(item["id"])
         if id.startswith(agent_rows.CLAIM_PREFIX):
-            return {**item, "agent_id": self.agent(str(item.get("agent_id", "")))}
+            return self._claim(item)
         channels = item.get("channels")
         if isinstance(channels, Mapping):
             item["channels"] = {self.channel(channel_id): value for channel_id, value in channels.items()}
         return {**item, "id": self.agent(id)}
+
+    def _claim(self, item: dict[str, Value]) -> Item:
+        if "channel_id" in item:
+            return {**item, "channel_id": self.channel(str(item["channel_id"]))}
+        return {**item, "agent_id": self.agent(str(item.get("agent_id", "")))}
 
     def _subscription(self, item: dict[str, Value]) -> Item:
         subscription = rows.subscription_of(item)

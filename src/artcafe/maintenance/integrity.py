@@ -33,6 +33,7 @@ class Defect(StrEnum):
     KEY_CLAIM = "key_claim"
     ADDRESS = "address"
     DELETION = "deletion"
+    HANDLE = "handle"
     KEY = "key"
     LIMIT = "limit"
     ORPHAN = "orphan"
@@ -63,7 +64,8 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class TenantRows:
-    """All rows of one tenant. As in the tables, `agents` includes key claims, and `members` includes invitations."""
+    """All rows of one tenant. As in the tables, `agents` includes the claims of keys and handles, and `members` includes
+    invitations."""
 
     tenant: Item
     agents: Sequence[Item]
@@ -82,7 +84,7 @@ def examine(had: TenantRows) -> list[Fix]:
     return [
         *_subscription_ids(tenant_id, had),
         *_channel_maps(tenant_id, had),
-        *_claims(tenant_id, agents, [item for item in had.agents if agent_rows.agent_of(item) is None]),
+        *_claims(tenant_id, agents, [item for item in had.agents if agent_rows.is_key_claim(item)]),
     ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Final
 
 from artcafe.errors import Conflict
+from artcafe.maintenance.handle_defects import examine_handles
 from artcafe.maintenance.integrity import Finding, Fix, TenantRows, count_defects, examine
 from artcafe.maintenance.row_faults import faults, orphan
 from artcafe.model import TenantId
@@ -59,7 +60,7 @@ class Repair:
         had = await self._read_rows(tenant_id)
         if had is None:
             return []
-        return [*(fix.finding for fix in examine(had)), *(finding for finding, _ in count_defects(had)), *faults(had, plans)]
+        return [*(fix.finding for fix in _examine(had)), *(finding for finding, _ in count_defects(had)), *faults(had, plans)]
 
     async def orphans(self, elsewhere: Collection[TenantId] = ()) -> list[Finding]:
         """Return a finding for each row whose tenant does not exist or was deleted. Reads whole tables.
@@ -101,7 +102,7 @@ class Repair:
 
     async def _fix_rows(self, tenant_id: TenantId, had: TenantRows) -> AsyncIterator[list[Finding]]:
         counts = count_defects(had)
-        fixes = [fix for fix in examine(had) if fix.writes]
+        fixes = [fix for fix in _examine(had) if fix.writes]
         version = rows.tenant_of(had.tenant).version
         changes = [change for _, change in counts]
         findings = [finding for finding, _ in counts]
@@ -127,6 +128,12 @@ class Repair:
             subscriptions=[item async for item in Partition(self._tables, CHANNEL_SUBSCRIPTIONS, tenant_id).items()],
             members=[item async for item in Partition(self._tables, USER_TENANT_INDEX, tenant_id).items()],
         )
+
+
+def _examine(had: TenantRows) -> list[Fix]:
+    """Return the defects with a fix. No two fixes write the same row."""
+    fixes = examine(had)
+    return [*fixes, *examine_handles(had, {write.key for fix in fixes for write in fix.writes if write.table is AGENTS})]
 
 
 def _touch(tenant_id: TenantId, version: int, changes: Sequence[Change]) -> Update:

@@ -22,6 +22,7 @@ from artcafe.wire.segments import tenant_path
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents", tags=["agents"])
 
 KEYS = (errors.BadKey, errors.KeyTaken)
+HANDLE = "1 to 64 of a-z, 0-9, '.', '_' and '-', first a letter or digit; unique among the tenant's agents. Stands for the id."
 
 PUBLIC_KEY = Field(
     description="The content of a .pub file: Ed25519, ECDSA, RSA with at least 2048 bits, or a FIDO (sk-) key.",
@@ -33,6 +34,7 @@ class NewAgent(RequestModel):
     """An agent to register."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Planner"])
+    handle: str | None = Field(None, description=f"{HANDLE} Null: made from the name.", examples=["planner"])
     public_key: str = PUBLIC_KEY
     description: str = Field("", description="At most 1024 characters.")
     capabilities: Items[str] = Field(
@@ -44,6 +46,7 @@ class AgentChange(RequestModel):
     """Changes of an agent; omitted fields stay unchanged. A new status or first key ends its tokens and connections."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Planner"])
+    handle: str = Field(default_factory=str, description=HANDLE, examples=["planner"])
     public_key: str = Field(default_factory=str, description=PUBLIC_KEY.description, examples=PUBLIC_KEY.examples)
     description: str = Field(default_factory=str, description="At most 1024 characters.")
     capabilities: Items[str] = Field(default_factory=list, description="The complete list, which replaces the earlier one.")
@@ -71,6 +74,7 @@ class AgentCardResponse(ResponseModel):
 
     id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    handle: str | None = Field(description="May stand wherever the id stands; null for an older row.", examples=["planner"])
     name: str = Field(examples=["Planner"])
     description: str
     capabilities: list[str] = Field(examples=[["plan", "summarise"]])
@@ -142,7 +146,7 @@ async def list_agents(
     "",
     status_code=201,
     summary="Register an agent",
-    responses=problems.responses(*problems.IN_TENANT, *KEYS, errors.LimitReached, *problems.POST),
+    responses=problems.responses(*problems.IN_TENANT, *KEYS, errors.HandleTaken, errors.LimitReached, *problems.POST),
     openapi_extra=request_schema(NewAgent),
 )
 async def create_agent(
@@ -156,6 +160,7 @@ async def create_agent(
     agent = await services.agents.create(
         principal,
         name=body.name,
+        handle=body.handle,
         public_key=body.public_key,
         description=body.description,
         capabilities=body.capabilities,
@@ -175,7 +180,7 @@ async def read_agent(services: ServicesDep, principal: InTenant, agent_id: Agent
 @router.patch(
     "/{agent_id}",
     summary="Change an agent",
-    responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *KEYS, *problems.BODY),
+    responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *KEYS, errors.HandleTaken, *problems.BODY),
     openapi_extra=request_schema(AgentChange),
 )
 async def change_agent(

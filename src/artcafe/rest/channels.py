@@ -19,6 +19,8 @@ from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels", tags=["channels"])
 
+HANDLE = "1 to 64 of a-z, 0-9, '.', '_' and '-', first a letter or digit; unique among the tenant's channels. Stands for the id."
+
 
 class QueueFields(RequestModel):
     """The settings of a `queue` channel, which no other channel has."""
@@ -54,6 +56,7 @@ class NewChannel(QueueFields):
     """A channel to create."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Research"])
+    handle: str | None = Field(None, description=f"{HANDLE} Null: made from the name.", examples=["research"])
     description: str = Field("", description="At most 1024 characters.")
     type: model.ChannelType = Field(model.ChannelType.BROADCAST, description="How messages are delivered; it cannot be changed.")
     access: model.Access = Field(
@@ -69,6 +72,7 @@ class ChannelChange(QueueFields):
     """Changes of a channel; omitted fields stay unchanged."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Research"])
+    handle: str = Field(default_factory=str, description=HANDLE, examples=["research"])
     description: str = Field(default_factory=str, description="At most 1024 characters.")
     access: model.Access = Field(
         model.Access.OPEN,
@@ -84,6 +88,7 @@ class ChannelResponse(ResponseModel):
 
     id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    handle: str | None = Field(description="May stand wherever the id stands; null for an older row.", examples=["research"])
     name: str = Field(examples=["Research"])
     description: str
     type: model.ChannelType
@@ -120,7 +125,7 @@ async def list_channels(
     "",
     status_code=201,
     summary="Create a channel",
-    responses=problems.responses(*problems.IN_TENANT, errors.LimitReached, *problems.POST),
+    responses=problems.responses(*problems.IN_TENANT, errors.HandleTaken, errors.LimitReached, *problems.POST),
     openapi_extra=request_schema(NewChannel),
 )
 async def create_channel(
@@ -134,6 +139,7 @@ async def create_channel(
     channel = await services.channels.create(
         principal,
         name=body.name,
+        handle=body.handle,
         description=body.description,
         type=body.type,
         access=body.access,
@@ -154,7 +160,9 @@ async def read_channel(services: ServicesDep, principal: InTenant, channel_id: C
 @router.patch(
     "/{channel_id}",
     summary="Change a channel",
-    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.LimitReached, *problems.BODY),
+    responses=problems.responses(
+        *problems.IN_TENANT, errors.ChannelNotFound, errors.HandleTaken, errors.LimitReached, *problems.BODY
+    ),
     openapi_extra=request_schema(ChannelChange),
 )
 async def change_channel(

@@ -18,7 +18,7 @@ from artcafe.rest import problems, rate_headers
 from artcafe.rest.bodies import body_of, shown_as
 from artcafe.rest.dependencies import ServicesDep, settings_of
 from artcafe.rest.paging import Listing, PageQuery
-from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
+from artcafe.rest.principal import CachedChannelPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import ResponseModel
 from artcafe.rules.pages import Page
 from artcafe.rules.plans import Limit
@@ -174,7 +174,11 @@ HISTORY: Final[dict[str, Any]] = {
     },
 )
 async def read_history(
-    request: Request, services: ServicesDep, principal: InTenant, channel_id: ChannelPath, query: Annotated[HistoryQuery, Query()]
+    request: Request,
+    services: ServicesDep,
+    principal: InTenant,
+    channel_id: CachedChannelPath,
+    query: Annotated[HistoryQuery, Query()],
 ) -> Response:
     """Return stored messages: oldest first with `after`, otherwise newest first, back from `before` or from the end.
 
@@ -188,7 +192,8 @@ async def read_history(
         after, before = (None, int(previous_end)) if after is None else (int(previous_end), before)
     past = await services.history.page(principal, channel_id, after, before, listing.request.limit)
     page = Page(tuple(past.messages), str(past.messages[-1].seq) if past.has_more else None)
-    items = b",".join(envelopes.message_text(channel_id, one.seq, one.envelope) for one in page.items)
+    channel = envelopes.channel_text(past.channel.id, past.channel.handle)
+    items = b",".join(envelopes.message_text(channel, one.seq, one.envelope) for one in page.items)
     cursor = msgspec.json.encode(listing.next_cursor(page))
     gap = b"" if past.gap is None else b',"gap":' + msgspec.json.encode(past.gap)
     return Response(b'{"items":[%b],"next_cursor":%b%b}' % (items, cursor, gap), media_type="application/json")
@@ -223,7 +228,7 @@ async def publish(
     response: Response,
     services: ServicesDep,
     principal: InTenant,
-    channel_id: ChannelPath,
+    channel_id: CachedChannelPath,
     message: Annotated[NewMessage, Depends(new_message)],
     key: IdempotencyKey = None,
 ) -> Published:

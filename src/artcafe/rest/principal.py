@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 import structlog
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from artcafe.errors import ArtcafeError, Forbidden, Unauthenticated
+from artcafe.errors import ArtcafeError, Forbidden, NotFound, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
 from artcafe.rest import rate_headers
 from artcafe.rest.dependencies import ServicesDep
@@ -104,5 +105,34 @@ NeedlessKey = Annotated[
         description="Accepted as on every POST, but without effect here: a repeated request has the same effect and response.",
     ),
 ]
-AgentPath = Annotated[str, Path(description="The agent's id.", examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
-ChannelPath = Annotated[str, Path(description="The channel's id.", examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
+CachedChannelPath = Annotated[str, Path(description="The channel's id or handle.", examples=["research"])]
+"""The text in the path, for services that look it up in the record cache: a publish reads no table."""
+_AgentText = Annotated[str, Path(description="The agent's id or handle.", examples=["planner"])]
+
+
+async def _agent_id(services: ServicesDep, principal: InTenant, agent_id: _AgentText) -> AsyncIterator[str]:
+    """Yield the id of the agent in the path; the text itself if there is none."""
+    async with _named(agent_id, await services.store.tenant(principal.tenant_id).agent_id(agent_id)) as id:
+        yield id
+
+
+async def _channel_id(services: ServicesDep, principal: InTenant, channel_id: CachedChannelPath) -> AsyncIterator[str]:
+    """Yield the id of the channel in the path; the text itself if there is none."""
+    async with _named(channel_id, await services.store.tenant(principal.tenant_id).channel_id(channel_id)) as id:
+        yield id
+
+
+@asynccontextmanager
+async def _named(text: str, id: str) -> AsyncIterator[str]:
+    """Yield an id that was found by `text`. An error about the id names the text instead: the caller may be refused to know that
+    there is such a record."""
+    try:
+        yield id
+    except NotFound as exc:
+        if exc.id != id or id == text:
+            raise
+        raise type(exc)(text) from exc
+
+
+AgentPath = Annotated[str, Depends(_agent_id)]
+ChannelPath = Annotated[str, Depends(_channel_id)]

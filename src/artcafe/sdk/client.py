@@ -150,12 +150,17 @@ class Client:
         name: str,
         public_key: str,
         *,
+        handle: str | None = None,
         description: str = "",
         capabilities: Sequence[str] = (),
         key: str | None = None,
     ) -> AgentInfo:
-        """Register an agent. `public_key` is the line of its `.pub` file."""
+        """Register an agent. `public_key` is the line of its `.pub` file. Without a `handle` it gets one made from its name.
+
+        Raises `HandleTaken` if another agent has the handle.
+        """
         body = {"name": name, "public_key": public_key, "description": description, "capabilities": list(capabilities)}
+        body |= given(handle=handle)
         return await self._http.send(AgentInfo, "POST", path_of(tenant, "agents"), body, key=key)
 
     def agents(
@@ -179,13 +184,15 @@ class Client:
         agent: str,
         *,
         name: str | None = None,
+        handle: str | None = None,
         public_key: str | None = None,
         description: str | None = None,
         capabilities: Sequence[str] | None = None,
         status: str | None = None,
     ) -> AgentInfo:
         """Change an agent. Another key or status (`active`, `disabled`) ends its tokens and connections."""
-        body = given(name=name, public_key=public_key, description=description, capabilities=capabilities, status=status)
+        body = given(name=name, handle=handle, public_key=public_key, description=description, status=status)
+        body |= given(capabilities=capabilities)
         return await self._http.send(AgentInfo, "PATCH", path_of(tenant, "agents", agent), body)
 
     async def delete_agent(self, tenant: str, agent: str) -> None:
@@ -218,6 +225,7 @@ class Client:
         tenant: str,
         name: str,
         *,
+        handle: str | None = None,
         description: str = "",
         type: str = "broadcast",
         access: str = "open",
@@ -225,8 +233,11 @@ class Client:
         key: str | None = None,
         **queue: Unpack[QueueOptions],
     ) -> ChannelInfo:
-        """Create a channel. `retention_s`: seconds to keep messages; None: the plan's maximum. `queue`: of a `queue` channel."""
-        body = given(name=name, description=description, type=type, access=access, retention_s=retention_s, **queue)
+        """Create a channel. Without a `handle` it gets one made from its name. `retention_s`: seconds to keep messages; None: the
+        plan's maximum. `queue`: of a `queue` channel. Raises `HandleTaken` if another channel has the handle."""
+        body = given(
+            name=name, handle=handle, description=description, type=type, access=access, retention_s=retention_s, **queue
+        )
         return await self._http.send(ChannelInfo, "POST", path_of(tenant, "channels"), body, key=key)
 
     def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[ChannelInfo]:
@@ -241,13 +252,14 @@ class Client:
         channel: str,
         *,
         name: str | None = None,
+        handle: str | None = None,
         description: str | None = None,
         access: str | None = None,
         retention_s: int | Literal["plan"] | None = None,
         **queue: Unpack[QueueOptions],
     ) -> ChannelInfo:
         """Change a channel. A `retention_s` of `plan` is the plan's maximum."""
-        body = given(name=name, description=description, access=access, retention_s=retention_s, **queue)
+        body = given(name=name, handle=handle, description=description, access=access, retention_s=retention_s, **queue)
         if retention_s == "plan":
             body["retention_s"] = None
         return await self._http.send(ChannelInfo, "PATCH", path_of(tenant, "channels", channel), body)

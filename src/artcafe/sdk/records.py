@@ -138,11 +138,13 @@ class PresenceInfo(msgspec.Struct, frozen=True):
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
-    """An agent. Responses to other agents leave out the last five fields. `presence` is None if it is unknown."""
+    """An agent. Responses to other agents leave out the last five fields. `presence` is None if it is unknown, `handle` for a row
+    of an older system."""
 
     id: str
     tenant_id: str
     name: str
+    handle: str | None = None
     description: str = ""
     capabilities: tuple[str, ...] = ()
     presence: PresenceInfo | None = None
@@ -178,6 +180,8 @@ class QueueOptions(TypedDict, total=False):
 
 
 class ChannelInfo(msgspec.Struct, frozen=True):
+    """A channel. `handle` is None for a row of an older system."""
+
     id: str
     tenant_id: str
     name: str
@@ -194,6 +198,7 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     """Seconds before the second, third, … delivery of a message that failed."""
     max_deliveries: int | None = None
     """Deliveries of a message before it goes to the dead-letter channel."""
+    handle: str | None = None
 
 
 class CursorInfo(msgspec.Struct, frozen=True):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from artcafe.errors import AgentNotFound, Conflict, LimitReached, TenantNotFound
+from artcafe.errors import AgentNotFound, Conflict, HandleTaken, LimitReached, TenantNotFound
 from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, Principal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, fields, keys, times
+from artcafe.rules import access, fields, handles, keys, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
-from artcafe.services import key_claims
+from artcafe.services import handle_claims, key_claims
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
@@ -40,30 +40,34 @@ class Agents:
         *,
         name: str,
         public_key: str,
+        handle: str | None = None,
         description: str = "",
         capabilities: Iterable[str] = (),
         idempotency_key: str | None = None,
     ) -> Agent:
         """Create an agent with this key. With an idempotency key the request may be repeated, and returns the same agent.
 
-        Raises Forbidden, Invalid, BadKey, KeyTaken, LimitReached, IdempotencyMismatch if the idempotency key belongs to another
-        request, and Conflict if the agent of this request was deleted.
+        Without a `handle` it gets a free one made from its name. Raises Forbidden, Invalid, BadKey, KeyTaken, HandleTaken,
+        LimitReached, IdempotencyMismatch if the idempotency key belongs to another request, and Conflict if the agent of this
+        request was deleted.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         name, description, named = fields.name(name), fields.description(description), fields.capabilities(capabilities)
         key = parse_public_key(public_key)
+        given = None if handle is None else handles.check(handle)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "agents")
         now = self._clock()
         agent = Agent(
             tenant_id=principal.tenant_id,
             id=AgentId(request.new_id("agt")),
+            handle=given,
             name=name,
             description=description,
             public_key=key.line,
             capabilities=named,
             created_at=now,
             updated_at=now,
-            request_hash=request.hash(name, description, key.line, *named),
+            request_hash=request.hash(name, description, key.line, *named, *handles.hashed(given)),
         )
         async with self._audit.action(principal, "agent.create", agent.id, name=name, key=key.fingerprint):
             return await self._insert(self._store.tenant(principal.tenant_id), agent, key)
@@ -103,11 +107,13 @@ class Agents:
         capabilities: Sequence[str] | None = None,
         status: AgentStatus | None = None,
         public_key: str | None = None,
+        handle: str | None = None,
     ) -> Agent:
         """Change the given fields. A new status or first key raises the agent's epoch: its tokens become invalid and its sockets
         are closed, whichever key they were opened with. Its additional keys stay (`services.keys`).
 
-        May be repeated. Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken, and Conflict after `_TRIES` conflicts.
+        May be repeated. Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken, HandleTaken, and Conflict after `_TRIES`
+        conflicts.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         changes: list[Change] = []
@@ -118,11 +124,12 @@ class Agents:
         if capabilities is not None:
             changes.append(Assign("capabilities", fields.capabilities(capabilities)))
         key = None if public_key is None else parse_public_key(public_key)
+        handle = None if handle is None else handles.check(handle)
         tenant = self._store.tenant(principal.tenant_id)
         await _there(tenant, agent_id)
-        async with self._audit.action(principal, "agent.change", agent_id, **_facts(name, status, key)):
+        async with self._audit.action(principal, "agent.change", agent_id, **_facts(name, handle, status, key)):
             for _ in range(_TRIES):
-                if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key):
+                if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key, handle):
                     return await _there(tenant, agent_id)
             raise Conflict(f"agent {agent_id} is being changed by other requests at the same time; try again")
 
@@ -152,44 +159,64 @@ class Agents:
         if row is None:
             raise TenantNotFound(tenant.id)
         limit = self._plans.limit_of(row, Limit.AGENTS)
-        writes: list[Write] = [tenant.insert_agent(agent)]
+        checks: list[Write] = []
         if agent.request_hash is not None:
-            writes.append(tenant.tombstones.check_absent(agent.id, self._clock()))
+            checks.append(tenant.tombstones.check_absent(agent.id, self._clock()))
         claim = tenant.claim_key(key.fingerprint, agent.id)
-        for _ in range(2):
+        for attempt in range(handle_claims.TRIES):
             try:
-                await self._changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit), *writes, claim)
-            except ConditionFailed as failed:
-                # Check for a repeat first: its first attempt may have reached the limit and claimed the key.
-                existing = await tenant.agent(agent.id)
+                named, handle_claim = await handle_claims.choose(tenant, agent, attempt)
+                writes = [tenant.insert_agent(named), *checks, claim, handle_claim]
+                await self._changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit), *writes)
+            except (ConditionFailed, HandleTaken) as failed:
+                # Check for a repeat first: its first attempt may have reached the limit, and claimed the key and the handle.
+                existing = await self._existing(tenant, agent)
                 if existing is not None:
-                    check_repeat(existing.request_hash, agent.request_hash)
                     return existing
-                if await tenant.tombstones.is_there(agent.id, self._clock()):
-                    raise repeat_of_deleted("an agent that was deleted") from failed
+                if isinstance(failed, HandleTaken):
+                    raise
                 if 0 in failed.failed:
                     raise LimitReached(Limit.AGENTS.value, limit, tenant.count_in(failed.failed[0], Count.AGENTS)) from failed
                 stale = await key_claims.owner_without(tenant, key)
                 claim = tenant.claim_key(key.fingerprint, agent.id, instead_of=stale)
             else:
-                return agent
+                return named
         raise Conflict("the agent or its key is being changed by another request at the same time; try again")
 
+    async def _existing(self, tenant: TenantStore, agent: Agent) -> Agent | None:
+        """Return the agent that an earlier attempt of the same request created; None if there is none.
+
+        Raises IdempotencyMismatch if another request created it, and Conflict if it was deleted.
+        """
+        existing = await tenant.agent(agent.id)
+        if existing is not None:
+            check_repeat(existing.request_hash, agent.request_hash)
+        elif await tenant.tombstones.is_there(agent.id, self._clock()):
+            raise repeat_of_deleted("an agent that was deleted")
+        return existing
+
     async def _changed(
-        self, tenant: TenantStore, agent: Agent, changes: Sequence[Change], status: AgentStatus | None, key: PublicKey | None
+        self,
+        tenant: TenantStore,
+        agent: Agent,
+        changes: Sequence[Change],
+        status: AgentStatus | None,
+        key: PublicKey | None,
+        handle: str | None,
     ) -> bool:
         """Commit the changes. Return False if the agent was changed since it was read."""
         proofs: list[Change] = []
         claimed: list[Write] = []
+        if handle not in (None, agent.handle):
+            changes = [*changes, Assign("handle", handle)]
+            claimed += await handle_claims.exchange(tenant, agent, handle)
         if status is not None and status is not agent.status:
             proofs.append(Assign("status", status.value))
         if key is not None and key != keys.admitted(agent.public_key):
             others = [each for each in agent.keys if keys.canonical(each.line) != key.line]
             proofs += self._first(agent, key, others)
-            claimed = [
-                await key_claims.claim(tenant, key, agent.id),
-                *await key_claims.release(tenant, agent, [agent.public_key]),
-            ]
+            claimed.append(await key_claims.claim(tenant, key, agent.id))
+            claimed += await key_claims.release(tenant, agent, [agent.public_key])
             claimed += [tenant.tombstones.put(request, self._clock()) for request in keys.dropped_requests(agent, others)]
         if proofs:
             # Assign and not `Add`: the update requires the epoch that was read, and an older system's may not be a number.
@@ -221,6 +248,7 @@ class Agents:
             some = channels[start : start + _DELETES_AT_ONCE]
             await tenant.transact([tenant.subscriptions.delete(channel_id, agent.id) for channel_id in some])
         writes = await key_claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
+        writes += await handle_claims.release(tenant, agent)
         if agent.request_hash is not None:  # Else a repeat of the request would create it again.
             writes.append(tenant.tombstones.put(agent.id, self._clock()))
         await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *writes)
@@ -233,10 +261,11 @@ async def _there(tenant: TenantStore, agent_id: str) -> Agent:
     return agent
 
 
-def _facts(name: str | None, status: AgentStatus | None, key: PublicKey | None) -> dict[str, str]:
+def _facts(name: str | None, handle: str | None, status: AgentStatus | None, key: PublicKey | None) -> dict[str, str]:
     """Return the audit facts of a change."""
     facts: dict[str, str | None] = {
         "name": name,
+        "handle": handle,
         "status": None if status is None else status.value,
         "key": None if key is None else key.fingerprint,
     }

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from artcafe.errors import ChannelNotFound, Conflict, Invalid, LimitReached, TenantNotFound
+from artcafe.errors import ChannelNotFound, Conflict, HandleTaken, Invalid, LimitReached, TenantNotFound
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import Access, AgentPrincipal, Channel, ChannelId, ChannelType, Principal, QueueSettings, Tenant, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
-from artcafe.rules import fields, queues, times
+from artcafe.rules import fields, handles, queues, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
 from artcafe.rules.queues import QueueChange
+from artcafe.services import handle_claims
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
@@ -26,6 +28,9 @@ from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Assign, Change, Remove, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
+
+_TRIES: Final = 5
+"""Attempts at a change that conflicts with other changes of the channel's handle. Each failure means that another succeeded."""
 
 
 class ChannelLogs(Protocol):
@@ -54,6 +59,7 @@ class Channels:
         principal: Principal,
         *,
         name: str,
+        handle: str | None = None,
         description: str = "",
         type: ChannelType = ChannelType.BROADCAST,
         access: Access = Access.OPEN,
@@ -63,12 +69,14 @@ class Channels:
     ) -> Channel:
         """Create a channel. With an idempotency key the request may be repeated, and returns the same channel.
 
-        `retention_s`: seconds to keep a message; None uses the plan's. `queue`: the settings of a `queue` channel that differ
-        from the defaults. Raises Forbidden, Invalid, LimitReached (also for a longer retention than the plan's),
-        IdempotencyMismatch if the key belongs to another request, and Conflict if the channel of this request was deleted.
+        Without a `handle` the channel gets a free one made from its name. `retention_s`: seconds to keep a message; None uses the
+        plan's. `queue`: the settings of a `queue` channel that differ from the defaults. Raises Forbidden, Invalid, HandleTaken,
+        LimitReached (also for a longer retention than the plan's), IdempotencyMismatch if the key belongs to another request, and
+        Conflict if the channel of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = fields.name(name), fields.description(description)
+        given = None if handle is None else handles.check(handle)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "channels")
         settings = _queue_settings(queue, type, QueueSettings() if KINDS[type].is_shared else None)
         hashed = () if settings is None else (msgspec.json.encode(settings).decode(),)
@@ -76,6 +84,7 @@ class Channels:
         channel = Channel(
             tenant_id=principal.tenant_id,
             id=ChannelId(request.new_id("chn")),
+            handle=given,
             name=name,
             description=description,
             type=type,
@@ -84,7 +93,9 @@ class Channels:
             queue=settings,
             created_at=now,
             updated_at=now,
-            request_hash=request.hash(name, description, type.value, access.value, str(retention_s), *hashed),
+            request_hash=request.hash(
+                name, description, type.value, access.value, str(retention_s), *hashed, *handles.hashed(given)
+            ),
         )
         async with self._audit.action(principal, "channel.create", channel.id, name=name, access=access.value):
             return await self._insert(self._store.tenant(principal.tenant_id), channel)
@@ -117,6 +128,7 @@ class Channels:
         channel_id: str,
         *,
         name: str | None = None,
+        handle: str | None = None,
         description: str | None = None,
         access: Access | None = None,
         retention_s: int | Keep | None = Keep.AS_IT_IS,
@@ -124,10 +136,11 @@ class Channels:
     ) -> Channel:
         """Change the given fields; a `retention_s` of None restores the plan's. May be repeated.
 
-        Raises Forbidden, ChannelNotFound and Invalid.
+        Raises Forbidden, ChannelNotFound, Invalid, HandleTaken, and Conflict after `_TRIES` changes of its handle by others.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         changes: list[Change] = []
+        handle = None if handle is None else handles.check(handle)
         if name is not None:
             changes.append(Assign("name", fields.name(name)))
         if description is not None:
@@ -141,16 +154,14 @@ class Channels:
         settings = _queue_settings(queue, channel.type, channel.queue)
         if settings is not None and settings != channel.queue:
             changes += [Assign(name, value) for name, value in rows.queue_attributes(settings).items()]
-        if not changes:
+        if not changes and handle in (None, channel.handle):
             return channel
         changes.append(Assign("updated_at", times.to_text(self._clock())))
-        facts = {} if access is None else {"access": access.value}
-        async with self._audit.action(principal, "channel.change", channel.id, **facts):
-            try:
-                await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel.id, changes))
-            except ConditionFailed as failed:
-                raise ChannelNotFound(channel_id) from failed
-            return await _there(tenant, channel_id)
+        async with self._audit.action(principal, "channel.change", channel.id, **_facts(access, handle)):
+            for _ in range(_TRIES):
+                if await self._changed(tenant, await _there(tenant, channel_id), changes, handle):
+                    return await _there(tenant, channel_id)
+            raise Conflict(f"channel {channel_id} is being changed by other requests at the same time; try again")
 
     async def delete(self, principal: Principal, channel_id: str) -> None:
         """Delete the channel with its subscriptions and messages. Raises Forbidden and ChannelNotFound.
@@ -159,42 +170,77 @@ class Channels:
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
-        channel = await tenant.channel(channel_id, also_deleting=True)
-        if channel is None:
+        if await tenant.channel(channel_id, also_deleting=True) is None:
             raise ChannelNotFound(channel_id)
-        async with self._audit.action(principal, "channel.delete", channel.id):
+        async with self._audit.action(principal, "channel.delete", channel_id):
             try:
-                await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(channel.id))
-                await _remove_subscriptions(tenant, channel.id)
-                await self._fabric.purge(tenant.id, channel.id)
-                # A tombstone keeps a repeated request from creating the channel again.
-                tombstones = [] if channel.request_hash is None else [tenant.tombstones.put(channel.id, self._clock())]
-                counted = tenant.count(Count.CHANNELS, -1)
-                await self._changes.commit(tenant, counted, tenant.delete_channel(channel.id), *tombstones)
+                await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(ChannelId(channel_id)))
+                # Read again: once marked as deleting, a channel gets no further handle.
+                channel = await tenant.channel(channel_id, also_deleting=True)
+                if channel is not None:
+                    await self._remove(tenant, channel)
             except ConditionFailed as failed:
                 raise ChannelNotFound(channel_id) from failed
+
+    # --- the transactions ---
+
+    async def _changed(self, tenant: TenantStore, channel: Channel, changes: Sequence[Change], handle: str | None) -> bool:
+        """Commit the changes. Return False if the channel was deleted or got another handle since it was read."""
+        claims: list[Write] = []
+        if handle not in (None, channel.handle):
+            changes = [*changes, Assign("handle", handle)]
+            claims = await handle_claims.exchange(tenant, channel, handle)
+        try:
+            await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel, changes), *claims)
+        except ConditionFailed:
+            return False
+        return True
+
+    async def _remove(self, tenant: TenantStore, channel: Channel) -> None:
+        """Delete the rows and messages of a channel marked as deleting."""
+        await _remove_subscriptions(tenant, channel.id)
+        await self._fabric.purge(tenant.id, channel.id)
+        writes = await handle_claims.release(tenant, channel)
+        if channel.request_hash is not None:  # Else a repeat of the request would create it again.
+            writes.append(tenant.tombstones.put(channel.id, self._clock()))
+        await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -1), tenant.delete_channel(channel.id), *writes)
 
     async def _insert(self, tenant: TenantStore, channel: Channel) -> Channel:
         row = await _row(tenant)
         self._retention(channel.retention_s, channel.type, row)
         limit = self._plans.limit_of(row, Limit.CHANNELS)
-        writes: list[Write] = [tenant.insert_channel(channel)]
+        checks: list[Write] = []
         if channel.request_hash is not None:
-            writes.append(tenant.tombstones.check_absent(channel.id, self._clock()))
-        try:
-            await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), *writes)
-        except ConditionFailed as failed:
-            # Check for a repeat first: its first attempt may have reached the limit.
-            existing = await tenant.channel(channel.id)
-            if existing is not None:
-                check_repeat(existing.request_hash, channel.request_hash)
-                return existing
-            if await tenant.tombstones.is_there(channel.id, self._clock()):
-                raise repeat_of_deleted("a channel that was deleted") from failed
-            if 0 in failed.failed:
-                raise LimitReached(Limit.CHANNELS.value, limit, tenant.count_in(failed.failed[0], Count.CHANNELS)) from failed
-            raise Conflict("the channel is being deleted by another request at the same time; try again") from failed
-        return channel
+            checks.append(tenant.tombstones.check_absent(channel.id, self._clock()))
+        for attempt in range(handle_claims.TRIES):
+            try:
+                named, claim = await handle_claims.choose(tenant, channel, attempt)
+                writes = [tenant.insert_channel(named), *checks, claim]
+                await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), *writes)
+            except (ConditionFailed, HandleTaken) as failed:
+                # Check for a repeat first: its first attempt may have reached the limit, and claimed the handle.
+                existing = await self._existing(tenant, channel)
+                if existing is not None:
+                    return existing
+                if isinstance(failed, HandleTaken):
+                    raise
+                if 0 in failed.failed:
+                    raise LimitReached(Limit.CHANNELS.value, limit, tenant.count_in(failed.failed[0], Count.CHANNELS)) from failed
+            else:
+                return named
+        raise Conflict("the channel or its handle is being changed by another request at the same time; try again")
+
+    async def _existing(self, tenant: TenantStore, channel: Channel) -> Channel | None:
+        """Return the channel that an earlier attempt of the same request created; None if there is none.
+
+        Raises IdempotencyMismatch if another request created it, and Conflict if it was deleted.
+        """
+        existing = await tenant.channel(channel.id)
+        if existing is not None:
+            check_repeat(existing.request_hash, channel.request_hash)
+        elif await tenant.tombstones.is_there(channel.id, self._clock()):
+            raise repeat_of_deleted("a channel that was deleted")
+        return existing
 
     def _retention(self, seconds: int | None, type: ChannelType, tenant: Tenant) -> Change:
         """Return the change of a channel's retention. Raises Invalid and LimitExceeded."""
@@ -212,6 +258,12 @@ def _queue_settings(change: QueueChange, type: ChannelType, settings: QueueSetti
     for name in change.given:
         raise Invalid(name, f"has no meaning for a {type.value} channel; only a queue channel has it")
     return None
+
+
+def _facts(access: Access | None, handle: str | None) -> dict[str, str]:
+    """Return the audit facts of a change."""
+    facts = {"access": None if access is None else access.value, "handle": handle}
+    return {fact: text for fact, text in facts.items() if text is not None}
 
 
 async def _row(tenant: TenantStore) -> Tenant:

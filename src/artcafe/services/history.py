@@ -37,6 +37,7 @@ def parse_position(text: str, field: str) -> LogPosition:
 class HistoryPage(NamedTuple):
     """A page of a channel's messages, the gap left by retention in the requested range, and whether more messages follow."""
 
+    channel: Channel
     messages: Sequence[StoredMessage]
     gap: Gap | None
     has_more: bool
@@ -53,7 +54,7 @@ class MessageHistory:
     async def page(
         self, principal: Principal, channel_id: str, after: LogPosition | None, before: LogPosition | None, limit: int
     ) -> HistoryPage:
-        """Return at most `limit` messages.
+        """Return at most `limit` messages of the channel with this id or handle.
 
         With `after`, messages above that sequence, or stored at that time or later, oldest first; without it, newest first. With
         `before`, only messages below that sequence, or stored before that time. Raises `ChannelNotFound`, `Forbidden` and
@@ -72,7 +73,7 @@ class MessageHistory:
                 break
             after_seq = gap.to
         shown = _fitting(found, limit)
-        return HistoryPage(shown, gap, len(found) > len(shown), lineage.epoch)
+        return HistoryPage(channel, shown, gap, len(found) > len(shown), lineage.epoch)
 
     async def _newest_first(self, channel: Channel, log: TenantLog, end: Seq | None, limit: int) -> HistoryPage:
         """Return the newest messages below `end`. Removed messages are below all stored ones, so only the last page has a gap."""
@@ -83,7 +84,7 @@ class MessageHistory:
         has_more = len(kept) > len(shown)
         if gap is not None and gap.to is not None and end is not None:
             gap = Gap(1, min(gap.to, end - 1), gap.reason) if end > 1 else None
-        return HistoryPage(shown, None if has_more else gap, has_more, lineage.epoch)
+        return HistoryPage(channel, shown, None if has_more else gap, has_more, lineage.epoch)
 
     async def _retention_gap(self, channel: Channel, log: TenantLog, after: LogPosition) -> tuple[LogLineage, Gap | None]:
         """Return the log's lineage, and the gap left by retention above a position."""

@@ -90,7 +90,8 @@ class Messaging:
             self.withdraw(principal, admission)
             raise
         if publish.caused_by is None:
-            return await self._send(principal, channel, publish, *self._prepare(principal, channel, publish))
+            handle = await self._handle_of(principal)
+            return await self._send(principal, channel, publish, *self._prepare(principal, handle, channel, publish))
         if admission is None:
             (admission,) = await self._loop_guard.admit(principal, [publish.caused_by], limits)
         if not isinstance(admission, ChainLink):
@@ -100,14 +101,21 @@ class Messaging:
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish, link: ChainLink | None = None
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or without a log, no
-        message is reserved (`services.rate_limits`), the message expires, or it answers another one and has no `link` yet."""
+        """Queue a message without waiting. None if `submit` must be used: the channel or the sender is not cached, the channel is
+        managed or without a log, no message is reserved (`services.rate_limits`), the message expires, or it answers another one
+        and has no `link` yet."""
         if publish.expires_at is not None or (publish.caused_by is not None and link is None):
             return None
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
         tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
         if channel is None or tenant_fabric is None or limits is None or channel.access is not Access.OPEN:
             return None
+        handle: str | None = None
+        if isinstance(principal, AgentPrincipal):
+            sender = self._record_cache.peek_agent(principal.tenant_id, principal.agent_id)
+            if sender is None:
+                return None
+            handle = sender.handle
         kind = KINDS[channel.type]
         if not isinstance(kind, LoggedKind):
             return None
@@ -116,7 +124,7 @@ class Messaging:
         if rate is None or (rate.tokens <= 0 and not self._rate_limits.can_lend(rate)):
             return None
         check(publish, limits.message_bytes)
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish, link)
+        message_id, envelope, dedupe_id = self._prepare(principal, handle, channel, publish, link)
         if rate.tokens > rate.low:
             rate.tokens -= 1
         else:
@@ -133,7 +141,8 @@ class Messaging:
     ) -> asyncio.Future[replies.PublishReply]:
         """Queue an admitted message that answers another one."""
         try:
-            outcome = await self._send(principal, channel, publish, *self._prepare(principal, channel, publish, link))
+            prepared = self._prepare(principal, await self._handle_of(principal), channel, publish, link)
+            outcome = await self._send(principal, channel, publish, *prepared)
         except Unavailable:  # Nothing was sent.
             self.withdraw(principal, link)
             raise
@@ -188,24 +197,37 @@ class Messaging:
     async def _find_repeat(
         self, principal: Principal, channel: Channel, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
-        message_id, envelope, dedupe_id = self._prepare(principal, channel, publish)
+        message_id, envelope, dedupe_id = self._prepare(principal, await self._handle_of(principal), channel, publish)
         if dedupe_id is None or not KINDS[channel.type].has_log:
             return None
         writer = self._fabric.tenant(principal.tenant_id).writer
         return await writer.find_repeat(subjects.stored(channel.id), envelope, message_id, dedupe_id)
 
+    async def _handle_of(self, principal: Principal) -> str | None:
+        """Return an agent's handle; None for a person."""
+        if not isinstance(principal, AgentPrincipal):
+            return None
+        agent = await self._record_cache.find_agent(principal.tenant_id, principal.agent_id)
+        return None if agent is None else agent.handle
+
     def _prepare(
-        self, principal: Principal, channel: Channel, publish: frames.Publish, link: ChainLink | None = None
+        self,
+        principal: Principal,
+        handle: str | None,
+        channel: Channel,
+        publish: frames.Publish,
+        link: ChainLink | None = None,
     ) -> tuple[str, bytes, str | None]:
         """Return a new message id, the envelope, and the id of the key if one is given."""
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())
-        envelope = envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time, link=link)
+        sender = principal.sender
+        envelope = envelopes.envelope(publish, message_id=message_id, sender=sender, time=time, link=link, sender_handle=handle)
         if link is not None:
-            answer = Cause(message_id, channel.id, principal.sender, link.hops, link.chain)
+            answer = Cause(message_id, channel.id, sender, link.hops, link.chain)
             self._loop_guard.causes.remember(principal.tenant_id, answer)
         key = publish.key
-        return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
+        return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, sender, key)
 
 
 def _trace(

@@ -1,6 +1,7 @@
 """Cache of tenants, their limits, channels, agents and permissions, for publishes without table reads.
 
-Callers read the store directly when a stale value is not acceptable.
+A channel or agent is found by its id or by its handle; an id wins. Callers read the store directly when a stale value is not
+acceptable.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from artcafe.errors import AgentNotFound, ChannelNotFound, TenantNotFound
 from artcafe.model import (
@@ -17,6 +18,7 @@ from artcafe.model import (
     AgentId,
     AgentPrincipal,
     Channel,
+    HandleKind,
     Permission,
     Principal,
     Subscription,
@@ -25,7 +27,7 @@ from artcafe.model import (
     TenantId,
     subscription_id,
 )
-from artcafe.rules import access
+from artcafe.rules import access, handles
 from artcafe.rules.access import Action
 from artcafe.rules.plans import Plans, TenantLimits
 from artcafe.services.invalidation import Invalidation
@@ -36,7 +38,8 @@ SIZE: Final = 100_000
 IDLE_S: Final = 60.0
 """Seconds that an unused tenant stays cached: the versions of cached tenants are read regularly."""
 
-RecordT = TypeVar("RecordT")
+RecordT = TypeVar("RecordT", Tenant, Channel, Agent, Subscription)
+NamedT = TypeVar("NamedT", Channel, Agent)
 
 
 class RecordCache:
@@ -73,25 +76,43 @@ class RecordCache:
                 self._limits[tenant_id] = known
         return known
 
-    async def channel(self, tenant_id: TenantId, channel_id: str) -> Channel:
-        """Return a channel. Raises ChannelNotFound."""
-        known = self._channels.get(tenant_id, channel_id)
-        known = known or await self._channels.load(tenant_id, channel_id, self._store.tenant(tenant_id).channel(channel_id))
-        if known is None:
-            raise ChannelNotFound(channel_id)
-        return known
+    async def channel(self, tenant_id: TenantId, channel: str) -> Channel:
+        """Return the channel with this id or handle. Raises ChannelNotFound, which names the text that was given.
 
-    def peek_channel(self, tenant_id: TenantId, channel_id: str) -> Channel | None:
-        """Return the channel if it is cached. None says nothing about its existence."""
-        return self._channels.get(tenant_id, channel_id)
+        Use the `id` of the answer from then on.
+        """
+        found = await self.find_channel(tenant_id, channel)
+        if found is None:
+            raise ChannelNotFound(channel)
+        return found
 
-    async def agent(self, tenant_id: TenantId, agent_id: str) -> Agent:
-        """Return an agent. Raises AgentNotFound."""
-        known = self._agents.get(tenant_id, agent_id)
-        known = known or await self._agents.load(tenant_id, agent_id, self._store.tenant(tenant_id).agent(agent_id))
-        if known is None:
-            raise AgentNotFound(agent_id)
-        return known
+    async def find_channel(self, tenant_id: TenantId, channel: str) -> Channel | None:
+        """Return the channel with this id or handle, or None."""
+        known = self._channels.get(tenant_id, channel)
+        return known or await self._find(self._channels, tenant_id, HandleKind.CHANNEL, channel)
+
+    def peek_channel(self, tenant_id: TenantId, channel: str) -> Channel | None:
+        """Return the channel with this id or handle if it is cached. None says nothing about its existence."""
+        return self._channels.get(tenant_id, channel)
+
+    async def agent(self, tenant_id: TenantId, agent: str) -> Agent:
+        """Return the agent with this id or handle. Raises AgentNotFound, which names the text that was given.
+
+        Use the `id` of the answer from then on.
+        """
+        found = await self.find_agent(tenant_id, agent)
+        if found is None:
+            raise AgentNotFound(agent)
+        return found
+
+    async def find_agent(self, tenant_id: TenantId, agent: str) -> Agent | None:
+        """Return the agent with this id or handle, or None."""
+        known = self._agents.get(tenant_id, agent)
+        return known or await self._find(self._agents, tenant_id, HandleKind.AGENT, agent)
+
+    def peek_agent(self, tenant_id: TenantId, agent: str) -> Agent | None:
+        """Return the agent with this id or handle if it is cached. None says nothing about its existence."""
+        return self._agents.get(tenant_id, agent)
 
     async def allows(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
         """Return whether the agent's subscription to the channel is active and has the permission."""
@@ -108,6 +129,31 @@ class RecordCache:
             return
         if not await self.allows(principal.tenant_id, channel, principal.agent_id, permission):
             access.check(principal, action)
+
+    async def _find(self, known: _Known[NamedT], tenant_id: TenantId, kind: HandleKind, text: str) -> NamedT | None:
+        """Read the record with this id, or else with this handle, and cache it under both.
+
+        The claim of the handle names the id. The row must have the handle too: a cached one may be older than the claim, and is
+        read again.
+        """
+        row = await self._load(known, tenant_id, kind, text)
+        if row is not None or not handles.is_handle(text):
+            return row
+        id = await self._store.tenant(tenant_id).handles.owner(kind, text)
+        row = None if id is None else known.get(tenant_id, id)
+        if id is not None and (row is None or row.handle != text):
+            known.forget_one(tenant_id, id)
+            row = await self._load(known, tenant_id, kind, id)
+        if row is None or row.handle != text:
+            return None
+        known.add_handle(tenant_id, text, row)
+        return row
+
+    async def _load(self, known: _Known[NamedT], tenant_id: TenantId, kind: HandleKind, id: str) -> NamedT | None:
+        tenant = self._store.tenant(tenant_id)
+        reading = tenant.agent(id) if kind is HandleKind.AGENT else tenant.channel(id)
+        # `known` and `kind` belong together, which the types do not say.
+        return await known.load(tenant_id, id, cast(Awaitable[NamedT | None], reading))
 
     def forget(self, change: TenantChange) -> None:
         """Drop the records named by a change. The next request reads them again."""
@@ -148,12 +194,17 @@ class RecordCache:
 
 
 class _Known(Generic[RecordT]):
-    """LRU cache of at most `size` records of one kind, by tenant and id. Missing records are not cached."""
+    """LRU cache of at most `size` records of one kind, by tenant and id, and some also by handle. Missing records are not
+    cached."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._records: OrderedDict[tuple[TenantId, str], RecordT] = OrderedDict()
         self._ids: dict[TenantId, set[str]] = {}
+        self._by_handle: dict[tuple[TenantId, str], RecordT] = {}
+        """Records that are cached by id, and were found by this handle."""
+        self._handles: dict[tuple[TenantId, str], str] = {}
+        """The handles of `_by_handle`, by tenant and id."""
         self._loads: dict[tuple[TenantId, str], object] = {}
         """The newest load of each record that is being read; `forget_one` removes it."""
         self._used: set[TenantId] = set()
@@ -162,8 +213,12 @@ class _Known(Generic[RecordT]):
         key = (tenant_id, id)
         self._used.add(tenant_id)
         record = self._records.get(key)
-        if record is not None:
-            self._records.move_to_end(key)
+        if record is None:
+            record = self._by_handle.get(key)
+            if record is None:
+                return None
+            key = (tenant_id, record.id)
+        self._records.move_to_end(key)
         return record
 
     async def load(self, tenant_id: TenantId, id: str, reading: Awaitable[RecordT | None]) -> RecordT | None:
@@ -184,9 +239,16 @@ class _Known(Generic[RecordT]):
             self._make_room()
         return record
 
+    def add_handle(self, tenant_id: TenantId, handle: str, record: RecordT) -> None:
+        """Cache the record by its handle too, if it is cached by its id."""
+        if self._records.get((tenant_id, record.id)) is record:
+            self._by_handle[tenant_id, handle] = record
+            self._handles[tenant_id, record.id] = handle
+
     def forget(self, tenant_id: TenantId) -> None:
         for id in self._ids.pop(tenant_id, ()):
             del self._records[tenant_id, id]
+            self._drop_handle(tenant_id, id)
 
     def forget_one(self, tenant_id: TenantId, id: str) -> None:
         self._loads.pop((tenant_id, id), None)
@@ -206,7 +268,13 @@ class _Known(Generic[RecordT]):
             (tenant_id, id), _ = self._records.popitem(last=False)
             self._drop_id(tenant_id, id)
 
+    def _drop_handle(self, tenant_id: TenantId, id: str) -> None:
+        handle = self._handles.pop((tenant_id, id), None)
+        if handle is not None:
+            del self._by_handle[tenant_id, handle]
+
     def _drop_id(self, tenant_id: TenantId, id: str) -> None:
+        self._drop_handle(tenant_id, id)
         ids = self._ids[tenant_id]
         ids.remove(id)
         if not ids:

@@ -11,7 +11,19 @@ from typing import Final
 from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, KeyStatus, TenantId
 from artcafe.rules import times
 from artcafe.rules.keys import key_id
-from artcafe.tables.attributes import entries_of, expiry, hash_attribute, known, number, text, texts, time, time_attribute
+from artcafe.tables.attributes import (
+    entries_of,
+    expiry,
+    handle_attribute,
+    handle_of,
+    hash_attribute,
+    known,
+    number,
+    text,
+    texts,
+    time,
+    time_attribute,
+)
 from artcafe.tables.engine.values import Item, Value
 
 KEYS_VERSION: Final = "keys_version"
@@ -19,14 +31,22 @@ KEYS_VERSION: Final = "keys_version"
 
 CLAIM_PREFIX: Final = "~key#"
 """The sort key of a claim is this prefix and a key's fingerprint. A claim in the agents' table records the agent of a key."""
+HANDLE_PREFIX: Final = f"{CLAIM_PREFIX}handle#"
+"""The sort key of the claim of a handle is this prefix, the kind, '#' and the handle. It begins like that of a key's claim: a
+server of an earlier version, which runs beside this one during an upgrade, skips both."""
 
 LIVENESS: Final = ("", "online", "offline", "busy", "error")
 """Values of `status` in the older system: an agent's liveness, not its permission to log in."""
 
 
 def is_claim(item: Item) -> bool:
-    """Return whether a row of the agents' table is a key claim."""
+    """Return whether a row of the agents' table is the claim of a key or handle."""
     return text(item, "id").startswith(CLAIM_PREFIX)
+
+
+def is_key_claim(item: Item) -> bool:
+    """Return whether a row of the agents' table is the claim of a key."""
+    return is_claim(item) and not text(item, "id").startswith(HANDLE_PREFIX)
 
 
 def agent_of(item: Item) -> Agent | None:
@@ -37,6 +57,7 @@ def agent_of(item: Item) -> Agent | None:
     return Agent(
         tenant_id=TenantId(text(item, "tenant_id")),
         id=AgentId(agent_id),
+        handle=handle_of(item),
         name=text(item, "name") or agent_id,
         description=text(item, "description"),
         public_key=text(item, "public_key"),
@@ -83,6 +104,7 @@ def agent_item(agent: Agent) -> Item:
     return {
         "tenant_id": agent.tenant_id,
         "id": agent.id,
+        **handle_attribute(agent.handle),
         "name": agent.name,
         "description": agent.description,
         "public_key": agent.public_key,

@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from artcafe.rules import times
+from artcafe.rules import handles, times
 from artcafe.tables.engine.values import Item, Value
 
 LONG_PAST: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -100,3 +100,14 @@ def hash_attribute(request_hash: str | None) -> Item:
     It identifies an equal repeat of the creating request.
     """
     return {} if request_hash is None else {"request_hash": request_hash}
+
+
+def handle_of(item: Item) -> str | None:
+    """Return the handle attribute; None if it is missing, or is no handle."""
+    handle = text(item, "handle")
+    return handle if handles.is_handle(handle) else None
+
+
+def handle_attribute(handle: str | None) -> Item:
+    """Return a handle as an attribute, if there is one."""
+    return {} if handle is None else {"handle": handle}

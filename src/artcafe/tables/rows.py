@@ -33,6 +33,8 @@ from artcafe.tables import limit_rows
 from artcafe.tables.attributes import (
     entries_of,
     expiry,
+    handle_attribute,
+    handle_of,
     hash_attribute,
     is_number,
     known,
@@ -101,6 +103,7 @@ def channel_of(item: Item) -> Channel:
     return Channel(
         tenant_id=TenantId(text(item, "tenant_id")),
         id=ChannelId(channel_id),
+        handle=handle_of(item),
         name=text(item, "name") or channel_id,
         description=text(item, "description"),
         type=kind,
@@ -212,6 +215,7 @@ def channel_item(channel: Channel) -> Item:
     return {
         "tenant_id": channel.tenant_id,
         "id": channel.id,
+        **handle_attribute(channel.handle),
         "name": channel.name,
         "description": channel.description,
         "type": channel.type.value,

@@ -18,12 +18,13 @@ from artcafe.model import (
     Channel,
     ChannelId,
     Cursor,
+    HandleKind,
     Tenant,
     TenantId,
     TenantStatus,
     UserId,
 )
-from artcafe.rules import ids, times
+from artcafe.rules import handles, ids, times
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import agent_rows, attributes, full_rows, rows
 from artcafe.tables.catalog import (
@@ -37,6 +38,7 @@ from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exi
 from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, ValueKind
 from artcafe.tables.engine.writes import Add, Assign, Change, Check, Delete, ItemKey, Put, Update, Write, key_of
+from artcafe.tables.handle_claims import HandleClaims
 from artcafe.tables.partition import Partition
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.subscription_store import SubscriptionStore
@@ -58,13 +60,14 @@ class Count(StrEnum):
 class TenantStore:
     """The records of one tenant; its key is in every read and write. Builders return writes; only `transact` changes anything."""
 
-    __slots__ = ("_agents", "_channels", "_tables", "id", "subscriptions", "tombstones")
+    __slots__ = ("_agents", "_channels", "_tables", "handles", "id", "subscriptions", "tombstones")
 
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
         self.id = tenant_id
         self.subscriptions = SubscriptionStore(tables, tenant_id)
         self.tombstones = Tombstones(tables, tenant_id)
+        self.handles = HandleClaims(tables, tenant_id)
         self._agents = Partition(tables, AGENTS, tenant_id, apart=agent_rows.CLAIM_PREFIX)
         self._channels = Partition(tables, CHANNELS, tenant_id)
 
@@ -181,6 +184,14 @@ class TenantStore:
         item = await self._item(AGENTS, agent_id, also_deleting)
         return None if item is None else agent_rows.agent_of(item)
 
+    async def agent_id(self, text: str) -> str:
+        """Return the id of the agent with this id or handle, also of one being deleted; the text itself if there is none."""
+        if not handles.is_handle(text) or await self.agent(text, also_deleting=True) is not None:
+            return text
+        owner = await self.handles.owner(HandleKind.AGENT, text)
+        agent = None if owner is None else await self.agent(owner, also_deleting=True)
+        return agent.id if agent is not None and agent.handle == text else text
+
     async def agents(self, ask: PageRequest, keep: Callable[[Agent], bool] = lambda _: True) -> Page[Agent]:
         """Return a page of agents, ordered by id."""
         return await self._agents.page(ask, agent_rows.agent_of, keep)
@@ -194,8 +205,13 @@ class TenantStore:
         return Put(AGENTS, agent_rows.agent_item(agent), Absent("id"))
 
     def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
-        """Return the write of changes; fails unless the agent exists, with its epoch and keys unchanged since the read."""
-        same = And(rows.IS_PRESENT, _unchanged("epoch", agent.epoch), _unchanged(agent_rows.KEYS_VERSION, agent.keys_version))
+        """Return the write of changes; fails unless the agent exists, with its epoch and keys unchanged since the read, and with
+        its handle if that changes."""
+        same = And(
+            _same_handle(agent, changes),
+            _unchanged("epoch", agent.epoch),
+            _unchanged(agent_rows.KEYS_VERSION, agent.keys_version),
+        )
         return Update(AGENTS, ItemKey(self.id, agent.id), changes, same)
 
     def begin_agent_deletion(self, agent_id: AgentId) -> Update:
@@ -234,6 +250,14 @@ class TenantStore:
         item = await self._item(CHANNELS, channel_id, also_deleting)
         return None if item is None else rows.known_channel_of(item)
 
+    async def channel_id(self, text: str) -> str:
+        """Return the id of the channel with this id or handle, also of one being deleted; the text itself if there is none."""
+        if not handles.is_handle(text) or await self.channel(text, also_deleting=True) is not None:
+            return text
+        owner = await self.handles.owner(HandleKind.CHANNEL, text)
+        channel = None if owner is None else await self.channel(owner, also_deleting=True)
+        return channel.id if channel is not None and channel.handle == text else text
+
     async def channels(self, ask: PageRequest, keep: Callable[[Channel], bool] = lambda _: True) -> Page[Channel]:
         """Return a page of the channels accepted by `keep`, ordered by id."""
         return await self._channels.page(ask, rows.known_channel_of, keep)
@@ -247,9 +271,9 @@ class TenantStore:
         """Return the write of a new channel; fails if its id is taken."""
         return Put(CHANNELS, rows.channel_item(channel), Absent("id"))
 
-    def change_channel(self, channel_id: ChannelId, changes: Sequence[Change]) -> Update:
-        """Return the write of changes; fails unless the channel exists."""
-        return Update(CHANNELS, ItemKey(self.id, channel_id), changes, rows.IS_PRESENT)
+    def change_channel(self, channel: Channel, changes: Sequence[Change]) -> Update:
+        """Return the write of changes; fails unless the channel exists, with its handle as read if that changes."""
+        return Update(CHANNELS, ItemKey(self.id, channel.id), changes, _same_handle(channel, changes))
 
     def check_channel(self, channel_id: ChannelId) -> Check:
         """Return a check that fails unless the channel exists."""
@@ -313,6 +337,16 @@ class TenantStore:
             return None
         (item,) = await self._tables.get(table, [ItemKey(self.id, id)], consistent=True)
         return None if item is None or (rows.is_deleting(item) and not also_deleting) else item
+
+
+def _same_handle(record: Agent | Channel, changes: Sequence[Change]) -> Condition:
+    """Return a condition: the row exists, with the handle that was read if the changes give it another one.
+
+    Of two changes at once, the second one would not release the handle of the first one.
+    """
+    if not any(change.path == "handle" for change in changes):
+        return rows.IS_PRESENT
+    return And(rows.IS_PRESENT, Absent("handle") if record.handle is None else Equals("handle", record.handle))
 
 
 def _unchanged(name: str, number: int) -> Condition:

@@ -32,18 +32,29 @@ class ChainLink(NamedTuple):
     """The id of the first message, which names the chain."""
 
 
-def envelope(publish: Publish, *, message_id: str, sender: str, time: str, link: ChainLink | None = None) -> bytes:
+def envelope(
+    publish: Publish,
+    *,
+    message_id: str,
+    sender: str,
+    time: str,
+    link: ChainLink | None = None,
+    sender_handle: str | None = None,
+) -> bytes:
     """Return the JSON object to store. `message_frame` only adds `channel`, `seq` and `prev` in front of it.
 
-    A message without a `link` begins a chain: its envelope has no `caused_by`, `hops` and `chain`. `publish.expires_at`, if any,
-    is as of `rules.times.to_text`, and comes first.
+    `sender_handle` is the sender's present handle, which may change later. A message without a `link` begins a chain: its
+    envelope has no `caused_by`, `hops` and `chain`. `publish.expires_at`, if any, is as of `rules.times.to_text`, and comes
+    first.
     """
     headers = publish.headers or {}
-    head: dict[str, object]
-    if link is None:
-        head = {"message_id": message_id, "from": sender, "time": time, "headers": headers}
-    else:
-        head = {"message_id": message_id, "from": sender, "time": time, **link._asdict(), "headers": headers}
+    head: dict[str, object] = {"message_id": message_id, "from": sender}
+    if sender_handle is not None:
+        head["from_handle"] = sender_handle
+    head["time"] = time
+    if link is not None:
+        head |= link._asdict()
+    head["headers"] = headers
     if publish.reply_to is not None:
         head["reply_to"] = publish.reply_to
     if publish.expires_at is not None:
@@ -56,31 +67,35 @@ def expires_at(envelope: bytes) -> datetime | None:
     return datetime.fromisoformat(envelope[_EXPIRY].decode()) if envelope.startswith(EXPIRING) else None
 
 
-def id_text(id: str) -> bytes:
-    """Return an id as JSON. Ids of an older system may contain quotes and backslashes, so they are escaped."""
-    return _encode(id)
+def channel_text(id: str, handle: str | None) -> bytes:
+    """Return a channel's id as JSON, followed by its handle as the field `channel_handle` if it has one.
+
+    Ids of an older system may contain quotes and backslashes, so they are escaped.
+    """
+    return _encode(id) if handle is None else b'%b,"channel_handle":%b' % (_encode(id), _encode(handle))
 
 
 def message_frame(channel: bytes, seq: int, prev: int | None, envelope: bytes) -> bytes:
-    """Return the frame of a stored message, without parsing the envelope. `channel` is its `id_text`."""
+    """Return the frame of a stored message, without parsing the envelope. `channel` is its `channel_text`."""
     before = b"null" if prev is None else b"%d" % prev
     return b'{"message":{"channel":%b,"seq":%d,"prev":%b,%b}' % (channel, seq, before, envelope[1:])
 
 
 def queue_frame(channel: bytes, seq: int, deliveries: int, envelope: bytes) -> bytes:
-    """Return the frame of a message of a `queue` channel to its holder. `channel` is its `id_text`; `deliveries` counts this
+    """Return the frame of a message of a `queue` channel to its holder. `channel` is its `channel_text`; `deliveries` counts this
     delivery too."""
     return b'{"message":{"channel":%b,"seq":%d,"prev":null,"deliveries":%d,%b}' % (channel, seq, deliveries, envelope[1:])
 
 
 def live_frame(channel: bytes, envelope: bytes) -> bytes:
-    """Return the frame of a message of a `live` channel, without a sequence. `channel` is its `id_text`."""
+    """Return the frame of a message of a `live` channel, without a sequence. `channel` is its `channel_text`."""
     return b'{"message":{"channel":%b,"seq":null,"prev":null,%b}' % (channel, envelope[1:])
 
 
-def message_text(channel: str, seq: int, envelope: bytes) -> bytes:
-    """Return a stored message as an entry of history: a JSON object, made without parsing the envelope."""
-    return b'{"channel":%b,"seq":%d,%b' % (id_text(channel), seq, envelope[1:])
+def message_text(channel: bytes, seq: int, envelope: bytes) -> bytes:
+    """Return a stored message as an entry of history: a JSON object, made without parsing the envelope. `channel` is its
+    `channel_text`."""
+    return b'{"channel":%b,"seq":%d,%b' % (channel, seq, envelope[1:])
 
 
 class DeadLetterReason(StrEnum):
@@ -119,13 +134,14 @@ class Redriven(msgspec.Struct, frozen=True):
     time: str
 
 
-class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from", "sender_handle": "from_handle"}):
     """A parsed envelope. Only comparing or showing a stored message needs one."""
 
     message_id: str
     sender: str
     time: str
     data: msgspec.Raw
+    sender_handle: str | None = None
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
     caused_by: str | None = None

@@ -53,12 +53,13 @@ class Gap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 class SubscribeReply(msgspec.Struct, frozen=True):
     """The start of a delivery: it continues after `cursor`, and `last` is the newest message's sequence. `epoch` is null
-    before the tenant's first message. All three are null for a `live` channel."""
+    before the tenant's first message. All three are null for a `live` channel. `channel` is the id of the channel."""
 
     epoch: str | None
     cursor: int | None
     last: int | None
     gap: Gap | None = None
+    channel: str | None = None
 
 
 class UnsubscribeReply(msgspec.Struct, frozen=True):
@@ -86,13 +87,15 @@ class StatusReply(msgspec.Struct, frozen=True):
     status: str | None
 
 
-class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
+class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from", "sender_handle": "from_handle"}):
     """A message of history: as delivered, without `prev`."""
 
     channel: str
+    channel_handle: str | None = None
     seq: int
     message_id: str
     sender: str
+    sender_handle: str | None = None
     time: str
     caused_by: str | None = None
     hops: int = 0
@@ -171,17 +174,20 @@ class LimitsPush(LimitState, frozen=True):
     percent: int
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
+class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from", "sender_handle": "from_handle"}):
     """A delivered message. `prev` is the previous sequence in its channel, or null. `seq` is null in a `live` channel. Only a
     message that answers another one has `caused_by`, `hops` and `chain`. Only a message of a `queue` channel that this
-    connection holds has `deliveries`: how often it was delivered, this time included."""
+    connection holds has `deliveries`: how often it was delivered, this time included. `channel_handle` is the channel's handle
+    now, and `from_handle` that of the agent when it published; a row of an older system has none."""
 
     channel: str
+    channel_handle: str | None = None
     seq: int | None
     prev: int | None
     deliveries: int | None = None
     message_id: str
     sender: str
+    sender_handle: str | None = None
     time: str
     caused_by: str | None = None
     hops: int = 0

@@ -166,7 +166,7 @@ def agent() -> None:
 
     \b
     Set the agent's identity once in the environment:
-      export ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=agt_… ARTCAFE_KEY=./agent_key
+      export ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=scout ARTCAFE_KEY=./agent_key
     """
 
 
@@ -222,9 +222,9 @@ def publish(
 
     \b
     Examples:
-      artcafe agent publish chn_… '{"task": "summarise"}'
-      artcafe agent publish chn_… --text "hello"
-      tail -f app.log | artcafe agent publish chn_… --lines --text
+      artcafe agent publish news '{"task": "summarise"}'
+      artcafe agent publish news --text "hello"
+      tail -f app.log | artcafe agent publish news --lines --text
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
         raise click.UsageError("--lines reads standard input and assigns a key to each line: omit DATA and --message-key")
@@ -335,7 +335,7 @@ def listen(
     \b
     Examples:
       artcafe agent listen
-      artcafe agent listen chn_… --from first --no-ack --count 10 --json
+      artcafe agent listen news --from first --no-ack --count 10 --json
     """
     if start != "cursor" and not channels:
         raise click.UsageError("--from requires named channels")

@@ -47,7 +47,7 @@ def agent() -> None:
     Examples:
       ssh-keygen -q -t ed25519 -N '' -f scout
       artcafe agent create scout --public-key scout.pub
-      ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=agt_… ARTCAFE_KEY=scout artcafe agent listen
+      ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=scout ARTCAFE_KEY=scout artcafe agent listen
     """
 
 
@@ -58,6 +58,7 @@ for _name, _command in agent_group.commands.items():
     agent.add_command(_command, _name)
 
 
+handle_option = click.option("--handle", metavar="HANDLE", help="Its handle, which may stand for its id in every command.")
 description_option = click.option("--description", metavar="TEXT", help="A description.")
 capability_option = click.option(
     "--capability", "capabilities", multiple=True, metavar="WORD", help="A capability; may be repeated."
@@ -80,6 +81,7 @@ async def list_agents(
       artcafe agent list --capability summarise
     """
     columns = {
+        "HANDLE": lambda each: each.handle,
         "ID": lambda each: each.id,
         "NAME": lambda each: each.name,
         "STATUS": lambda each: each.status,
@@ -104,6 +106,7 @@ def _presence(presence: PresenceInfo | None) -> str:
 @agent.command(cls=ArtcafeCommand)
 @click.argument("name")
 @click.option("--public-key", required=True, type=PublicKeyParam(), metavar="FILE", help="The agent's .pub file, or its content.")
+@handle_option
 @description_option
 @capability_option
 @idempotency_key_option
@@ -112,11 +115,12 @@ async def create(
     context: CommandContext,
     name: str,
     public_key: str,
+    handle: str | None,
     description: str | None,
     capabilities: tuple[str, ...],
     idempotency_key: str | None,
 ) -> None:
-    """Register an agent by its public key. The private key stays with the agent.
+    """Register an agent by its public key. The private key stays with the agent. Without --handle it gets one made from its name.
 
     \b
     Example:
@@ -124,7 +128,13 @@ async def create(
       artcafe agent create scout --public-key scout.pub --capability search
     """
     made = await context.rest.create_agent(
-        context.tenant, name, public_key, description=description or "", capabilities=capabilities, key=idempotency_key
+        context.tenant,
+        name,
+        public_key,
+        handle=handle,
+        description=description or "",
+        capabilities=capabilities,
+        key=idempotency_key,
     )
     show_one(context, made)
 
@@ -143,9 +153,10 @@ async def import_folder(context: CommandContext, folder: Mapping[str, str], capa
     """
     rows, failed = [], False
     for name, public_key in folder.items():
-        row = {"name": name, "id": "", "outcome": "registered"}
+        row = {"name": name, "id": "", "handle": "", "outcome": "registered"}
         try:
-            row["id"] = (await context.rest.create_agent(context.tenant, name, public_key, capabilities=capabilities)).id
+            made = await context.rest.create_agent(context.tenant, name, public_key, capabilities=capabilities)
+            row |= {"id": made.id, "handle": made.handle or ""}
         except KeyTaken as exc:
             row["outcome"] = f"skipped: {exc}"
         except CallerFault as exc:
@@ -164,7 +175,7 @@ async def show(context: CommandContext, agent: str) -> None:
 
     \b
     Example:
-      artcafe agent show agt_…
+      artcafe agent show scout
     """
     show_one(context, await context.rest.agent(context.tenant, agent))
 
@@ -172,6 +183,7 @@ async def show(context: CommandContext, agent: str) -> None:
 @agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @click.option("--name", metavar="TEXT", help="The new name.")
+@handle_option
 @click.option(
     "--public-key",
     type=PublicKeyParam(),
@@ -186,6 +198,7 @@ async def update(
     context: CommandContext,
     agent: str,
     name: str | None,
+    handle: str | None,
     public_key: str | None,
     description: str | None,
     capabilities: tuple[str, ...],
@@ -195,14 +208,15 @@ async def update(
 
     \b
     Example:
-      artcafe agent update agt_… --name "Scout 2" --capability search --capability summarise
+      artcafe agent update scout --name "Scout 2" --capability search --capability summarise
     """
     if no_capabilities and capabilities:
         raise click.UsageError("--capability and --no-capabilities exclude each other")
-    changes: dict[str, Any] = {"name": name, "public_key": public_key, "description": description}
+    changes: dict[str, Any] = {"name": name, "handle": handle, "public_key": public_key, "description": description}
     changes["capabilities"] = capabilities if capabilities or no_capabilities else None
     if all(value is None for value in changes.values()):
-        raise click.UsageError("nothing to change: give --name, --public-key, --description, --capability or --no-capabilities")
+        options = "--name, --handle, --public-key, --description, --capability or --no-capabilities"
+        raise click.UsageError(f"nothing to change: give {options}")
     show_one(context, await context.rest.update_agent(context.tenant, agent, **changes))
 
 
@@ -215,12 +229,12 @@ async def delete(context: CommandContext, agent: str, yes: bool) -> None:
 
     \b
     Example:
-      artcafe agent delete agt_… --yes
+      artcafe agent delete scout --yes
     """
     found = await context.rest.agent(context.tenant, agent)
-    confirm(f"Delete agent {found.id} ({found.name}) with its subscriptions", yes=yes)
+    confirm(f"Delete agent {found.handle or found.id} ({found.name}) with its subscriptions", yes=yes)
     await context.rest.delete_agent(context.tenant, agent)
-    show_deleted(context, f"agent {found.id} ({found.name})", found.id)
+    show_deleted(context, f"agent {found.handle or found.id} ({found.name})", found.id)
 
 
 @agent.command(cls=ArtcafeCommand)
@@ -231,10 +245,14 @@ async def disable(context: CommandContext, agent: str) -> None:
 
     \b
     Example:
-      artcafe agent disable agt_…
+      artcafe agent disable scout
     """
     changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.DISABLED.value)
-    show_done(context, changed, f"Agent {changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.")
+    show_done(
+        context,
+        changed,
+        f"Agent {changed.handle or changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.",
+    )
 
 
 @agent.command(cls=ArtcafeCommand)
@@ -245,7 +263,7 @@ async def enable(context: CommandContext, agent: str) -> None:
 
     \b
     Example:
-      artcafe agent enable agt_…
+      artcafe agent enable scout
     """
     changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.ACTIVE.value)
-    show_done(context, changed, f"Agent {changed.id} ({changed.name}) is active; it can log in again.")
+    show_done(context, changed, f"Agent {changed.handle or changed.id} ({changed.name}) is active; it can log in again.")

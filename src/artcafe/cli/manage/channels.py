@@ -100,6 +100,7 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 description_option = click.option("--description", metavar="TEXT", help="A description.")
+handle_option = click.option("--handle", metavar="HANDLE", help="Its handle, which may stand for its id in every command.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -123,6 +124,7 @@ async def list_channels(context: CommandContext, limit: int | None) -> None:
       artcafe channel list --json
     """
     columns = {
+        "HANDLE": lambda each: each.handle,
         "ID": lambda each: each.id,
         "NAME": lambda each: each.name,
         "TYPE": lambda each: each.type,
@@ -144,6 +146,7 @@ async def list_channels(context: CommandContext, limit: int | None) -> None:
     help="broadcast: stores messages for every subscriber; queue: stores them, and gives each to one subscriber at a time; live:"
     " delivers to connected subscribers, and stores nothing.",
 )
+@handle_option
 @access_option
 @retention_option
 @queue_options
@@ -153,6 +156,7 @@ async def list_channels(context: CommandContext, limit: int | None) -> None:
 async def create(
     context: CommandContext,
     name: str,
+    handle: str | None,
     kind: str,
     access: str | None,
     retention: int | Literal["plan"] | None,
@@ -162,7 +166,7 @@ async def create(
     description: str | None,
     idempotency_key: str | None,
 ) -> None:
-    """Create a channel. Everything except its type can be changed later.
+    """Create a channel. Everything except its type can be changed later. Without --handle it gets one made from its name.
 
     \b
     Examples:
@@ -173,6 +177,7 @@ async def create(
     made = await context.rest.create_channel(
         context.tenant,
         name,
+        handle=handle,
         description=description or "",
         type=kind,
         access=access or Access.OPEN.value,
@@ -193,7 +198,7 @@ async def show(context: CommandContext, channel: str) -> None:
 
     \b
     Example:
-      artcafe channel show chn_…
+      artcafe channel show news
     """
     show_one(context, await context.rest.channel(context.tenant, channel))
 
@@ -201,6 +206,7 @@ async def show(context: CommandContext, channel: str) -> None:
 @channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @click.option("--name", metavar="TEXT", help="The new name.")
+@handle_option
 @access_option
 @retention_option
 @queue_options
@@ -210,6 +216,7 @@ async def update(
     context: CommandContext,
     channel: str,
     name: str | None,
+    handle: str | None,
     access: str | None,
     retention: int | Literal["plan"] | None,
     ack_wait: int | None,
@@ -221,10 +228,11 @@ async def update(
 
     \b
     Example:
-      artcafe channel update chn_… --name headlines --access managed
+      artcafe channel update news --name headlines --access managed
     """
     changes = {
         "name": name,
+        "handle": handle,
         "access": access,
         "retention_s": retention,
         "description": description,
@@ -234,7 +242,8 @@ async def update(
     }
     given: dict[str, Any] = {field: value for field, value in changes.items() if value is not None}
     if not given:
-        raise click.UsageError("nothing to change: give --name, --access, --retention, --description or an option for queues")
+        options = "--name, --handle, --access, --retention, --description or an option for queues"
+        raise click.UsageError(f"nothing to change: give {options}")
     changed = await context.rest.update_channel(context.tenant, channel, **given)
     show_one(context, changed)
 
@@ -248,12 +257,12 @@ async def delete(context: CommandContext, channel: str, yes: bool) -> None:
 
     \b
     Example:
-      artcafe channel delete chn_… --yes
+      artcafe channel delete news --yes
     """
     found = await context.rest.channel(context.tenant, channel)
-    confirm(f"Delete channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
+    confirm(f"Delete channel {found.handle or found.id} ({found.name}) with its subscriptions and messages", yes=yes)
     await context.rest.delete_channel(context.tenant, channel)
-    show_deleted(context, f"channel {found.id} ({found.name})", found.id)
+    show_deleted(context, f"channel {found.handle or found.id} ({found.name})", found.id)
 
 
 channel.add_command(history)
@@ -283,8 +292,8 @@ async def publish(
 
     \b
     Examples:
-      artcafe channel publish chn_… '{"task": "summarise"}'
-      date | artcafe channel publish chn_… --text
+      artcafe channel publish news '{"task": "summarise"}'
+      date | artcafe channel publish news --text
     """
     receipt = await context.rest.publish(
         context.tenant,

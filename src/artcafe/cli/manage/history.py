@@ -49,9 +49,9 @@ async def history(context: CommandContext, channel: str, after: Position, before
 
     \b
     Examples:
-      artcafe channel history chn_…
-      artcafe channel history chn_… --after 1h --limit 1000 --json
-      artcafe channel history chn_… --follow
+      artcafe channel history news
+      artcafe channel history news --after 1h --limit 1000 --json
+      artcafe channel history news --follow
     """
     if follow and before is not None:
         raise click.UsageError("--follow and --before exclude each other")

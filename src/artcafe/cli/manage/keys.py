@@ -67,10 +67,10 @@ def key() -> None:
 
     \b
     Rotate a key without downtime:
-      artcafe agent key add agt_… --public-key new.pub
+      artcafe agent key add scout --public-key new.pub
       (switch the agent to the new key)
-      artcafe agent key list agt_…
-      artcafe agent key revoke agt_… key_…
+      artcafe agent key list scout
+      artcafe agent key revoke scout key_…
     """
 
 
@@ -83,7 +83,7 @@ async def list_keys(context: CommandContext, agent: str, limit: int | None) -> N
 
     \b
     Example:
-      artcafe agent key list agt_…
+      artcafe agent key list scout
     """
     columns = {
         "ID": lambda each: each.id,
@@ -109,7 +109,7 @@ async def add_key(
     \b
     Example:
       ssh-keygen -q -t ed25519 -N '' -f scout-2
-      artcafe agent key add agt_… --public-key scout-2.pub
+      artcafe agent key add scout --public-key scout-2.pub
     """
     show_one(context, await context.rest.add_key(context.tenant, agent, public_key, not_after=until, key=idempotency_key))
 
@@ -123,7 +123,7 @@ async def disable_key(context: CommandContext, agent: str, key: str) -> None:
 
     \b
     Example:
-      artcafe agent key disable agt_… key_…
+      artcafe agent key disable scout key_…
     """
     changed = await context.rest.update_key(context.tenant, agent, key, status="disabled")
     show_done(context, changed, f"{_named(changed)} is disabled; its tokens and connections end within 5 seconds.")
@@ -138,7 +138,7 @@ async def enable_key(context: CommandContext, agent: str, key: str) -> None:
 
     \b
     Example:
-      artcafe agent key enable agt_… key_…
+      artcafe agent key enable scout key_…
     """
     changed = await context.rest.update_key(context.tenant, agent, key, status="active")
     show_done(context, changed, f"{_named(changed)} is active; the agent can log in with it again.")
@@ -154,7 +154,7 @@ async def revoke_key(context: CommandContext, agent: str, key: str, yes: bool) -
 
     \b
     Example:
-      artcafe agent key revoke agt_… key_… --yes
+      artcafe agent key revoke scout key_… --yes
     """
     confirm(f"Delete key {key} of agent {agent}", yes=yes)
     await context.rest.revoke_key(context.tenant, agent, key)

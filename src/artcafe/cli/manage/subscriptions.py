@@ -20,7 +20,7 @@ def subscription() -> None:
 
     \b
     Example:
-      artcafe subscription create --channel chn_… --agent agt_…
+      artcafe subscription create --channel news --agent scout
     """
 
 
@@ -42,8 +42,8 @@ async def list_subscriptions(context: CommandContext, channel: str | None, agent
 
     \b
     Examples:
-      artcafe subscription list --channel chn_…
-      artcafe subscription list --agent agt_…
+      artcafe subscription list --channel news
+      artcafe subscription list --agent scout
     """
     columns = {
         "CHANNEL": lambda each: each.channel_id,
@@ -76,8 +76,8 @@ async def create(context: CommandContext, channel: str, agent: str, permissions:
 
     \b
     Examples:
-      artcafe subscription create --channel chn_… --agent agt_…
-      artcafe subscription create --channel chn_… --agent agt_… --permission receive --permission publish
+      artcafe subscription create --channel news --agent scout
+      artcafe subscription create --channel news --agent scout --permission receive --permission publish
     """
     show_one(context, await context.rest.subscribe(context.tenant, channel, agent, permissions=permissions or None))
 
@@ -90,7 +90,7 @@ async def show(context: CommandContext, channel: str, agent: str) -> None:
 
     \b
     Example:
-      artcafe subscription show --channel chn_… --agent agt_…
+      artcafe subscription show --channel news --agent scout
     """
     show_one(context, await context.rest.subscription(context.tenant, channel, agent))
 
@@ -103,7 +103,7 @@ async def pause(context: CommandContext, channel: str, agent: str) -> None:
 
     \b
     Example:
-      artcafe subscription pause --channel chn_… --agent agt_…
+      artcafe subscription pause --channel news --agent scout
     """
     status = SubscriptionStatus.PAUSED.value
     changed = await context.rest.update_subscription(context.tenant, channel, agent, status=status)
@@ -120,7 +120,7 @@ async def resume(context: CommandContext, channel: str, agent: str) -> None:
 
     \b
     Example:
-      artcafe subscription resume --channel chn_… --agent agt_…
+      artcafe subscription resume --channel news --agent scout
     """
     status = SubscriptionStatus.ACTIVE.value
     changed = await context.rest.update_subscription(context.tenant, channel, agent, status=status)
@@ -136,7 +136,7 @@ async def delete(context: CommandContext, channel: str, agent: str, yes: bool) -
 
     \b
     Example:
-      artcafe subscription delete --channel chn_… --agent agt_… --yes
+      artcafe subscription delete --channel news --agent scout --yes
     """
     found = await context.rest.subscription(context.tenant, channel, agent)
     what = f"the subscription of agent {found.agent_id} to channel {found.channel_id}"

@@ -14,7 +14,6 @@ from artcafe.assembly import ServiceKeys, ServiceSettings, TableServices
 from artcafe.fabric.audit_log import Compose, StoredEntry
 from artcafe.model import Agent, Channel, ChannelId, Cursor, Epoch, Role, TenantId, UserId, UserPrincipal
 from artcafe.observe.clock import now
-from artcafe.rules.ids import new_id
 from artcafe.rules.subjects import Subject
 from artcafe.sdk.keys import FileSigner
 from artcafe.services.retention import read_retention
@@ -117,7 +116,7 @@ class CostProbe:
         await self._measure(
             "begin the subscriptions", lambda: self._services.subscriptions.for_connect(agent.tenant_id, agent.id)
         )
-        cursor = Cursor(epoch=Epoch(new_id("log")), seq=1)
+        cursor = Cursor(epoch=Epoch("probe"), seq=1)
         await self._measure(
             "write a cursor", lambda: self._store.tenant(owner.tenant_id).subscriptions.write_cursor(channel.id, agent.id, cursor)
         )
