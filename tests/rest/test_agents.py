@@ -10,7 +10,7 @@ from tests.conftest import Require
 from tests.rest.rest_app import Caller, RestApp, Tenant
 
 ATTRIBUTES = {
-    "id", "tenant_id", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at", "updated_at",
+    "id", "tenant_id", "handle", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at", "updated_at",
     "presence",
 }  # fmt: skip
 CARD = {"id", "tenant_id", "handle", "name", "description", "capabilities", "presence"}
