@@ -10,8 +10,8 @@ from tests.conftest import Require
 from tests.rest.rest_app import Caller, RestApp, Tenant
 
 ATTRIBUTES = {
-    "id", "tenant_id", "handle", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at", "updated_at",
-    "presence",
+    "id", "tenant_id", "handle", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at",
+    "updated_at", "presence",
 }  # fmt: skip
 CARD = {"id", "tenant_id", "handle", "name", "description", "capabilities", "presence"}
 AWAY = {"connected": False, "status": None, "since": None}

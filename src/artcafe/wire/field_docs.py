@@ -30,7 +30,13 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "challenge": "The text to sign, exactly as it is.",
     "challenge_id": "The challenge's id. It is valid for one attempt on the connection that requested it.",
     "Connect.challenge_id": "The signed challenge, one of this connection's.",
-    "channel": "The channel's id, not its name.",
+    "channel": "The channel's id or handle, not its name.",
+    "Message.channel": "The channel's id.",
+    "PastMessage.channel": "The channel's id.",
+    "GapPush.channel": "The channel's id.",
+    "SubscribeReply.channel": "The channel's id.",
+    "UnsubscribeReply.channel": "The channel's id.",
+    "channel_handle": "The channel's handle at present; absent for a channel of an older system without one.",
     "Watch.channel": "A channel whose new messages are pushed. Give either this or `presence`.",
     "Unwatch.channel": "A channel to stop watching. Give either this or `presence`.",
     "WatchReply.channel": "The watched channel; absent for the presence of agents.",
@@ -61,6 +67,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
         " in a `live` channel."
     ),
     "from": "The publisher, as authenticated by the server: an agent's id, or `usr:` and a person.",
+    "from_handle": "The agent's handle when it published, for display; absent for a person, or without one.",
     "Gap.from": "The first missing sequence.",
     "GapPush.from": "The first missing sequence.",
     "Subscribe.from": (
