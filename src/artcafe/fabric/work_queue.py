@@ -118,7 +118,7 @@ class WorkQueue:
         """The epoch of the log that the taken messages belong to."""
         self._name = subjects.queue_consumer(channel)
         self._pull_subject = subjects.queue_pull(STREAM, self._name)
-        self._lanes = [_Lane(Subject(f"{self._connection.new_inbox()}.{at}")) for at in range(LANES)]
+        self.lanes = [_Lane(Subject(f"{self._connection.new_inbox()}.{at}")) for at in range(LANES)]
         self._outgoing: list[_Outgoing] = []
         self._wake = asyncio.Event()
         self._is_made = self._is_refused = self._is_closing = False
@@ -132,6 +132,11 @@ class WorkQueue:
             self.settings, self._is_made = settings, False
             self.wake()
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether a request for messages waits at NATS."""
+        return self._is_made and any(lane.wanted for lane in self.lanes)
+
     def wake(self) -> None:
         """Pull messages if there is room, and send waiting acks."""
         self._wake.set()
@@ -139,6 +144,7 @@ class WorkQueue:
     async def run(self) -> None:
         """Exchange messages and acks with NATS until `close`."""
         self._connection.on_up(self._restart)
+        self.wake()
         try:
             await self._until_closed()
         finally:
@@ -169,7 +175,7 @@ class WorkQueue:
         """Unsubscribe, give back the messages that were on their way, and send the last acks."""
         try:
             async with asyncio.timeout(CLOSE_S):
-                for lane in self._lanes:
+                for lane in self.lanes:
                     subscription, lane.subscription = lane.subscription, None
                     if subscription is not None:
                         await self._connection.drain(subscription)
@@ -180,7 +186,7 @@ class WorkQueue:
 
     def _restart(self) -> None:
         """Pull again over a new connection: NATS has dropped the requests of the lost one."""
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.wanted = 0
         self._is_made = False  # the log, and with it the consumer, may be another one
         self.wake()
@@ -237,13 +243,13 @@ class WorkQueue:
         """Return requests for messages, each with its lane, for the room that no request covers yet."""
         now = time.monotonic()
         pulls: list[bytes] = []
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane.wanted and now > lane.asked_at + PULL_S + RETRY_S:
                 lane.wanted = 0  # NATS has ended it, and its answer was lost
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane.wanted:
                 continue
-            missing = min(MAX_PULL, self._sink.room - sum(each.wanted for each in self._lanes))
+            missing = min(MAX_PULL, self._sink.room - sum(each.wanted for each in self.lanes))
             if missing > 0:
                 lane.wanted, lane.asked_at = missing, now
                 body = b'{"batch":%d,"expires":%d}' % (missing, int(PULL_S * 1e9))
@@ -252,7 +258,7 @@ class WorkQueue:
 
     def _next_check_s(self) -> float | None:
         """Return the seconds until a request for messages must be replaced; None without one."""
-        waiting = [lane.asked_at for lane in self._lanes if lane.wanted]
+        waiting = [lane.asked_at for lane in self.lanes if lane.wanted]
         return max(0.0, min(waiting) + PULL_S + 2 * RETRY_S - time.monotonic()) if waiting else None
 
     async def _send(self, pulls: bytes) -> None:
@@ -282,7 +288,7 @@ class WorkQueue:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def _on_message(self, lane: _Lane, message: IncomingMessage) -> bool:
+    def on_message(self, lane: _Lane, message: IncomingMessage) -> bool:
         """Take a message of a request, or note its end."""
         if not message.reply:
             self._on_status(lane, message)
@@ -317,40 +323,58 @@ class WorkQueue:
         """Create the consumer, or give it the present settings, and subscribe to its messages. May be repeated. Raise
         `Unavailable` or `LogRefused`."""
         await self._connection.wait_up()
-        for lane in self._lanes:
+        for lane in self.lanes:
             if lane.subscription is None:
-                slow, fast = partial(self._on_slow_message, lane), partial(self._on_message, lane)
+                slow, fast = partial(self._on_slow_message, lane), partial(self.on_message, lane)
                 lane.subscription = await self._connection.subscribe(lane.inbox, slow, fast)
         await self._confirm()
         settings = self.settings
         state = await self._log.ensure()
-        info = await self._create({"deliver_policy": "all"})
-        is_ahead = info["delivered"]["stream_seq"] > state.last_seq
-        if is_ahead:
+        info = await self._info()
+        is_ahead = info is not None and info["delivered"]["stream_seq"] > state.last_seq
+        if info is None:
+            await self._put_consumer({"deliver_policy": "all"})
+        elif is_ahead:
             # The log has lost its newest messages, and gives their sequences to other ones, which this consumer would skip.
             await delete_consumer(self._log, self.channel)
             floor = min(info["ack_floor"]["stream_seq"], state.last_seq)
-            await self._create({"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1})
+            await self._put_consumer({"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1})
+        elif info["config"]["ack_wait"] != self._ack_wait_ns:
+            await self._put_consumer(info["config"])
         if is_ahead or self._epoch not in (None, state.epoch):
             self._outgoing.clear()
             self._sink.forget()
         self._epoch, self._is_made = state.epoch, settings == self.settings
 
-    async def _create(self, start: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def _ack_wait_ns(self) -> int:
+        return int((self.settings.ack_wait_s + MARGIN_S) * 1e9)
+
+    async def _info(self) -> dict[str, Any] | None:
+        """Return the consumer's configuration and state, or None without one."""
+        try:
+            return await self._jetstream.request(f"CONSUMER.INFO.{STREAM}.{self._name}", {})
+        except LogRefused as exc:
+            if exc.error_code != CONSUMER_NOT_FOUND:
+                raise
+            return None
+
+    async def _put_consumer(self, known: dict[str, Any]) -> None:
+        """Create the consumer, or update the one of this configuration. Two servers may do so at once."""
         subject = subjects.stored(self.channel)
         config = {
+            **known,
             "name": self._name,
             "durable_name": self._name,
             "filter_subject": subject,
             "ack_policy": "explicit",
-            "ack_wait": int((self.settings.ack_wait_s + MARGIN_S) * 1e9),
+            "ack_wait": self._ack_wait_ns,
             "max_deliver": -1,
             "max_ack_pending": MAX_PENDING,
             "replay_policy": "instant",
-            **start,
         }
         verb = f"CONSUMER.CREATE.{STREAM}.{self._name}.{subject}"
-        return await self._jetstream.request(verb, {"stream_name": STREAM, "config": config, "action": ""})
+        await self._jetstream.request(verb, {"stream_name": STREAM, "config": config, "action": ""})
 
 
 def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:
