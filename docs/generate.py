@@ -18,7 +18,7 @@ from artcafe.errors import REGISTRY, ArtcafeError
 from artcafe.model import Role
 from artcafe.observe.metric_types import BOUNDS_S, AnyMetric, Gauge
 from artcafe.observe.metrics import METRICS
-from artcafe.rest import asyncapi
+from artcafe.rest import asyncapi, frame_docs
 from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, AgentAccess
 from artcafe.wire import frames
 from tests.promises import clauses, marked_tests
@@ -110,7 +110,7 @@ may continue. Agents are not asked. [people.md](people.md) has an example.
 """
 
 FRAMES_PAGE: Final = """\
-<!-- Generated from src/artcafe/wire (frames, replies, field_docs) and rest/asyncapi.py: change it there, and run `make docs`. -->
+<!-- Generated from src/artcafe/wire (frames, replies, field_docs), rest/frame_docs.py: change it there, run `make docs`. -->
 
 # Frames
 
@@ -282,15 +282,15 @@ def frames_page() -> str:
     """Return the page of every frame in the AsyncAPI document, which is generated from the frames' types."""
     document = msgspec.json.decode(asyncapi.document("ws://127.0.0.1:8081/v1/connect", "0"))
     schemas = document["components"]["schemas"]
-    commands = [_command(kind, document) for kind in sorted(asyncapi.COMMANDS)]
-    pushes = [_push(kind, document) for kind in sorted(asyncapi.PUSHES)]
+    commands = [_command(kind, document) for kind in sorted(frame_docs.COMMANDS)]
+    pushes = [_push(kind, document) for kind in sorted(frame_docs.PUSHES)]
     parts = [f"### `{name}`\n\n{_fields(schemas[name])}" for name in sorted(_parts(schemas))]
     filled = {"commands": commands, "pushes": pushes, "parts": parts}
     return _filled(FRAMES_PAGE, **{name: "\n\n".join(sections) for name, sections in filled.items()})
 
 
 def _command(kind: str, document: dict[str, Any]) -> str:
-    command, reply = asyncapi.COMMANDS[kind], document["components"]["messages"].get(f"{kind}_reply")
+    command, reply = frame_docs.COMMANDS[kind], document["components"]["messages"].get(f"{kind}_reply")
     shown = [f"### `{kind}`", command.summary, f"    > {_example(kind, document)}", _fields(_body(kind, kind, document))]
     if reply is not None:
         reply_name = f"{kind}_reply"
@@ -302,8 +302,8 @@ def _command(kind: str, document: dict[str, Any]) -> str:
 def _push(kind: str, document: dict[str, Any]) -> str:
     name = f"{kind}_push"
     shown = [
-        f"### `{kind}`",
-        asyncapi.PUSHES[kind].summary,
+        f"### `{kind}`" + (", pushed" if kind in frame_docs.COMMANDS else ""),
+        frame_docs.PUSHES[kind].summary,
         f"    < {_example(name, document)}",
         _fields(_body(name, kind, document)),
     ]

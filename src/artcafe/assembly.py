@@ -53,6 +53,7 @@ from artcafe.services.rate_limits import RateLimits
 from artcafe.services.readiness import Checks, Readiness, checks_of
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.recount import Recount
+from artcafe.services.requests import Requests
 from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
@@ -196,8 +197,6 @@ class Services(TableServices):
         fabric.trace_stores(settings.tracing)
         self.queue_hub = QueueHub(fabric, group, self.record_cache.channel)
         self.hub = Hub(fabric, group, self.retention.removed_to, clock, self.record_cache, settings.tracing)
-        for changed in (self.retention.changed, self.queue_hub.changed, self.hub.on_change):
-            self.invalidation.subscribe(changed)
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.usage_counters = UsageCounters(store, clock)
         self.usage_counters.add_source(self._deliveries)
@@ -211,11 +210,11 @@ class Services(TableServices):
             lambda: 1 + len(fabric.announcements.peers()),
             rate_usage.metered_by(store),
         )
-        self.invalidation.subscribe(self.rate_limits.on_change)
         self.limits.add(rate_usage.rates(self.rate_limits))
         self.messaging = Messaging(
             self.record_cache, fabric, clock, self.usage_counters, self.rate_limits, self.loop_guard, settings.tracing
         )
+        self.requests = Requests(self.record_cache, fabric, clock, self.rate_limits, settings.tracing)
         recount = None if self.meter is None else Recount(store, fabric, self.meter, clock)
         self.usage_recounts = UsageRecounts(recount, clock)
         self.presence = Presence(fabric, clock)
@@ -228,8 +227,10 @@ class Services(TableServices):
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
         self.pulls = Pulls(self)
-        self.invalidation.subscribe(self.pulls.waits.on_change)
         self.version_watch.add_served(self.pulls.waits.tenants)
+        changed = self.retention.changed, self.queue_hub.changed, self.hub.on_change, self.rate_limits.on_change
+        for on_change in (*changed, self.pulls.waits.on_change):
+            self.invalidation.subscribe(on_change)
 
     async def run(self) -> None:
         """Run every background loop until cancelled. A loop that raises is logged and restarted."""

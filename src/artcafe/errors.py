@@ -582,6 +582,97 @@ class OutcomeUnknown(OurFault):
     text = "whether the message was stored is unknown; publishing it again with the same key is safe"
 
 
+# --- requests between agents ------------------------------------------------------------------------------------------
+
+
+class RequestFault(ArtcafeError):
+    """A request to an agent that got no answer from it.
+
+    `was_delivered`: True if the agent was sent the request, so it may have acted on it; False if it certainly was not; None if
+    that is unknown. Nothing is repeated by itself: a repeat is a second request.
+    """
+
+    was_delivered: bool | None = None
+
+
+@dataclass(eq=False, repr=False)
+class AgentAway(RequestFault):
+    """The agent is not connected to any server, or no connection of it takes requests."""
+
+    agent: str
+    code, status, temporary = "agent_away", 503, True
+    text = "agent {agent!r} is not connected, or takes no requests; the request was not delivered"
+    was_delivered = False
+
+
+class AgentLeft(AgentAway):
+    """The connection that had the request ended before its answer. It has the code of `AgentAway`."""
+
+    text = "agent {agent!r} disconnected before it answered; whether it has acted on the request is unknown"
+    was_delivered = True
+
+
+@dataclass(eq=False, repr=False)
+class AgentBusy(RequestFault):
+    agent: str
+    code, status, temporary = "agent_busy", 503, True
+    text = "agent {agent!r} has as many requests as it takes at once; the request was not delivered, try again later"
+    was_delivered = False
+
+
+@dataclass(eq=False, repr=False)
+class RequestTimedOut(RequestFault):
+    timeout_s: float
+    code, status, temporary = "timed_out", 504, True
+    text = "no answer within {timeout_s:g} s; whether the agent has acted on the request is unknown"
+
+
+@dataclass(eq=False, repr=False)
+class RequestLost(RequestFault):
+    """The way of the answer was lost. `problem` is a clause."""
+
+    problem: str
+    code, status, temporary = "request_lost", 503, True
+    text = "{problem}; whether the agent has acted on the request is unknown"
+
+
+class RequestCancelled(RequestFault):
+    code, status = "cancelled", 409
+    text = "the request was cancelled by its sender; whether the agent has acted on it is unknown"
+
+
+class AnswersUnread(RequestFault):
+    code, status = "answers_unread", 409
+    text = "this connection does not read the answers to its request as fast as they arrive; the request was cancelled"
+    was_delivered = True
+
+
+@dataclass(eq=False, repr=False)
+class AgentError(RequestFault):
+    """The agent answered with an error of its own: its `agent_code` and message, which the server does not interpret."""
+
+    agent_code: str
+    message: str
+    code, status, text = "agent_error", 502, "{message}"
+    was_delivered = True
+
+
+class NotPending(CallerFault):
+    code, status = "not_pending", 409
+    text = (
+        "this socket has no such request to answer: it was answered, cancelled, timed out, or sent to another socket; nothing was"
+        " passed on"
+    )
+
+
+@dataclass(eq=False, repr=False)
+class TooManyPending(CallerFault):
+    whose: str
+    limit: int
+    code, status, temporary = "too_many_pending", 429, True
+    text = "{whose} has {limit} requests without an answer, the most at once; nothing was sent: wait for an answer and try again"
+
+
 # --- the platform -----------------------------------------------------------------------------------------------------
 
 

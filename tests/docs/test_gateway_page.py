@@ -13,6 +13,7 @@ from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, PING_S
 from artcafe.errors import REGISTRY
 from artcafe.fabric.presence_registry import LEASE_S
 from artcafe.fabric.tenant_log import BATCH_MESSAGES
+from artcafe.gateway.agent_requests import MAX_UNREAD_BYTES
 from artcafe.gateway.client_socket import LIMITS
 from artcafe.gateway.connection import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, WRITE_HIGH_BYTES
 from artcafe.gateway.listener import CONNECT_S, STALL_S
@@ -21,6 +22,7 @@ from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.plan_catalogue import shipped
 from artcafe.rules import fields
 from artcafe.rules.plans import Limit
+from artcafe.services.requests import MAX_PENDING_OF_SENDER
 from artcafe.services.shares import MAX_COMMANDS_PER_TURN, MAX_CONCURRENT_PER_AGENT
 from artcafe.wire import frames, replies
 
@@ -75,6 +77,12 @@ def test_limits_on_the_page_match_the_code() -> None:
         "`max_unacked`": get_args(get_args(frames.MaxUnacked)[0])[1].le,
         "`status`": fields.NAME_CHARS,
         "an id, a status or a time": get_args(frames.Name)[1].max_length,
+        "`timeout_s` of a request": frames.MIN_TIMEOUT_S,
+        "`max_replies`": frames.MAX_REPLIES,
+        "`max_requests`": frames.MAX_REQUESTS,
+        "an agent's error: its code, its message": frames.AGENT_CODE_CHARS,
+        "requests without a last answer": MAX_PENDING_OF_SENDER,
+        "bytes that wait for a socket when an answer with `more` arrives": MAX_UNREAD_BYTES,
         "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
         "commands of all active tenants started in one turn of the server's event loop": MAX_COMMANDS_PER_TURN,

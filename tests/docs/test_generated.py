@@ -12,6 +12,7 @@ import pytest
 
 from artcafe import config
 from artcafe.errors import REGISTRY
+from artcafe.rest.frame_docs import COMMANDS, PUSHES
 from artcafe.wire import field_docs, frames, replies
 from docs import generate
 
@@ -40,7 +41,7 @@ FRAMES = PAGES[ROOT / "docs" / "frames.md"]
 
 def section(heading: str) -> str:
     """Return the section of a frame."""
-    (found,) = re.findall(rf"^### `{heading}`\n(.*?)(?=^##|\Z)", FRAMES, re.DOTALL | re.MULTILINE)
+    (found,) = re.findall(rf"^### {heading}\n(.*?)(?=^##|\Z)", FRAMES, re.DOTALL | re.MULTILINE)
     return str(found)
 
 
@@ -57,13 +58,15 @@ def test_frames_page_has_every_frame_with_every_field() -> None:
         *sorted(incoming.keys() - commands.keys()),
     ]
     for kind in commands | incoming:
-        listed = re.findall(r"^\| `(\w+)` \|", section(kind), re.MULTILINE)
+        is_pushed_only = kind in commands and COMMANDS[kind].reply is None and kind in PUSHES
+        shown = section(f"`{kind}`") + (section(f"`{kind}`, pushed") if is_pushed_only else "")
+        listed = re.findall(r"^\| `(\w+)` \|", shown, re.MULTILINE)
         structs = [each for each in (commands.get(kind), incoming.get(kind)) if each is not None]
         assert listed == [name for struct in structs for name in struct.__struct_encode_fields__]
 
 
 def test_field_docs_describe_only_existing_fields() -> None:
-    structs: list[type[msgspec.Struct]] = [frames.Cause, replies.Gap, replies.PastMessage, replies.LimitState]
+    structs: list[type[msgspec.Struct]] = [frames.Cause, frames.AgentFault, replies.Gap, replies.PastMessage, replies.LimitState]
     structs += [*fields_of(frames.Command).values(), *fields_of(replies.Incoming).values()]
     known = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
     assert {key for key in field_docs.FIELD_DOCS if "." in key} <= known

@@ -45,6 +45,7 @@ NOT_CHECKS: Final[Mapping[str, str]] = {
 }
 """Statements resembling a permission check, with the reason why they are none."""
 SECOND_CHECKS: Final[Mapping[str, str]] = {
+    "Requests.submit_nowait": "only agents ask on the socket, and every agent may; REST asks by `Requests.submit`",
     "Messaging.submit_nowait": "only agents publish on the socket, and every agent may; REST publishes by `Messaging.submit`",
 }
 """Functions whose checks repeat an earlier check, for every cell of the matrix."""

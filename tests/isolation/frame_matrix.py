@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ import msgspec
 
 from artcafe.model import Agent, AgentPrincipal, AgentStatus, Channel, Member, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.rules.keys import key_id
+from artcafe.services.pending_request import PendingRequest
 from artcafe.services.terms import Current
 from artcafe.wire import frames
 from tests.gateway.gateway_app import GatewayApp, gateway_app
@@ -120,6 +121,10 @@ TABLE: Final[Mapping[str, FrameRule]] = {
     "extend": FrameRule("forbidden", "not_subscribed", "not_subscribed", ("forbidden", "not_subscribed"), CHANNEL),
     "status": FrameRule("forbidden", OK, OK),
     "history": FrameRule("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
+    "request": FrameRule("forbidden", "timed_out", "agent_away", ("forbidden", "agent_not_found"), ("agent",)),
+    "reply": FrameRule("forbidden", "not_pending", "not_pending", ("forbidden", "not_pending"), ("request_id",)),
+    "cancel": FrameRule("forbidden", SILENCE, SILENCE),
+    "accept": FrameRule("forbidden", OK, OK),
     "watch": FrameRule(OK, "forbidden", "forbidden", ("channel_not_found", "forbidden"), CHANNEL),
     "unwatch": FrameRule("not_subscribed", "forbidden", "forbidden", ("not_subscribed", "forbidden"), CHANNEL),
 }
@@ -131,6 +136,8 @@ ABSENT: Final = {
     "tenant_id": "ten_00000000000000000000000000",
     "agent_id": "agt_00000000000000000000000000",
     "channel": "chn_00000000000000000000000000",
+    "agent": "agt_00000000000000000000000000",
+    "request_id": "ask_00000000000000000000000000",
 }
 MALFORMED: Final = ("x", "", "\0", "*", ">", "ch.>", "#", "~key#x", "..", "x" * 129, "x" * 5000)
 ENDING: Final = ("connect",)
@@ -146,14 +153,35 @@ class GatewayTenants:
     their_agent: Agent
     their_channel: Channel
     proofs: Mapping[PeerKind, dict[str, str]]
+    requests: dict[str, PendingRequest] = field(default_factory=dict)
+    """By tenant: a request without an answer, within `pending_requests`."""
 
     @property
     def own(self) -> dict[str, str]:
-        return {"tenant_id": self.it.owner.tenant_id, "agent_id": self.it.agent.id, "channel": self.it.channel.id}
+        return self._ids(self.it.owner, self.it.agent, self.it.channel)
 
     @property
     def foreign(self) -> dict[str, str]:
-        return {"tenant_id": self.theirs.tenant_id, "agent_id": self.their_agent.id, "channel": self.their_channel.id}
+        return self._ids(self.theirs, self.their_agent, self.their_channel)
+
+    def _ids(self, owner: UserPrincipal, agent: Agent, channel: Channel) -> dict[str, str]:
+        pending = self.requests.get(owner.tenant_id)
+        ids = {"tenant_id": owner.tenant_id, "agent_id": agent.id, "channel": channel.id, "agent": agent.id}
+        return ids | {"request_id": ABSENT["request_id"] if pending is None else pending.id}
+
+    @asynccontextmanager
+    async def pending_requests(self) -> AsyncIterator[None]:
+        """Hold an unanswered request on a connection of an agent of each tenant, and check that none is answered."""
+        answers: list[object] = []
+        async with self.inside(PeerKind.AGENT) as ours, self.inside(PeerKind.FOREIGN_AGENT) as theirs:
+            for owner, agent, raw in ((self.it.owner, self.it.agent, ours), (self.theirs, self.their_agent, theirs)):
+                body = frames.Request(agent.id, msgspec.Raw(json.dumps(CANARY).encode()), 120)
+                pending = await self.it.services.requests.submit(owner, body, answers.append)
+                self.requests[owner.tenant_id] = pending
+                while not any("request" in push for push in raw.pushes):
+                    raw.pushes.append(await raw.next())
+            yield
+            assert answers == []
 
     def body(self, kind: str, who: PeerKind) -> dict[str, Any]:
         """Return a frame's body naming the tenant's own records."""
@@ -165,8 +193,13 @@ class GatewayTenants:
             "nak": {"seq": 1},
             "extend": {"seq": 1},
             "status": {"status": "busy"},
+            "request": {"data": 1, "timeout_s": 1},
+            "reply": {"data": 1},
+            "cancel": {"id": 1},
+            "accept": {"max_requests": 1},
         }
-        return bodies.get(kind, {}) | ({"channel": self.own["channel"]} if TABLE[kind].slots == CHANNEL else {})
+        named = {slot: self.own[slot] for slot in TABLE[kind].slots if kind not in ("challenge", "connect")}
+        return bodies.get(kind, {}) | named
 
     @asynccontextmanager
     async def inside(self, who: PeerKind) -> AsyncIterator[RawClient]:
@@ -277,11 +310,19 @@ async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> M
     return found
 
 
+async def say_frame(raw: RawClient, kind: str, body: Mapping[str, Any]) -> None:
+    """Send a frame without waiting for its answer."""
+    if kind in frames.WITHOUT_ID:
+        await raw.send(**{kind: body})
+    else:
+        await raw.say(kind, **body)
+
+
 async def send_frame(raw: RawClient, kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
     """Send a frame and return the answer's code and text."""
     raw.pushes.clear()
-    if kind == "ack":
-        await raw.send(ack=body)
+    if kind in frames.WITHOUT_ID:
+        await raw.send(**{kind: body})
         await barrier(raw)
         found = [each["error"] for each in raw.pushes if "error" in each]
         return (found[0]["code"], json.dumps(found[0])) if found else (SILENCE, "")
@@ -306,7 +347,7 @@ async def refused(w: GatewayTenants, who: PeerKind, kind: str) -> tuple[str, int
     async with open_client(w.it.url) as raw:
         id = await raw.say("connect", **w.proofs[who])
         body = w.body(kind, who)
-        await (raw.send(ack=body) if kind == "ack" else raw.say(kind, **body))
+        await say_frame(raw, kind, body)
         code = await raw.closed()
         answers = [each for each in raw.pushes if "id" in each]
         assert [each["id"] for each in answers] == [id], (who, kind, raw.pushes)

@@ -171,6 +171,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"GET {T}/agents/{{agent_id}}/subscriptions": RouteRule(members(200, itself=True), AGENT, about_agent=True),
     f"GET {T}/agents/{{agent_id}}/inbox": RouteRule(ITSELF, AGENT, about_agent=True),
     f"POST {T}/agents/{{agent_id}}/acks": RouteRule(ITSELF, AGENT, lambda _: {"acks": []}, about_agent=True),
+    f"POST {T}/agents/{{agent_id}}/requests": RouteRule(writers(503, any_agent=True), AGENT, lambda _: {"data": 1}),
     f"GET {K}": RouteRule(members(200), AGENT),
     f"POST {K}": RouteRule(writers(201), AGENT, lambda rest_app: {"public_key": ssh_keygen.public_line(rest_app.key())}),
     f"GET {K}/{{key_id}}": RouteRule(members(200), KEY),

@@ -16,6 +16,7 @@ from tests.rest.rest_app import RestApp
 
 CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not route.startswith("GET ")]
 NOT_AUDITED: Final[Mapping[str, str]] = {
+    f"POST {T}/agents/{{agent_id}}/requests": "nothing is stored, and the audit never contains a payload",
     f"POST {T}/channels/{{channel_id}}/messages": "the log stores the message, and the audit never contains a payload",
 }
 """Changing routes of a tenant without audit entries, and the reason."""
@@ -62,7 +63,7 @@ def test_change_by_a_person_is_audited_before_and_after(matrix: Matrix, route: s
     ids = disposable_ids(route, matrix.ours) if is_removal else matrix.ours.ids()
     body = CHANGES.get(route) or matrix.body_of(route)
     done = matrix.send(CallerKind.OWNER, route, ids, body)
-    assert done.is_success, done.text
+    assert done.is_success or done.status_code == TABLE[route].there[CallerKind.OWNER], done.text
     if route == f"DELETE {T}":
         for tenant_id in (ids["tenant_id"], None):
             assert of_deletion(matrix.rest_app, tenant_id, done) == [Outcome.INTENDED, Outcome.DONE]

@@ -42,6 +42,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "redriven_mark": (Account.OURS, subjects.redriven_mark(CHANNEL, 1)),
     "redriven_marks": (Account.OURS, "ch.chn_a.redriven.1"),
     "queue_pull": (Account.OURS, subjects.queue_pull("log", subjects.queue_consumer(CHANNEL))),
+    "requests": (Account.OURS, subjects.requests("srv_a")),
     "CHANGES": (Account.PLATFORM, "changes"),
     "AUDIT": (Account.PLATFORM, "audit.tenant.ten_ours"),
     "AUDIT_OF_PLATFORM": (Account.PLATFORM, subjects.AUDIT_OF_PLATFORM),

@@ -60,11 +60,11 @@ def test_connected_client_may_send_every_command_that_the_server_accepts() -> No
 
 
 def test_client_accepts_the_reply_to_every_command_and_every_push() -> None:
-    for kind in set(KINDS) - {"ack"}:
+    for kind in set(KINDS) - {"ack", "cancel"}:
         after = CLIENT_SENDS[ClientState.CONNECTED, kind]
         assert (after, kind) in CLIENT_RECEIVES
         assert (after, "error") in CLIENT_RECEIVES
-    for kind in ("message", "gap", "presence", "error"):
+    for kind in ("message", "gap", "presence", "request", "cancel", "error"):
         assert (ClientState.CONNECTED, kind) in CLIENT_RECEIVES
 
 
@@ -160,7 +160,7 @@ def test_each_side_accepts_every_frame_that_the_other_may_send(steps: list[tuple
     pair = ConnectionPair(Pieces(size) if size else Whole())
     for sender, kind in steps:
         if sender == "client" and (pair.client.state, kind) in CLIENT_SENDS:
-            pair.send(kind, COMMANDS[kind], None if kind == "ack" else 1)
+            pair.send(kind, COMMANDS[kind], None if kind in frames.WITHOUT_ID else 1)
             assert pair.commands[-1][1:] == (kind, COMMANDS[kind])
         elif sender == "server" and (pair.client.state, kind) in CLIENT_RECEIVES:
             pair.deliver_to_client(server_frame(kind))

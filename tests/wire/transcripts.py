@@ -12,8 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from artcafe.errors import AckBeyondSent, BadCommand, ChannelNotFound, LoopStopped, OutOfTurn
-from artcafe.wire import frames, replies
+from artcafe.errors import (
+    AckBeyondSent,
+    AgentError,
+    BadCommand,
+    ChannelNotFound,
+    LoopStopped,
+    OutOfTurn,
+    RequestCancelled,
+)
+from artcafe.wire import frames, replies, request_frames
 from artcafe.wire.envelopes import ChainLink, channel_text, envelope, live_frame, message_frame, queue_frame
 from artcafe.wire.session import CLIENT_RECEIVES, CLIENT_SENDS, SERVER_RECEIVES, ClientState, ServerState
 from tests.wire.connection_pair import ConnectionPair
@@ -41,6 +49,10 @@ COMMANDS: Final[dict[str, frames.Body]] = {
     "history": frames.History(CHANNEL, before=9, limit=1),
     "watch": frames.Watch(presence=True),
     "unwatch": frames.Unwatch(presence=True),
+    "request": frames.Request(AGENT, msgspec.Raw(b'{"task":1}'), 5.0, {"lang": "fr"}, 2),
+    "reply": frames.Reply("ask_1", msgspec.Raw(b'{"text":"caf\xc3\xa9"}'), more=True),
+    "cancel": frames.Cancel(1),
+    "accept": frames.Accept(16),
 }
 LIMITS: Final = {"frame_bytes": 65536, "json_depth": 32, "subscriptions": 128}
 REPLIES: Final[dict[str, msgspec.Struct]] = {
@@ -55,6 +67,8 @@ REPLIES: Final[dict[str, msgspec.Struct]] = {
     "history": replies.HistoryReply([], replies.Gap(1, 8, "retention"), more=False, epoch="E1"),
     "watch": replies.WatchReply(presence=True),
     "unwatch": replies.UnwatchReply(presence=True),
+    "reply": replies.ReplyReply("ask_1"),
+    "accept": replies.AcceptReply(16),
 }
 TOKEN: Final = frames.Connect(access_token="eyJ…", tenant_id=TENANT)
 
@@ -81,6 +95,8 @@ PUSHES: Final[dict[str, bytes]] = {
     "gap": replies.gap(CHANNEL, replies.Gap(3, 7, "retention")),
     "presence": replies.presence(replies.PresencePush(agent=AGENT, connected=True, status=None, since=TIME)),
     "limits": replies.limits(replies.LimitsPush("messages_a_minute", 600, 480, 120, TIME, 80)),
+    "request": request_frames.push("ask_1", "agt_2", {"lang": "fr"}, TIME, msgspec.Raw(b'{"task":1}')),
+    "cancel": request_frames.cancel(replies.CancelPush("ask_1", "timed_out")),
 }
 
 
@@ -99,7 +115,7 @@ class Recorder:
 
     def command(self, kind: str, body: frames.Body | None = None) -> int | None:
         """Let the client send a command; return its id."""
-        id = None if kind == "ack" else self._next_id
+        id = None if kind in frames.WITHOUT_ID else self._next_id
         self._next_id += 1
         frame = self.pair.send(kind, body or COMMANDS[kind], id)
         self._record("client", kind, frame)
@@ -213,6 +229,25 @@ def agents_that_answer_each_other(on: Recorder) -> None:
     on.push("limits")
 
 
+def agents_that_ask_each_other(on: Recorder) -> None:
+    """An agent asks another one and gets two answers; it is asked, and answers; a request times out, and one is cancelled."""
+    on.exchange("connect", TOKEN)
+    id = on.command("request") or 0
+    on.answer("request", request_frames.answer(id, "ask_2", AGENT, msgspec.Raw(b"1"), has_more=True))
+    on.answer("request", request_frames.answer(id, "ask_2", AGENT, None, has_more=False))
+    on.push("request")
+    on.exchange("reply")
+    on.exchange("reply", frames.Reply("ask_1"))
+    on.exchange("reply", frames.Reply("ask_3", error=frames.AgentFault("no_capacity", "try another agent")))
+    id = on.command("request") or 0
+    on.command("cancel", frames.Cancel(id))
+    on.answer("error", replies.error(RequestCancelled(), id))
+    on.answer("error", replies.error(AgentError("no_capacity", "try another agent"), on.command("request") or 0))
+    on.exchange("accept")
+    on.push("request")
+    on.push("cancel")
+
+
 def newer_server(on: Recorder) -> None:
     """A newer server sends a kind and fields that the client does not know: it ignores them."""
     on.exchange("connect", TOKEN)
@@ -229,6 +264,7 @@ SCRIPTS: Final[tuple[Callable[[Recorder], None], ...]] = (
     person_who_watches,
     errors_that_keep_the_connection,
     agents_that_answer_each_other,
+    agents_that_ask_each_other,
     newer_server,
 )
 
@@ -246,7 +282,7 @@ SERVER_PATHS: Final[dict[ServerState, tuple[str, ...]]] = {ServerState.FRESH: ()
 
 def command_frame(kind: str) -> bytes:
     """Return a frame of the client, whatever its session allows."""
-    return frames.command(kind, COMMANDS[kind], None if kind == "ack" else 1)
+    return frames.command(kind, COMMANDS[kind], None if kind in frames.WITHOUT_ID else 1)
 
 
 def illegal_for_client() -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, r
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.server_proof import ServerProof
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
+from artcafe.fabric.request_exchange import Ask, RequestExchange, Withdraw
 from artcafe.fabric.storage_probe import StorageProbe
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_fabric import TenantFabric
@@ -102,6 +103,7 @@ class Fabric:
         self._max_group: Callable[[], int] = lambda: BATCH_MESSAGES
         self._is_metered = False
         self._tracing: Tracing | None = None
+        self._on_request: Callable[[TenantId, Ask | Withdraw], None] = lambda _, __: None
         self.supervisor = Supervisor("fabric")
 
     async def run(self) -> None:
@@ -190,13 +192,16 @@ class Fabric:
             connection = NatsConnection(
                 f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit, tls=self._tls, proof=self._proof
             )
-            presence = PresenceRegistry(connection, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
+            requests = RequestExchange(connection, self._server, partial(self._on_request, tenant_id))
+            presence = PresenceRegistry(
+                connection, self._server, lease_s=self._lease_s, renew_s=self._renew_s, prepare=requests.open
+            )
             quota = None if self._quota is None else partial(self._quota, tenant_id)
             tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
             stored = StoredSegments() if self._is_metered else None
             start_store = None if self._tracing is None else partial(self._tracing.start_store, tenant_id)
             writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id, start_store=start_store)
-            tenant = self._tenants[tenant_id] = TenantFabric(tenant_id, connection, writer, tenant_log, presence)
+            tenant = self._tenants[tenant_id] = TenantFabric(tenant_id, connection, writer, tenant_log, presence, requests)
             # An empty context: its log events must not carry the ids of the request that opened it.
             self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
         return tenant
@@ -245,6 +250,10 @@ class Fabric:
     def trace_stores(self, tracing: Tracing | None) -> None:
         """Record a span of each group commit of each tenant opened from now on."""
         self._tracing = tracing
+
+    def take_requests(self, callback: Callable[[TenantId, Ask | Withdraw], None]) -> None:
+        """Call `callback` with the requests of other servers to agents on this one, for tenants opened from now on."""
+        self._on_request = callback
 
     def open_tenants(self) -> list[TenantFabric]:
         """Return the open tenants. This does not count as use of them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -69,9 +69,18 @@ class PresenceRegistry:
     after each new connection, since updates may have been missed.
     """
 
-    def __init__(self, connection: NatsConnection, server: str, *, lease_s: float = LEASE_S, renew_s: float = RENEW_S) -> None:
-        """`server` is this server's unique name."""
-        self._connection, self._server = connection, server
+    def __init__(
+        self,
+        connection: NatsConnection,
+        server: str,
+        *,
+        lease_s: float = LEASE_S,
+        renew_s: float = RENEW_S,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`server` is this server's unique name. `prepare` is awaited before this server's agents are published: from then on the
+        other servers send requests to them."""
+        self._connection, self._server, self._prepare = connection, server, prepare
         self._lease_s, self._renew_s = lease_s, renew_s
         self._own: dict[AgentId, AgentPresence] = {}
         self._others: dict[str, dict[AgentId, tuple[AgentPresence, float]]] = {}
@@ -147,6 +156,16 @@ class PresenceRegistry:
                 await self._settled.wait()
         return self._is_known and self._connection.is_up
 
+    @property
+    def is_known_now(self) -> bool:
+        """Whether `find` and `servers_of` cover all servers now."""
+        return self._is_known and self._connection.is_up
+
+    def servers_of(self, agent: AgentId) -> list[str]:
+        """Return the names of the other servers to which the agent is connected."""
+        now = time.monotonic()
+        return [server for server, held in self._others.items() if held.get(agent, _ABSENT)[1] > now]
+
     def agents(self) -> set[AgentId]:
         """Return every agent that may be connected to any server."""
         return {*self._own, *(agent for held in self._others.values() for agent in held)}
@@ -188,6 +207,8 @@ class PresenceRegistry:
         it asks, and publishes after it can be asked. It must not answer requests while it asks, or NATS could not report that no
         other server exists."""
         self._is_stale = False
+        if self._prepare is not None:
+            await self._prepare()
         while self._subscriptions:
             await self._connection.unsubscribe(self._subscriptions.pop())
         self._received.clear()

@@ -9,6 +9,7 @@ from artcafe.fabric.channel_readers import ChannelReaders
 from artcafe.fabric.log_writer import LogWriter
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.presence_registry import PresenceRegistry
+from artcafe.fabric.request_exchange import RequestExchange
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.fabric.work_queue import WorkQueue
 from artcafe.model import TenantId
@@ -16,16 +17,22 @@ from artcafe.supervision import Supervisor
 
 
 class TenantFabric:
-    """One tenant's part of NATS: its connection, log, log writer, channel readers and presence registry.
+    """One tenant's part of NATS: its connection, log, log writer, channel readers, presence registry and requests.
 
     Methods that need NATS wait for the connection and raise `Unavailable` after 5 s without one.
     """
 
     def __init__(
-        self, tenant_id: TenantId, connection: NatsConnection, writer: LogWriter, log: TenantLog, presence: PresenceRegistry
+        self,
+        tenant_id: TenantId,
+        connection: NatsConnection,
+        writer: LogWriter,
+        log: TenantLog,
+        presence: PresenceRegistry,
+        requests: RequestExchange,
     ) -> None:
         self.tenant_id = tenant_id
-        self.connection, self.writer, self.log, self.presence = connection, writer, log, presence
+        self.connection, self.writer, self.log, self.presence, self.requests = connection, writer, log, presence, requests
         self.readers = ChannelReaders(log)
         self.work_queues: set[WorkQueue] = set()
         """The queue channels with subscribers on this server."""
@@ -39,7 +46,12 @@ class TenantFabric:
         """Run the tenant's loops until `leave` is set."""
         async with asyncio.TaskGroup() as group:
             # The writer is not restarted: it has answered everything it accepted, and accepts no more. Its exception ends `run`.
-            loops = ("connection", self.connection.run), ("readers", self.readers.run), ("presence", self.presence.run)
+            loops = (
+                ("connection", self.connection.run),
+                ("readers", self.readers.run),
+                ("presence", self.presence.run),
+                ("requests", self.requests.run),
+            )
             parts = [group.create_task(Supervisor(name).keep(loop)) for name, loop in loops]
             parts.append(group.create_task(self.writer.run()))
             await self.leave.wait()

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from artcafe.assembly import Services
 from artcafe.errors import ArtcafeError, Internal, OurFault
+from artcafe.gateway.agent_requests import AgentRequests
 from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.user_session import UserSession
 from artcafe.model import AgentId, ChannelId, TenantChange, TenantId, UserId, UserPrincipal
@@ -118,6 +119,11 @@ class AccessUpdates:
         """Return the tenant's sessions."""
         tenant = self._tenants.get(tenant_id)
         return [] if tenant is None else tenant.all()
+
+    def receivers(self, tenant_id: TenantId, agent_id: AgentId) -> list[AgentRequests]:
+        """Return the connections of an agent to this server, as those that take its requests."""
+        tenant = self._tenants.get(tenant_id)
+        return [] if tenant is None else [session.requests for session in tenant.agents.get(agent_id, ())]
 
     def changed(self, change: TenantChange) -> None:
         """Schedule a change to be applied to the tenant's sessions."""

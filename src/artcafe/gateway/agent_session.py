@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Protocol, assert_never
 
+import msgspec
+
 from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
 from artcafe.delivery.delivery import Delivery
@@ -25,6 +27,7 @@ from artcafe.errors import (
     Revoked,
     TenantSuspended,
 )
+from artcafe.gateway.agent_requests import AgentRequests
 from artcafe.gateway.client_socket import LIMITS, ClientSocket
 from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
 from artcafe.observe import metrics
@@ -42,8 +45,6 @@ REFUSED_COST: Final = 7
 """A publish above a rate limit counts as this many more in its tenant's share of a turn of the event loop."""
 RETRY_S: Final = 0.5
 """Between two attempts to begin the agent's subscriptions while the tables or NATS are away."""
-
-
 _FOR_PEOPLE: Final = ", which is for people: it subscribes to channels, and reads presence over REST"
 
 
@@ -69,7 +70,9 @@ class AgentSession:
         "_is_over",
         "_is_read_due",
         "_is_waiting",
+        "_max_requests",
         "_noticed",
+        "_requests",
         "_services",
         "_socket",
         "_worker",
@@ -89,6 +92,7 @@ class AgentSession:
         principal: AgentPrincipal,
         deliveries: dict[ChannelId, Delivery],
         max_unacked: int | None,
+        max_requests: int | None = None,
     ) -> None:
         """`deliveries`: the connection's. `max_unacked`: the window of subscriptions begun without a command."""
         self._services, self._socket, self._worker = services, socket, worker
@@ -104,6 +108,8 @@ class AgentSession:
         """The next publishes, if they answer other messages, in order; None for an agent that never answered."""
         self.in_flight = 0
         """Publishes without a reply yet."""
+        self._max_requests = frames.MAX_REQUESTS if max_requests is None else max_requests
+        self._requests: AgentRequests | None = None
         self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked)
 
     # --- the connection's life ---------------------------------------------------------------------------------------
@@ -136,6 +142,8 @@ class AgentSession:
         if not self._is_over:
             self._is_over = True
             self._services.presence.gone(self.principal)
+        if self._requests is not None:
+            self._requests.end()
         for _, admission in self._admitted or ():
             self._services.messaging.withdraw(self.principal, admission)
         self._admitted = None
@@ -167,34 +175,24 @@ class AgentSession:
         """Do a command and send its reply. `size`: bytes of its frame. Raises its error reply."""
         match body:
             case frames.Publish():
-                admission = self._admission_of(body)
-                self._forget_admission(admission)
-                try:
-                    stored = await self._services.messaging.submit(self.principal, body.channel, body, admission)
-                except RateExceeded:
-                    self._slow_down()
-                    raise
-                finally:
-                    self._push_limits()
-                self._reply_when_stored(id, stored, size)
+                await self._publish(id, body, size)
             case frames.Subscribe():
                 opened = await self.subscriber.subscribe(body.channel, body.start, body.max_unacked)
                 reply = replies.SubscribeReply(opened.epoch, opened.seq, opened.last, opened.gap, opened.channel)
                 self._socket.send(replies.reply(id, kind, reply))
                 self.subscriber.backlog.resume()
-            case frames.Unsubscribe():
-                channel_id = await self.subscriber.unsubscribe(body.channel)
-                self._socket.send(replies.reply(id, kind, replies.UnsubscribeReply(channel_id)))
-            case frames.Nak() | frames.Extend():
-                self._socket.send(replies.reply(id, kind, await self._nak_or_extend(body)))
+            case frames.Unsubscribe() | frames.Nak() | frames.Extend():
+                self._socket.send(replies.reply(id, kind, await self._change_delivery(body)))
             case frames.Status():
                 status = self._services.presence.set_status(self.principal, body.status)
                 self._socket.send(replies.reply(id, kind, replies.StatusReply(status)))
             case frames.History():
                 self._socket.send(await self._history(id, body))
+            case frames.Request() | frames.Reply() | frames.Accept():
+                await self.requests.handle(self.principal, id, body)
             case frames.Watch() | frames.Unwatch():
                 raise Forbidden(f"{kind}{_FOR_PEOPLE}", "an agent")
-            case frames.Ack() | frames.Challenge() | frames.Connect():
+            case frames.Ack() | frames.Cancel() | frames.Challenge() | frames.Connect():
                 raise AssertionError("the dispatcher does these")
             case _:
                 assert_never(body)
@@ -206,12 +204,31 @@ class AgentSession:
         except (NotSubscribed, AckBeyondSent, NotHeld) as exc:
             self._socket.send_error(exc)
 
-    async def _nak_or_extend(self, body: frames.Nak | frames.Extend) -> replies.NakReply | replies.ExtendReply:
+    async def _change_delivery(self, body: frames.Unsubscribe | frames.Nak | frames.Extend) -> msgspec.Struct:
+        if isinstance(body, frames.Unsubscribe):
+            return replies.UnsubscribeReply(await self.subscriber.unsubscribe(body.channel))
         if isinstance(body, frames.Nak):
             self.subscriber.nak(body.channel, body.seq, body.delay_s)
             return replies.NakReply(body.channel, body.seq)
         ack_wait_s = await self.subscriber.extend(body.channel, body.seq)
         return replies.ExtendReply(body.channel, body.seq, ack_wait_s)
+
+    @property
+    def requests(self) -> AgentRequests:
+        """The requests of this connection, in both directions."""
+        if self._requests is None:
+            self._requests = AgentRequests(self._services.requests, self._socket, self._max_requests, self._note_spent)
+        return self._requests
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a publish or a request has no reply yet."""
+        return self.in_flight > 0 or (self._requests is not None and self._requests.is_busy)
+
+    def cancel(self, id: int) -> None:
+        """Cancel a request that this connection sent."""
+        if self._requests is not None:
+            self._requests.cancel(id)
 
     async def _history(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else parse_position(str(wanted.after), "after")
@@ -223,13 +240,26 @@ class AgentSession:
 
     # --- publishes ---------------------------------------------------------------------------------------------------
 
-    def publish_nowait(self, id: int | None, body: frames.Body, size: int) -> bool:
-        """Publish without a task, as nearly every publish can be. `size`: bytes of the frame.
+    async def _publish(self, id: int, body: frames.Publish, size: int) -> None:
+        admission = self._admission_of(body)
+        self._forget_admission(admission)
+        try:
+            stored = await self._services.messaging.submit(self.principal, body.channel, body, admission)
+        except ArtcafeError as exc:
+            self._note_spent(exc)
+            raise
+        self._note_spent()
+        self._reply_when_stored(id, stored, size)
 
-        Return False, with nothing done, for another command and for a publish that needs a lookup first.
+    def do_nowait(self, id: int | None, body: frames.Body, size: int) -> bool:
+        """Publish, send a request or answer one without a task. `size`: bytes of the frame.
+
+        Return False, with nothing done, for another command and for one that needs a lookup first.
         """
-        if not isinstance(body, frames.Publish) or id is None:
+        if id is None:
             return False
+        if not isinstance(body, frames.Publish):
+            return isinstance(body, frames.Request | frames.Reply) and self.requests.do_nowait(self.principal, id, body)
         link: ChainLink | None = None
         if body.caused_by is not None:
             admission = self._admission_of(body)
@@ -242,9 +272,7 @@ class AgentSession:
         except ArtcafeError as exc:
             self._forget_admission(link)
             messaging.withdraw(self.principal, link)
-            self._push_limits()
-            if isinstance(exc, RateExceeded):
-                self._slow_down()
+            self._note_spent(exc)
             metrics.count_refused_publish(exc, self.principal.tenant_id)
             self._socket.send_error(exc, id=id)
             return True
@@ -255,6 +283,13 @@ class AgentSession:
             self._push_limits()
         self._reply_when_stored(id, stored, size)
         return True
+
+    def _note_spent(self, refusal: ArtcafeError | None = None) -> None:
+        """Push the notices of limits after a message, and slow down after a refusal by a rate limit."""
+        if isinstance(refusal, RateExceeded):
+            self._slow_down()
+        if self._services.rate_limits.notices:
+            self._push_limits()
 
     def _slow_down(self) -> None:
         """Stop reading the socket for a moment, and begin fewer of the commands that wait: a client that ignores refusals must

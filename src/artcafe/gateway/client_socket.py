@@ -26,6 +26,9 @@ class ClientSocket(Peer, Protocol):
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = (), *, id: int | None = None) -> None:
         """Send the error reply to a command, or without `id` an error push, and count it in the metrics."""
 
+    def waiting_bytes(self) -> int:
+        """Return the number of bytes buffered for the peer."""
+
     def adjust_in_flight(self, change: int, size: int) -> None:
         """Adjust the number of commands in flight and the bytes of their frames. Above the bounds the socket is not read."""
 

@@ -29,6 +29,8 @@ Command = tuple[int | None, str, frames.Body, int]
 """Id, kind, body, and the size of the frame in bytes."""
 
 
+_WITHOUT_REPLY: Final = (frames.Ack, frames.Cancel)
+
 REFUSED_PACE_S: Final = 0.05
 """Between two waiting publishes of a connection that is above a rate limit: each would be refused, and delay others."""
 
@@ -64,13 +66,10 @@ class CommandDispatcher:
 
     def handle(self, id: int | None, kind: str, body: frames.Body, size: int) -> None:
         """Do a command at once if it needs no waiting; else queue it. `size`: bytes of its frame."""
-        if isinstance(body, frames.Ack):
-            if self.session is None:  # `connect` is in progress
-                self._socket.send_error(NotSubscribed(body.channel))
-            else:
-                self.session.acknowledge(body)
+        if isinstance(body, _WITHOUT_REPLY):
+            self._do_without_reply(body)
             self.spend_share()
-        elif self._is_winding_down:
+        elif self._is_winding_down and not isinstance(body, frames.Reply):
             return  # without a reply: the client sends it again on its next connection
         else:
             share = self._share or self._principals_share()
@@ -84,15 +83,24 @@ class CommandDispatcher:
                 self._socket.adjust_in_flight(+1, +size)
                 self.wake()
 
+    def _do_without_reply(self, body: frames.Ack | frames.Cancel) -> None:
+        match body:
+            case frames.Cancel() if self.session is not None:
+                self.session.cancel(body.id)
+            case frames.Ack() if self.session is not None:
+                self.session.acknowledge(body)
+            case frames.Ack():  # `connect` is in progress
+                self._socket.send_error(NotSubscribed(body.channel))
+
     def wind_down(self) -> None:
-        """Take no more commands but acks, because the server shuts down. Commands in progress are answered."""
+        """Take no more commands but acks and the answers to requests, because the server shuts down. Commands in progress are
+        answered."""
         self._is_winding_down = True
 
     @property
     def is_busy(self) -> bool:
         """Whether a command waits or has no reply yet."""
-        has_publishes = self.session is not None and self.session.in_flight > 0
-        return self._worker is not None or bool(self._commands) or has_publishes
+        return self._worker is not None or bool(self._commands) or (self.session is not None and self.session.is_busy)
 
     def end(self) -> None:
         """Do and deliver nothing more. Acknowledged cursors stay in `Cursors`, to be written. May be repeated."""
@@ -163,7 +171,7 @@ class CommandDispatcher:
 
     def _publish_next(self, session: AgentSession | UserSession) -> bool:
         id, _, body, size = self._commands[0]
-        return session.publish_nowait(id, body, size)
+        return session.do_nowait(id, body, size)
 
     def _next(self) -> Command:
         command = self._commands.pop(0)
@@ -204,7 +212,7 @@ class CommandDispatcher:
         if share is None or not share.enter():
             return False
         assert self.session is not None
-        return self.session.publish_nowait(id, body, size)
+        return self.session.do_nowait(id, body, size)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -236,7 +244,7 @@ class CommandDispatcher:
         principal, until = await self._login.authenticate(connect)
         session, total = self.session, 0
         if session is None:
-            session, total = await self._open(principal, connect.max_unacked)
+            session, total = await self._open(principal, connect)
             self.session = session
         elif (session.principal.tenant_id, session.principal.sender) != (principal.tenant_id, principal.sender):
             raise BadCredentials()  # a connection belongs to one agent or person as long as it is open
@@ -258,7 +266,7 @@ class CommandDispatcher:
             push = replies.LimitsPush(Limit.CONNECTIONS.value, most, total, max(0, most - total), None, percent)
             self._socket.send(replies.limits(push))
 
-    async def _open(self, principal: Principal, max_unacked: int | None) -> tuple[AgentSession | UserSession, int]:
+    async def _open(self, principal: Principal, connect: frames.Connect) -> tuple[AgentSession | UserSession, int]:
         """Count the connection. Return its session, and the connections of its tenant to all servers.
 
         Raises `ConnectionLimit` or `Unavailable`, and counts nothing then.
@@ -267,7 +275,8 @@ class CommandDispatcher:
         if not isinstance(principal, AgentPrincipal):
             self._services.usage_counters.connected(principal, total)
             return UserSession(self._services, self._socket, principal, self._deliveries), total
-        session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, max_unacked)
+        windows = connect.max_unacked, connect.max_requests
+        session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, *windows)
         try:
             session.open()
         except ArtcafeError:

@@ -83,6 +83,7 @@ class Gateway:
         self.access_updates = AccessUpdates(services, apply_interval_s)
         services.invalidation.subscribe(self.access_updates.changed)
         services.version_watch.add_served(self.access_updates.tenants)
+        services.requests.held.set_receivers(self.access_updates.receivers)
         services.fabric.on_tenant_failure(self.close_tenant)
         self._is_draining = False
         self._closed = asyncio.Event()
@@ -129,13 +130,16 @@ class Gateway:
                 step()
 
     async def drain(self) -> None:
-        """Close every socket with 4000: accept no new one, answer publishes in flight, and write acknowledged cursors."""
+        """Close every socket with 4000: accept no new one, answer publishes and requests in flight, and write acknowledged
+        cursors."""
         self._is_draining = True
         if self._server is not None:
             self._server.close()
         for handshake in list(self._handshakes):
             handshake.abort()
+        self._services.requests.stop_taking()
         await self._answer_all()
+        self._services.requests.end_all()
         for connection in self.connections():
             self._close(connection, ShuttingDown())
         with contextlib.suppress(TimeoutError):
@@ -148,7 +152,7 @@ class Gateway:
         await self._services.cursors.write_all()
 
     async def _answer_all(self) -> None:
-        """Wait for the replies to publishes and for the writes of cursors, at most `ANSWER_S` each."""
+        """Wait for the replies to publishes and requests, and for the writes of cursors, at most `ANSWER_S` each."""
         for connection in self.connections():
             connection.dispatcher.wind_down()
         for _ in range(round(ANSWER_S / ANSWER_LOOK_S)):

@@ -23,8 +23,8 @@ class UserSession:
     """The state of a person's connection above its socket: in one tenant, with one role."""
 
     is_slowed: Final = False
-    in_flight: Final = 0
-    """Publishes without a reply yet: people publish over REST."""
+    is_busy: Final = False
+    """Whether a publish or a request has no reply yet: people send both over REST."""
 
     def __init__(
         self, services: Services, socket: ClientSocket, principal: UserPrincipal, deliveries: dict[ChannelId, Delivery]
@@ -101,7 +101,11 @@ class UserSession:
         """Push an error: people have no cursors."""
         self._socket.send_error(_for_agents("ack"))
 
-    def publish_nowait(self, _id: int | None, _body: frames.Body, _size: int) -> bool:
+    def cancel(self, _id: int) -> None:
+        """Push an error: people send requests over REST."""
+        self._socket.send_error(_for_agents("cancel"))
+
+    def do_nowait(self, _id: int | None, _body: frames.Body, _size: int) -> bool:
         """Return False: people publish over REST, and `handle` refuses it here."""
         return False
 

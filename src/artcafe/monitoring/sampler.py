@@ -44,6 +44,7 @@ class Sampler:
         _set_by_tenant(metrics.SOCKETS, services.connections.by_tenant())
         _set_by_tenant(metrics.DELIVERIES_BEHIND, services.hub.behind_by_tenant())
         metrics.PULLS_WAITING.of().set(len(services.pulls.waits))
+        _set_by_tenant(metrics.REQUESTS_PENDING, services.requests.by_tenant())
         metrics.CHANNEL_FEEDS.of().set(len(services.hub))
         tenants = services.fabric.open_tenants()
         metrics.OPEN_TENANTS.of().set(len(tenants))

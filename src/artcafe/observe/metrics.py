@@ -61,6 +61,7 @@ LOOPS: Final = (
     "rate_limits",
     "readers",
     "record_cache",
+    "requests",
     "retention",
     "shares",
     "tables",
@@ -169,6 +170,18 @@ DELIVERIES_BEHIND: Final = _gauge(
     "Subscriptions of connected agents that are fed from the log: they have a backlog, read slowly, or wait for acks.",
     by_tenant=True,
 )
+
+REQUESTS: Final = _counter(
+    "agent_requests",
+    "Requests to agents by outcome: answered; agent_error (the agent answered with an error); away (not connected, or takes no"
+    " requests); busy; left (its connection ended before the answer); timed_out; cancelled (by the sender, or its connection"
+    " ended); lost (the server of the sender stopped); refused (the sender's fault, or a limit); failed (NATS was unavailable)."
+    " Away, busy, refused and failed ones were not delivered.",
+    by_tenant=True,
+    outcome=("answered", "agent_error", "away", "busy", "left", "timed_out", "cancelled", "lost", "refused", "failed"),
+)
+REQUEST_SECONDS: Final = _histogram("agent_request", "From the acceptance of a request to an agent until its last answer.")
+REQUESTS_PENDING: Final = _gauge("agent_requests_pending", "Requests to agents without their last answer.", by_tenant=True)
 
 # --- connections and logins -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Spans of the server's work on messages: `publish`, `store`, `deliver` and `ack`, through OpenTelemetry's API package alone.
+"""Spans of the server's work: `publish`, `store`, `deliver`, `ack` and `request`, through OpenTelemetry's API package alone.
 
 The operator configures a tracer provider outside of this program (docs/tracing.md). Without one, `open_tracing` returns None, and
 a publish, a flush and an ack cost one comparison with None. Names and attributes follow OpenTelemetry's semantic conventions for
@@ -78,6 +78,34 @@ class Tracing:
         attributes["messaging.message.id"] = message_id
         if agent_id is not None:
             attributes["messaging.client.id"] = agent_id
+        context, links = self._context_of(parent)
+        span = self._tracer.start_span("publish", context, SpanKind.SERVER, attributes, links)
+        if span.is_recording():
+            self._publishes[message_id] = span
+            stored.add_done_callback(partial(self._end_publish, message_id))
+
+    def record_request(
+        self,
+        tenant_id: str,
+        agent_id: str,
+        request_id: str,
+        sender_id: str | None,
+        parent: RemoteParent | None,
+        done: asyncio.Future[Any],
+    ) -> None:
+        """Record the span of a request to an agent from now on until its last answer. `sender_id` and `parent` as `agent_id` and
+        `parent` in `record_publish`."""
+        attributes = _attributes("request", "send", tenant_id, agent_id)
+        attributes["messaging.message.id"] = request_id
+        if sender_id is not None:
+            attributes["messaging.client.id"] = sender_id
+        context, links = self._context_of(parent)
+        span = self._tracer.start_span("request", context, SpanKind.SERVER, attributes, links)
+        if span.is_recording():
+            done.add_done_callback(lambda outcome: end_with(span, [outcome]))
+
+    def _context_of(self, parent: RemoteParent | None) -> tuple[Context | None, list[Link]]:
+        """Return the context and the links of a span caused by a peer's span."""
         context = None if trace.get_current_span().get_span_context().is_valid else Context()
         links: list[Link] = []
         if parent is not None:
@@ -86,10 +114,7 @@ class Tracing:
                 links = [Link(remote)]
             if context is not None and self._is_continuing:
                 context = trace.set_span_in_context(NonRecordingSpan(remote), context)
-        span = self._tracer.start_span("publish", context, SpanKind.SERVER, attributes, links)
-        if span.is_recording():
-            self._publishes[message_id] = span
-            stored.add_done_callback(partial(self._end_publish, message_id))
+        return context, links
 
     def _end_publish(self, message_id: str, stored: asyncio.Future[Any]) -> None:
         end_with(self._publishes.pop(message_id), [stored])

@@ -14,210 +14,19 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from artcafe import errors
-from artcafe.errors import ArtcafeError
 from artcafe.rest.dependencies import settings_of
+from artcafe.rest.frame_docs import COMMANDS, PUSHES, FrameDoc, Kinds
 from artcafe.wire import field_docs, frames, replies
 
 router = APIRouter()
 
 Document = dict[str, Any]
-Kinds = tuple[type[ArtcafeError], ...]
 
 SCHEMA: Final = "#/components/schemas/{name}"
 GATEWAY: Final = "#/channels/gateway"
 FIRST_FATAL_CODE: Final = 4500
 """From this close code on, a client reconnects only after the cause was fixed; after 4000 to 4499 it reconnects (contract, 4)."""
 
-
-class FrameDoc(NamedTuple):
-    """Documentation of a frame beyond its type: a summary, an example, and for a command an example reply and specific errors."""
-
-    summary: str
-    example: Mapping[str, Any]
-    reply: Mapping[str, Any] | None = None
-    errors: Kinds = ()
-
-
-CHANNEL_ERRORS: Final[Kinds] = (errors.ChannelNotFound, errors.Forbidden, errors.Unavailable)
-
-COMMANDS: Final[Mapping[str, FrameDoc]] = {
-    "challenge": FrameDoc(
-        "Request a challenge to sign, for a login on this connection.",
-        {"tenant_id": "ten_01M8", "agent_id": "agt_01M8"},
-        {
-            "challenge_id": "chl_01M8",
-            "challenge": "artcafe login 1 service=artcafe:prod:1c58 tenant=ten_01M8 agent=agt_01M8 challenge=chl_01M8 …",
-            "expires_at": "2026-11-22T17:55:10.000Z",
-        },
-        (errors.RateLimited,),
-    ),
-    "connect": FrameDoc(
-        "Log in by the signature of a challenge or by an access token, or renew the token. A failure closes the connection.",
-        {"challenge_id": "chl_01M8", "signature": "-----BEGIN SSH SIGNATURE-----\n…\n-----END SSH SIGNATURE-----\n"},
-        {
-            "session_id": "ses_01M8",
-            "agent_id": "agt_01M8",
-            "tenant_id": "ten_01M8",
-            "ping_s": 25,
-            "limits": {"frame_bytes": 65536, "json_depth": 32, "subscriptions": 128},
-        },
-        (
-            errors.BadCredentials,
-            errors.NotAMember,
-            errors.CredentialsExpired,
-            errors.Revoked,
-            errors.TenantSuspended,
-            errors.TermsRequired,
-            errors.Unauthenticated,
-            errors.ConnectionLimit,
-            errors.Unavailable,
-        ),
-    ),
-    "publish": FrameDoc(
-        "Publish a message to a channel. The reply is sent once the message is on disk.",
-        {
-            "channel": "chn_01M8",
-            "data": {"task": "summarise"},
-            "key": "order-42",
-            "headers": {"trace": "7f3a"},
-            "caused_by": {"channel": "chn_01M7", "seq": 41},
-        },
-        {"seq": 59, "message_id": "msg_01M8", "duplicate": False},
-        (
-            *CHANNEL_ERRORS,
-            errors.Invalid,
-            errors.TooLarge,
-            errors.LimitReached,
-            errors.RateExceeded,
-            errors.KeyReused,
-            errors.CauseNotFound,
-            errors.LoopStopped,
-            errors.QuotaFull,
-            errors.LogRefused,
-            errors.NotStored,
-            errors.OutcomeUnknown,
-        ),
-    ),
-    "subscribe": FrameDoc(
-        "Start delivery of a channel, and create the subscription if it does not exist.",
-        {"channel": "chn_01M8", "from": "cursor", "max_unacked": 64},
-        {"epoch": "01M825XBWF4S8NAK4DV9X03YBS", "cursor": 41, "last": 59, "gap": None},
-        (*CHANNEL_ERRORS, errors.Conflict, errors.Invalid, errors.LimitReached, errors.SubscriptionLimit),
-    ),
-    "unsubscribe": FrameDoc(
-        "Stop delivery of a channel on this connection. The subscription remains.",
-        {"channel": "chn_01M8"},
-        {"channel": "chn_01M8"},
-        (errors.NotSubscribed,),
-    ),
-    "ack": FrameDoc(
-        "Acknowledge a channel's messages up to a sequence; in a `queue` channel, one message. It has no id and no reply; an"
-        " error is pushed.",
-        {"channel": "chn_01M8", "seq": 42},
-        None,
-        (errors.AckBeyondSent, errors.Forbidden, errors.NotHeld, errors.NotSubscribed),
-    ),
-    "nak": FrameDoc(
-        "Give back a message of a `queue` channel that this connection holds, to be delivered again.",
-        {"channel": "chn_01M8", "seq": 42, "delay_s": 5},
-        {"channel": "chn_01M8", "seq": 42},
-        (errors.Forbidden, errors.NotHeld, errors.NotSubscribed),
-    ),
-    "extend": FrameDoc(
-        "Let the ack deadline of a message of a `queue` channel begin again. This connection must hold it.",
-        {"channel": "chn_01M8", "seq": 42},
-        {"channel": "chn_01M8", "seq": 42, "ack_wait_s": 30},
-        (errors.Forbidden, errors.NotHeld, errors.NotSubscribed, errors.Unavailable),
-    ),
-    "status": FrameDoc(
-        "Set the status in the agent's presence until its last connection ends. Null removes it.",
-        {"status": "busy"},
-        {"status": "busy"},
-        (errors.Forbidden, errors.Invalid),
-    ),
-    "history": FrameDoc(
-        "Read the stored messages of a channel without a subscription: from a sequence or a time on, or backward from the end.",
-        {"channel": "chn_01M8", "after": 41, "limit": 2},
-        {
-            "messages": [
-                {
-                    "channel": "chn_01M8",
-                    "seq": 42,
-                    "message_id": "msg_01M8",
-                    "from": "agt_01M9",
-                    "time": "2026-11-22T17:50:19.894Z",
-                    "headers": {},
-                    "data": {"task": "summarise"},
-                }
-            ],
-            "gap": None,
-            "more": False,
-            "epoch": "01M825XBWF4S8NAK4DV9X03YBS",
-        },
-        (*CHANNEL_ERRORS, errors.Invalid),
-    ),
-    "watch": FrameDoc(
-        "For people: receive a channel's new messages, each at most once, or the presence of the tenant's agents.",
-        {"channel": "chn_01M8"},
-        {"channel": "chn_01M8"},
-        (*CHANNEL_ERRORS, errors.SubscriptionLimit),
-    ),
-    "unwatch": FrameDoc(
-        "For people: stop watching on this connection.",
-        {"presence": True},
-        {"presence": True},
-        (errors.Forbidden, errors.NotSubscribed),
-    ),
-}
-"""Documentation of every command of `frames.Command`."""
-
-PUSHES: Final[Mapping[str, FrameDoc]] = {
-    "message": FrameDoc(
-        "A message of a channel, delivered to this connection.",
-        {
-            "channel": "chn_01M8",
-            "seq": 42,
-            "prev": 41,
-            "message_id": "msg_01M8",
-            "from": "agt_01M9",
-            "time": "2026-11-22T17:50:19.894Z",
-            "caused_by": "msg_01M7",
-            "hops": 2,
-            "chain": "msg_01M6",
-            "headers": {"trace": "7f3a"},
-            "data": {"task": "summarise"},
-        },
-    ),
-    "gap": FrameDoc(
-        "A range of messages that will not be delivered. No message is skipped without a gap.",
-        {"channel": "chn_01M8", "from": 42, "to": None, "reason": "epoch"},
-    ),
-    "presence": FrameDoc(
-        "The presence of an agent, for people who watch it: once for each agent connected at the start, then after each change.",
-        {"agent": "agt_01M8", "connected": True, "status": "busy", "since": "2026-11-22T17:50:19.894Z"},
-    ),
-    "limits": FrameDoc(
-        "A limit of the tenant of which 80 % or 100 % is used, for a connection that uses it: by a publish, or by connecting.",
-        {
-            "name": "messages_a_minute",
-            "limit": 6000,
-            "used": 4803,
-            "left": 1197,
-            "resets_at": "2026-11-22T17:51:03.000Z",
-            "percent": 80,
-        },
-    ),
-    "error": FrameDoc(
-        "An error that does not answer a command with an id.",
-        {
-            "code": "not_subscribed",
-            "message": "this socket does not receive 'chn_01M8'; subscribe to it first",
-            "temporary": False,
-        },
-        errors=(errors.SubscriptionLimit,),
-    ),
-}
-"""Documentation of every frame of `replies.Incoming` that is not a reply."""
 
 ANY: Final[Kinds] = (errors.BadCommand, errors.Internal)
 """Errors of any command."""
@@ -283,7 +92,7 @@ def _frames() -> list[_Frame]:
         if doc.reply is not None:
             found.append(_Frame(f"{kind}_reply", kind, incoming[kind], f"Reply to {kind}.", doc.reply, has_id=True))
     for kind, body in incoming.items():
-        if kind not in commands:
+        if kind not in commands or kind in PUSHES:
             found.append(_Frame(f"{kind}_push", kind, body, PUSHES[kind].summary, PUSHES[kind].example, has_id=False))
     return found
 

@@ -7,16 +7,18 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, TypeVar, cast
 
+import msgspec
 from fastapi import Request
 from pydantic import FailFast, ValidationError
 from starlette.types import Receive, Scope
 
-from artcafe.errors import BadJson, Overloaded, RateLimited, RequestTimeout, TooLarge
-from artcafe.rest.dependencies import RestSettings
+from artcafe.errors import BadJson, Invalid, Overloaded, RateLimited, RequestTimeout, TooLarge
+from artcafe.rest.dependencies import RestSettings, settings_of
 from artcafe.rest.problems import REF, of_json
 from artcafe.rest.schemas import RequestModel
 from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.quotas import Quota, QuotaExceeded
+from artcafe.wire.frames import MAX_DEPTH
 
 SMALL_BODY_BYTES: Final = 8 * 1024
 """Size of a body read before authentication, and the limit of routes without a token. The longest login, with an RSA signature of
@@ -73,6 +75,11 @@ class RequestBody:
             raise TooLarge("the request's body", most_bytes)
         return bytes(self._body)
 
+    async def disconnected(self) -> None:
+        """Wait until the client disconnects. Call it after the whole body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def discard(self) -> None:
         """Read and drop the rest, up to the size limit and for at most `DISCARD_S`.
 
@@ -126,6 +133,7 @@ Items = Annotated[list[T], FailFast()]
 """A list in a body, validated up to its first invalid item: reporting 10,000 invalid items would take 4 ms."""
 
 B = TypeVar("B", bound=RequestModel)
+RawT = TypeVar("RawT", bound=msgspec.Struct)
 
 
 async def read_json(body: RequestBody, model: type[B], most_bytes: int = JSON_BODY_BYTES) -> B:
@@ -160,6 +168,36 @@ def optional_body(model: type[B]) -> Callable[[Request], Awaitable[B]]:
         return await read_body(request) if await body_of(request).read(JSON_BODY_BYTES) else model()
 
     return read
+
+
+async def read_raw_json(request: Request, decoder: msgspec.json.Decoder[RawT]) -> RawT:
+    """Return the body of a message, whose data stays as its text.
+
+    Raises BadJson for other JSON than an object, Invalid for a field, and what `RequestBody.read` does.
+    """
+    body = await body_of(request).read(settings_of(request).max_body_bytes)
+    try:
+        str(body, "utf-8")  # msgspec does not validate the content of a Raw.
+        return decoder.decode(body)
+    except UnicodeDecodeError:
+        raise BadJson("it is not UTF-8") from None
+    except RecursionError:
+        raise Invalid("data", f"is nested deeper than {MAX_DEPTH}") from None
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc)) from None
+    except msgspec.DecodeError as exc:
+        raise BadJson(str(exc) if body else "it is empty") from None
+
+
+def _invalid(text: str) -> BadJson | Invalid:
+    """Convert msgspec's message, which ends with the field: "Expected `str`, got `int` - at `$.key`"."""
+    problem, _, place = text.partition(" - at `$")
+    problem = problem[:1].lower() + problem[1:]
+    if place:
+        return Invalid(place.rstrip("`").lstrip("."), problem)
+    if "`" not in problem or problem.startswith("expected"):
+        return BadJson("it must be an object")
+    return Invalid(problem.split("`")[1], "is required" if "missing" in problem else "is unknown")
 
 
 def request_schema(model: type[RequestModel], *, required: bool = True) -> dict[str, Any]:

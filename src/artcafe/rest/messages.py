@@ -13,10 +13,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from artcafe import errors
-from artcafe.errors import BadJson, Invalid
+from artcafe.errors import Invalid
 from artcafe.rest import problems, rate_headers
-from artcafe.rest.bodies import body_of, shown_as
-from artcafe.rest.dependencies import ServicesDep, settings_of
+from artcafe.rest.bodies import read_raw_json, shown_as
+from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import Listing, PageQuery
 from artcafe.rest.principal import CachedChannelPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import ResponseModel
@@ -103,30 +103,8 @@ _new_message: Final = msgspec.json.Decoder(NewMessage)
 
 
 async def new_message(request: Request) -> NewMessage:
-    """Parse the body. Raises BadJson for other JSON than an object, Invalid for a field, and the errors of `RequestBody.read`."""
-    body = await body_of(request).read(settings_of(request).max_body_bytes)
-    try:
-        str(body, "utf-8")  # msgspec does not validate the content of a Raw.
-        return _new_message.decode(body)
-    except UnicodeDecodeError:
-        raise BadJson("it is not UTF-8") from None
-    except RecursionError:
-        raise Invalid("data", f"is nested deeper than {frames.MAX_DEPTH}") from None
-    except msgspec.ValidationError as exc:
-        raise _invalid(str(exc)) from None
-    except msgspec.DecodeError as exc:
-        raise BadJson(str(exc) if body else "it is empty") from None
-
-
-def _invalid(text: str) -> BadJson | Invalid:
-    """Convert msgspec's message, which ends with the field: "Expected `str`, got `int` - at `$.key`"."""
-    problem, _, place = text.partition(" - at `$")
-    problem = problem[:1].lower() + problem[1:]
-    if place:
-        return Invalid(place.rstrip("`").lstrip("."), problem)
-    if "`" not in problem or problem.startswith("expected"):
-        return BadJson("it must be an object")
-    return Invalid(problem.split("`")[1], "is required" if "missing" in problem else "is unknown")
+    """Parse the body. Raises as `read_raw_json` does."""
+    return await read_raw_json(request, _new_message)
 
 
 def _one_key(message: NewMessage, header: str | None) -> str | None:

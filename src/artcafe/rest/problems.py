@@ -63,6 +63,10 @@ class ProblemResponse(ResponseModel):
     errors: list[FieldProblem] | None = Field(None, description="Only with `invalid`: every invalid field.")
     chain: str | None = Field(None, description="Only with `loop_stopped`: the id of the chain.")
     hops: int | None = Field(None, description="Only with `loop_stopped`: the number of messages before the refused one.")
+    delivered: bool | None = Field(
+        None, description="Only in errors of requests to agents: whether the agent was sent the request. Absent if unknown."
+    )
+    agent_code: str | None = Field(None, description="Only with `agent_error`: the code that the agent chose.")
     limit: LimitResponse | None = Field(None, description="Only in errors of limits: the limit that refused the request.")
 
 
@@ -101,6 +105,10 @@ def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | No
         body["limit"] = limit
     if isinstance(error, errors.LoopStopped):
         body["chain"], body["hops"] = error.chain, error.hops
+    if isinstance(error, errors.RequestFault) and error.was_delivered is not None:
+        body["delivered"] = error.was_delivered
+    if isinstance(error, errors.AgentError):
+        body["agent_code"] = error.agent_code
     content = msgspec.json.encode({**body, **(more or {})})
     return Response(content, status_code=error.status, headers=_headers(error), media_type=MEDIA_TYPE)
 

@@ -33,6 +33,7 @@ class Action(StrEnum):
     ENTER_MANAGED = "subscribe itself to a managed channel: a member of the tenant must create that subscription"
     PUBLISH = "publish messages"
     PUBLISH_MANAGED = "publish to this managed channel without a subscription that allows it"
+    REQUEST = "send requests to agents"
     READ_MESSAGES = "read messages"
     READ_MANAGED = "receive this managed channel without a subscription that allows it"
     PULL = "pull or acknowledge this agent's messages: only the agent itself can"
@@ -80,6 +81,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.ENTER_MANAGED: (_MEMBER, AgentAccess.NONE),
     Action.PUBLISH: (_MEMBER, AgentAccess.ANY),
     Action.PUBLISH_MANAGED: (_MEMBER, AgentAccess.NONE),
+    Action.REQUEST: (_MEMBER, AgentAccess.ANY),
     Action.READ_MESSAGES: (_VIEWER, AgentAccess.ANY),
     Action.READ_MANAGED: (_VIEWER, AgentAccess.NONE),
     Action.PULL: (frozenset(), AgentAccess.ITSELF),

@@ -114,6 +114,11 @@ def census_answers(server: str) -> Subject:
     return Subject(f"census.answers.{server}")
 
 
+def requests(server: str) -> Subject:
+    """Return the subject, in the tenant's account, of the requests to the agents on a server. `server` as in `census_answers`."""
+    return Subject(f"requests.{server}")
+
+
 def rate_counter(tenant_id: TenantId, limit: str, slot: int) -> Subject:
     """Return the counter of a tenant's use of a rate limit in one slot of time. `limit` is a name of `rules.plans.Limit`."""
     return Subject(f"count.recent.{token(tenant_id)}.{limit}.{slot}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from artcafe.errors import ArtcafeError, Invalid, LimitExceeded, LoopStopped, TooLarge, Unavailable
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
@@ -256,11 +258,16 @@ def check(publish: frames.Publish, max_bytes: int) -> None:
     `LimitExceeded` for data above `max_bytes`, the tenant's limit."""
     if publish.key is not None:
         fields.idempotency_key(publish.key, "key")
-    if publish.headers:
-        fields.headers(publish.headers)
     if publish.reply_to is not None and len(publish.reply_to) > fields.REPLY_TO_CHARS:
         raise Invalid("reply_to", f"must have at most {fields.REPLY_TO_CHARS} characters")
-    data = bytes(publish.data)
+    check_data(publish.headers, publish.data, max_bytes)
+
+
+def check_data(headers: Mapping[str, str] | None, raw: msgspec.Raw, max_bytes: int) -> None:
+    """Raise as `check` does, for the headers and data of a message of any kind."""
+    if headers:
+        fields.headers(headers)
+    data = bytes(raw)
     if len(data) > max_bytes:
         if len(data) > fields.MESSAGE_BYTES:
             raise TooLarge("data", fields.MESSAGE_BYTES)

@@ -95,6 +95,17 @@ class RateLimits:
             rate.charge()
         self.reserve_soon(rate)
 
+    def try_spend_message(self, tenant_id: TenantId) -> bool:
+        """Spend one message without waiting. Return False if `spend` must be used. Raises `RateExceeded`."""
+        rate = self._messages.get(tenant_id)
+        if rate is None or (rate.tokens <= 0 and not self.can_lend(rate)):
+            return False
+        if rate.tokens > rate.low:
+            rate.tokens -= 1
+        else:
+            self.spend_low(rate)
+        return True
+
     def reserve_soon(self, rate: TenantRate) -> None:
         """Reserve more units in the next pass of the loop. May be repeated."""
         if not rate.is_due:

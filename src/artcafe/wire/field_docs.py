@@ -13,6 +13,8 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "ack_wait_s": "The seconds from now in which the message must be acknowledged or extended again.",
     "after": "Oldest first, above this sequence, or stored from this RFC 3339 time on. Without it newest first.",
     "agent": "The agent's id.",
+    "Request.agent": "The handle or id of the agent to ask.",
+    "agent_code": "In `agent_error`: the code that the agent chose. Otherwise absent.",
     "agent_id": "The agent's id.",
     "ConnectReply.agent_id": "The connected agent; absent for a person.",
     "before": "Only messages below this sequence, or stored before this RFC 3339 time.",
@@ -42,6 +44,8 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "WatchReply.channel": "The watched channel; absent for the presence of agents.",
     "UnwatchReply.channel": "The channel that is not watched any more; absent for the presence of agents.",
     "channels": "In a `subscription_limit` push: the subscriptions that this connection does not deliver. Otherwise absent.",
+    "AgentFault.code": "The agent's own code; the asker gets it as `agent_code`.",
+    "AgentFault.message": "The error's description; the asker gets it as the `message` of `agent_error`.",
     "connected": "Whether the agent is connected now, to any server.",
     "code": "The error code, for programs (docs/errors.md).",
     "cursor": "Delivery continues after this sequence. Null for a `live` and a `queue` channel.",
@@ -53,7 +57,16 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
         "In a `queue` channel: how often the message was delivered, this time included; the connection holds it. Absent"
         " otherwise."
     ),
+    "Request.data": "Any JSON, with numbers below 1.8e308; it is passed on as the same text.",
+    "RequestPush.data": "The request's or answer's JSON; absent in an answer that only ends the answers.",
+    "Reply.data": "The answer, any JSON as in a publish. Without `data` and `error`, a reply ends the answers.",
+    "deadline": "In a push: the time from which on no answer counts. Absent in an answer.",
+    "delivered": (
+        "In errors of requests: true if the agent was sent the request, so it may have acted on it; false if it certainly was"
+        " not. Absent if that is unknown."
+    ),
     "duplicate": "Whether a message with this key was stored before; then nothing was stored now.",
+    "error": "The error with which the agent answers instead of `data`.",
     "epoch": "The epoch of the tenant's log, in which the sequences are valid; null before its first message.",
     "SubscribeReply.epoch": (
         "The epoch of the tenant's log, in which the sequences are valid; null before its first message, and for a `live` and a"
@@ -68,6 +81,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     ),
     "from": "The publisher, as authenticated by the server: an agent's id, or `usr:` and a person.",
     "from_handle": "The agent's handle when it published, for display; absent for a person, or without one.",
+    "RequestPush.from": "The sender of the request, or in an answer the agent: an agent's id, or `usr:` and a person.",
     "Gap.from": "The first missing sequence.",
     "GapPush.from": "The first missing sequence.",
     "Subscribe.from": (
@@ -76,6 +90,8 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     ),
     "gap": "The missing part of the requested range; null if nothing is missing.",
     "headers": "Text by name, passed on unchanged.",
+    "RequestPush.headers": "In a push: text by name, passed on unchanged. Absent in an answer.",
+    "Cancel.id": "The id of the `request` command to cancel.",
     "hops": "The number of messages before this one in its chain of answers; absent for the first message, which has none.",
     "key": "Idempotency key: a repeat by the same agent in the same channel within 10 minutes stores nothing.",
     "last": "The sequence of the channel's newest message, or 0. Null for a `live` and a `queue` channel.",
@@ -88,12 +104,17 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
         "Maximum number of unacknowledged messages; the server then waits for an ack. Null: it does not wait; in a `queue`"
         " channel, 1."
     ),
+    "max_replies": "The most answers with data; the one of this number is the last.",
+    "max_requests": "Maximum number of requests without a last answer that this connection is sent; 0: none.",
+    "Connect.max_requests": "As in `accept`; 64 if it is absent. A further `connect` does not change it.",
     "Connect.max_unacked": "`max_unacked` of subscriptions whose delivery starts at `connect`, without a `subscribe`.",
     "message": "The error's description, for people.",
     "message_id": "The message's id.",
     "PublishReply.message_id": "The message's id; null for a repeat if the first message was removed since.",
     "messages": "The page's messages.",
     "more": "Whether there is a next page: above the last message's `seq`, or below it if the newest came first.",
+    "Reply.more": "Whether further answers follow.",
+    "RequestPush.more": "In an answer: whether further answers follow. Absent in a push.",
     "name": "The limit's name, as in `GET …/limits`.",
     "percent": "The share that is used: 80 or 100. Each is pushed once in a window of the limit.",
     "ping_s": "The interval of the server's pings, in seconds.",
@@ -102,6 +123,8 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "presence": "True for the presence of the tenant's agents. Give either this or `channel`.",
     "prev": "The sequence of the previous message in the channel; null if there is none, or none any more, and in a queue.",
     "reason": "The reason: `retention`, `epoch` or `expired`. A newer server may have more.",
+    "CancelPush.reason": "`cancelled`, `asker_away`, `timed_out` or `max_replies`.",
+    "request_id": "The request's id.",
     "reply_to": "Where the sender expects an answer; agents define its meaning.",
     "resets_at": "The time at which a limit of a period begins again; null for other limits.",
     "retry_after_s": "In errors of rate limits: the seconds after which the same command can succeed. Otherwise absent.",
@@ -121,6 +144,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "time": "The time at which the server accepted the message.",
     "user_id": "The connected person; absent for an agent.",
     "used": "What is used, or what a refused size would have been; null if it is unknown.",
+    "timeout_s": "How long the request may wait for its last answer, in seconds: 1 to 120.",
     "to": "The last missing sequence; null if it is unknown.",
 }
 

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from artcafe.errors import BadCommand, BadFrame
 
@@ -42,6 +43,23 @@ MaxUnacked = Annotated[int, msgspec.Meta(ge=1, le=65536)] | None
 """Maximum unacknowledged messages of a channel on this socket; the server then waits for an ack. None: it does not wait."""
 
 
+MAX_REQUESTS: Final = 64
+"""Requests that a connection takes at once, unless it says less."""
+
+MaxRequests = Annotated[int, msgspec.Meta(ge=0, le=MAX_REQUESTS)]
+"""Maximum requests without an answer that the server pushes to this socket; 0: it takes none."""
+
+MIN_TIMEOUT_S: Final = 1
+MAX_TIMEOUT_S: Final = 120
+"""The longest time that a request may wait for its answers."""
+DEFAULT_TIMEOUT_S: Final = 30.0
+TimeoutS = Annotated[float, msgspec.Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)]
+MAX_REPLIES: Final = 1000
+"""The most answers to one request."""
+AGENT_CODE_CHARS: Final = 64
+AGENT_MESSAGE_CHARS: Final = 1024
+
+
 class Challenge(Frame, frozen=True):
     tenant_id: Name
     agent_id: Name
@@ -50,7 +68,7 @@ class Challenge(Frame, frozen=True):
 class Connect(Frame, frozen=True):
     """Credentials: the signature of a challenge of this connection, or a token and the tenant to connect to.
 
-    `max_unacked` applies to the subscriptions that the server starts by itself.
+    `max_unacked` applies to the subscriptions that the server starts by itself; `max_requests` as in `Accept`.
     """
 
     challenge_id: Name | None = None
@@ -58,6 +76,7 @@ class Connect(Frame, frozen=True):
     access_token: Proof | None = None
     tenant_id: Name | None = None
     max_unacked: MaxUnacked = None
+    max_requests: MaxRequests | None = None
 
 
 class Cause(Frame, frozen=True):
@@ -155,11 +174,56 @@ class Unwatch(Watch, frozen=True):
     """The reverse of `Watch`, with the same fields. It inherits from `Watch`, so a `match` must test `Unwatch` first."""
 
 
-Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Nak | Extend | Status | History | Watch | Unwatch
+class Request(Frame, frozen=True):
+    """A request to an agent. Its answers have the command's id. `data` is passed on as the same text."""
+
+    agent: Name
+    data: msgspec.Raw
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S
+    headers: Mapping[str, str] | None = None
+    max_replies: Annotated[int, msgspec.Meta(ge=1, le=MAX_REPLIES)] = 1
+
+
+class AgentFault(Frame, frozen=True):
+    """The error with which an agent answers a request. Its code is the agent's own, and is not interpreted."""
+
+    code: Annotated[str, msgspec.Meta(min_length=1, max_length=AGENT_CODE_CHARS)]
+    message: Annotated[str, msgspec.Meta(max_length=AGENT_MESSAGE_CHARS)] = ""
+
+
+class Reply(Frame, frozen=True):
+    """An answer to a request that this socket was sent: `data`, or an `error`.
+
+    `more`: further answers follow. An answer without both ends the answers, and adds none.
+    """
+
+    request_id: Name
+    data: msgspec.Raw | UnsetType = UNSET
+    error: AgentFault | None = None
+    more: bool = False
+
+
+class Cancel(Frame, frozen=True):
+    """Cancel a request of this socket, by the id of its command. It has no id of its own and no reply: the request is answered
+    with an error, unless its answer is under way."""
+
+    id: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]
+
+
+class Accept(Frame, frozen=True):
+    """Set the number of requests without an answer that this socket takes at once; 0: it takes none."""
+
+    max_requests: MaxRequests
+
+
+Body = (
+    Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Nak | Extend | Status | History | Watch | Unwatch | Request
+    | Reply | Cancel | Accept
+)  # fmt: skip
 
 
 class Command(Frame, frozen=True):
-    """One frame of a client: exactly one kind, and an `id` unless it is an ack."""
+    """One frame of a client: exactly one kind, and an `id` unless it is an ack or a cancel."""
 
     id: int | None = None
     publish: Publish | None = None
@@ -174,9 +238,15 @@ class Command(Frame, frozen=True):
     unwatch: Unwatch | None = None
     nak: Nak | None = None
     extend: Extend | None = None
+    request: Request | None = None
+    reply: Reply | None = None
+    cancel: Cancel | None = None
+    accept: Accept | None = None
 
 
 KINDS: Final = tuple(field for field in Command.__struct_fields__ if field != "id")
+WITHOUT_ID: Final = frozenset({"ack", "cancel"})
+"""Commands without an id and a reply."""
 _bodies: Final = attrgetter(*KINDS)
 _KIND_OF: Final = {body: body.__name__.lower() for body in get_args(Body)}
 
@@ -220,7 +290,7 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
         raise RefusedCommand(id, BadCommand(f"a frame must have exactly one command of {', '.join(KINDS)}; this one has {said}"))
     (body,) = found
     kind = _KIND_OF[type(body)]
-    if id is None and kind != "ack":
+    if id is None and kind not in WITHOUT_ID:
         raise RefusedCommand(None, BadCommand(f"{kind} needs an id, an integer of your choice; its reply has the same id"))
     if id is not None and not 0 <= id <= MAX_ID:
         raise RefusedCommand(None, BadCommand(f"id must be from 0 to {MAX_ID}"))

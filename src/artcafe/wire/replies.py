@@ -9,8 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from artcafe.errors import ArtcafeError, BadFrame, LimitFault, LoopStopped, RateExceeded, RateLimited, from_wire
+from artcafe.errors import (
+    AgentError,
+    ArtcafeError,
+    BadFrame,
+    LimitFault,
+    LoopStopped,
+    RateExceeded,
+    RateLimited,
+    RequestFault,
+    from_wire,
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -136,6 +147,38 @@ class PresencePush(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None
 
 
+class RequestPush(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
+    """A request of another agent or a person, pushed; or with an `id` an answer to one's own request.
+
+    A push has `headers` and the `deadline`, after which no answer counts. An answer has `more`, whether further answers follow;
+    without `data` it only ends the answers.
+    """
+
+    request_id: str
+    sender: str
+    headers: Mapping[str, str] = {}
+    deadline: str | None = None
+    more: bool = False
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+class ReplyReply(msgspec.Struct, frozen=True):
+    """The answer was passed on, at most once: the server of the other side may still lose it."""
+
+    request_id: str
+
+
+class CancelPush(msgspec.Struct, frozen=True):
+    """A request that needs no answer any more."""
+
+    request_id: str
+    reason: str
+
+
+class AcceptReply(msgspec.Struct, frozen=True):
+    max_requests: int
+
+
 class LimitState(msgspec.Struct, frozen=True):
     """One limit of a tenant. A `limit` of null is unlimited; `used` and `left` are null if they are unknown, or the limit is that
     of a size. `resets_at` is the time at which a limit of a period begins again, otherwise null."""
@@ -156,7 +199,8 @@ class LimitState(msgspec.Struct, frozen=True):
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error. `channels`: in a `subscription_limit` push, the subscriptions that this connection does not deliver. `limit`: the
     limit that refused the command. `chain` and `hops`: in `loop_stopped`, the place of the refused message.
-    `retry_after_s`: when the command can succeed, for a limit of a rate."""
+    `retry_after_s`: when the command can succeed, for a limit of a rate. `delivered`: whether the agent was sent the request.
+    `agent_code`: the code of the agent's own error."""
 
     code: str
     message: str
@@ -166,6 +210,8 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     chain: str | None = None
     hops: int | None = None
     retry_after_s: float | None = None
+    delivered: bool | None = None
+    agent_code: str | None = None
 
 
 class LimitsPush(LimitState, frozen=True):
@@ -228,14 +274,20 @@ class Incoming(msgspec.Struct, frozen=True):
     gap: GapPush | None = None
     presence: PresencePush | None = None
     limits: LimitsPush | None = None
+    request: RequestPush | None = None
+    reply: ReplyReply | None = None
+    cancel: CancelPush | None = None
+    accept: AcceptReply | None = None
 
 
 KINDS: Final = (
     "error", "message", "gap", "challenge", "connect", "publish", "subscribe", "unsubscribe", "status", "history", "watch",
-    "unwatch", "presence", "limits", "nak", "extend",
+    "unwatch", "presence", "limits", "nak", "extend", "request", "reply", "cancel", "accept",
 )  # fmt: skip
 """The kinds of frames of a server; the first one in a frame counts."""
-_REPLIES: Final = frozenset({"publish", "subscribe", "unsubscribe", "status", "history", "watch", "unwatch", "nak", "extend"})
+_REPLIES: Final = frozenset(
+    {"publish", "subscribe", "unsubscribe", "status", "history", "watch", "unwatch", "nak", "extend", "reply", "accept"}
+)
 _incoming = msgspec.json.Decoder(Incoming)
 
 
@@ -277,6 +329,8 @@ def error(fault: ArtcafeError, id: int | None = None, channels: Sequence[str] = 
         chain=chain,
         hops=hops,
         retry_after_s=round(fault.wait_s, 1) if isinstance(fault, RateLimited) else None,
+        delivered=fault.was_delivered if isinstance(fault, RequestFault) else None,
+        agent_code=fault.agent_code if isinstance(fault, AgentError) else None,
     )
     return _encode({"error": body} if id is None else {"id": id, "error": body})
 
@@ -295,8 +349,10 @@ def fault_of(
     chain: str | None = None,
     hops: int | None = None,
     retry_after_s: float | None = None,
+    delivered: bool | None = None,
+    agent_code: str | None = None,
 ) -> ArtcafeError:
-    """Return the error that a peer sent, over REST or in a frame, with the limit and the chain that it is about."""
+    """Return the error that a peer sent, over REST or in a frame, with the limit, chain or request that it is about."""
     if code == RateLimited.code:
         return _rate_fault(message, limit, retry_after_s or 0.0)
     fault = from_wire(code, message)
@@ -304,6 +360,10 @@ def fault_of(
         fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
     if isinstance(fault, LoopStopped):
         fault.chain, fault.hops = chain or "", hops or 0
+    if isinstance(fault, RequestFault):
+        fault.was_delivered = delivered
+    if isinstance(fault, AgentError):
+        fault.agent_code, fault.message = agent_code or "", message
     return fault
 
 

@@ -87,7 +87,7 @@ async def test_unanswered_request_times_out_and_is_forgotten(nats: Nats) -> None
         await connection.subscribe(ASKED, never_answer)
         with pytest.raises(TimeoutError):
             await connection.request(ASKED, b"", timeout_s=0.01)
-        assert not connection._replies.waiting
+        assert not connection.replies.waiting
 
 
 async def test_without_a_connection_every_call_raises_unavailable(nats: Nats) -> None:

@@ -80,7 +80,7 @@ class NatsConnection:
         self._closing = asyncio.Event()
         self.problem: str | None = None
         """The error text of the last failed attempt to connect."""
-        self._replies = PendingReplies()
+        self.replies = PendingReplies()
         self._subscriptions: set[SubjectSubscription] = set()
         self._on_up: list[Callable[[], None]] = []
 
@@ -106,13 +106,13 @@ class NatsConnection:
 
     async def _round_trip(self, timeout_s: float) -> None:
         """Wait until the server has processed everything sent so far. nats-py's `flush` waits 10 s on a lost connection."""
-        token, answer = self._replies.expect_one()
+        token, answer = self.replies.expect_one()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(OutgoingMessage(Subject(f"{self._replies.inbox}.{token}"), "", b"").encoded())
+                await self.send_encoded(OutgoingMessage(Subject(f"{self.replies.inbox}.{token}"), "", b"").encoded())
                 await answer
         finally:
-            self._replies.waiting.pop(token, None)
+            self.replies.waiting.pop(token, None)
 
     def on_up(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each new connection, once its subscriptions are active, and after a subscription overflowed.
@@ -194,7 +194,7 @@ class NatsConnection:
             await self._proof.ready()
             check_peer, urls = self._proof.check, [url.replace("tls://", "nats://") for url in self._urls]
         user, connected = self._credentials(), False
-        client = FastClient(self._replies.inbox, self._replies.deliver, check_peer)
+        client = FastClient(self.replies.inbox, self.replies.deliver, check_peer)
 
         async def on_closed() -> None:
             if connected:
@@ -236,7 +236,7 @@ class NatsConnection:
         """Close the rest of the connection. Every request in flight fails with `NatsConnectionLost`."""
         self._up.clear()
         client, self._client = self._client, None
-        self._replies.fail_all()
+        self.replies.fail_all()
         if client is None:
             return
         if self._closing.is_set():
@@ -300,13 +300,10 @@ class NatsConnection:
 
     async def send(self, message: OutgoingMessage) -> None:
         """Send without waiting for an answer. Raise `Unavailable` (not sent) or `NatsConnectionLost` (unknown)."""
-        await self._send(message.encoded())
+        await self.send_encoded(message.encoded())
 
-    async def send_encoded(self, encoded: bytes) -> None:
-        """Send encoded messages without waiting for answers. Raise as `send`."""
-        await self._send(encoded)
-
-    async def _send(self, protocol: bytes) -> None:
+    async def send_encoded(self, protocol: bytes) -> None:
+        """Send encoded messages in one write. Raise as `send` does."""
         client = self.client()
         try:
             await client.send(protocol)
@@ -327,15 +324,15 @@ class NatsConnection:
 
         `before`: encoded messages to send in front of them.
         """
-        token, answer = self._replies.expect_one()
+        token, answer = self.replies.expect_one()
         encoded = [before, *(one.encoded() for one in messages[:-1])]
-        encoded.append(messages[-1].encoded(f"{self._replies.inbox}.{token}"))
+        encoded.append(messages[-1].encoded(f"{self.replies.inbox}.{token}"))
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(b"".join(encoded))
+                await self.send_encoded(b"".join(encoded))
                 return await answer
         finally:
-            self._replies.waiting.pop(token, None)
+            self.replies.waiting.pop(token, None)
 
     async def request_each(
         self, messages: Sequence[OutgoingMessage], *, timeout_s: float = REPLY_TIMEOUT_S
@@ -344,15 +341,15 @@ class NatsConnection:
 
         Raise `Unavailable` (nothing was sent) or `NatsConnectionLost`.
         """
-        inbox, expected = self._replies.inbox, [self._replies.expect_one() for _ in messages]
+        inbox, expected = self.replies.inbox, [self.replies.expect_one() for _ in messages]
         try:
             encoded = (one.encoded(f"{inbox}.{token}") for one, (token, _) in zip(messages, expected, strict=True))
-            await self._send(b"".join(encoded))
+            await self.send_encoded(b"".join(encoded))
             await asyncio.wait([answer for _, answer in expected], timeout=timeout_s)
             return [_outcome(answer) for _, answer in expected]
         finally:
             for token, _ in expected:
-                self._replies.waiting.pop(token, None)
+                self.replies.waiting.pop(token, None)
 
     async def request_many(
         self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S
@@ -361,13 +358,13 @@ class NatsConnection:
 
         Raise as `request`.
         """
-        token, replies, last = self._replies.expect_many()
+        token, replies, last = self.replies.expect_many()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(OutgoingMessage(subject, "", body).encoded(f"{self._replies.inbox}.{token}"))
+                await self.send_encoded(OutgoingMessage(subject, "", body).encoded(f"{self.replies.inbox}.{token}"))
                 return replies, await last
         finally:
-            self._replies.waiting.pop(token, None)
+            self.replies.waiting.pop(token, None)
 
     async def request_all(self, subject: Subject, body: bytes, *, within_s: float) -> list[IncomingMessage]:
         """Send a request that any number of servers answer, and return the replies that arrive within this time.
@@ -375,13 +372,13 @@ class NatsConnection:
         Raise `Unavailable` (not sent) or `NatsConnectionLost`.
         """
         replies: list[IncomingMessage] = []
-        token = self._replies.expect(lambda got: replies.append(got) if isinstance(got, IncomingMessage) else None)
+        token = self.replies.expect(lambda got: replies.append(got) if isinstance(got, IncomingMessage) else None)
         try:
-            await self._send(OutgoingMessage(subject, "", body).encoded(f"{self._replies.inbox}.{token}"))
+            await self.send_encoded(OutgoingMessage(subject, "", body).encoded(f"{self.replies.inbox}.{token}"))
             await asyncio.sleep(within_s)
             return replies
         finally:
-            self._replies.waiting.pop(token, None)
+            self.replies.waiting.pop(token, None)
 
 
 def _message(exc: Exception) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from artcafe.errors import NatsConnectionLost, NoResponder, OurFault
 from artcafe.fabric.nats.client import IncomingMessage
+from artcafe.rules.subjects import Subject
 
 Callback = Callable[[IncomingMessage | OurFault], None]
 
@@ -19,6 +20,8 @@ class PendingReplies:
         self.inbox = f"_INBOX.{secrets.token_hex(8)}"
         self.waiting: dict[str, Callback] = {}
         """Callbacks by token. Remove a token when its request ends."""
+        self.lasting: dict[str, Callback] = {}
+        """Callbacks that a lost connection does not fail: their replies may still arrive over the next one."""
         self._tokens = 0
 
     def expect(self, callback: Callback) -> str:
@@ -27,6 +30,19 @@ class PendingReplies:
         token = str(self._tokens)
         self.waiting[token] = callback
         return token
+
+    def open_inbox(self, callback: Callback) -> Subject:
+        """Return a new subject whose messages go to `callback`, over this connection and later ones, until `close_inbox`.
+
+        As the reply subject of a message it also gets the report that nobody subscribes (status 503). `callback` must not raise.
+        """
+        self._tokens += 1
+        self.lasting[str(self._tokens)] = callback
+        return Subject(f"{self.inbox}.{self._tokens}")
+
+    def close_inbox(self, subject: Subject) -> None:
+        """Ignore further messages to a subject of `open_inbox`. May be repeated."""
+        self.lasting.pop(subject.rpartition(".")[2], None)
 
     def expect_one(self) -> tuple[str, asyncio.Future[IncomingMessage]]:
         """Return a new token and the future of its reply, which fails with `NoResponder` or `NatsConnectionLost`."""
@@ -68,7 +84,7 @@ class PendingReplies:
 
     def deliver(self, token: str, reply: IncomingMessage) -> None:
         """Pass a reply to the callback of its token. Ignore replies to requests that have ended."""
-        callback = self.waiting.get(token)
+        callback = self.waiting.get(token) or self.lasting.get(token)
         if callback is not None:
             callback(reply)
 

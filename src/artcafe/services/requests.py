@@ -1,0 +1,364 @@
+"""Requests to agents: access, limits, the choice of the agent's connection on any server, and the way of the answers back.
+
+A request is sent at most once. Nothing of it is stored: it waits in the memory of the server of its sender, and of the server of
+the agent (`services.held_requests`); neither keeps its data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from functools import partial
+from typing import Final, TypeVar
+
+import msgspec
+
+from artcafe.errors import (
+    AgentAway,
+    AgentBusy,
+    AgentError,
+    AgentLeft,
+    ArtcafeError,
+    CallerFault,
+    OurFault,
+    RequestCancelled,
+    RequestFault,
+    RequestLost,
+    RequestTimedOut,
+    TooManyPending,
+    Unavailable,
+)
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.request_exchange import Answer, Ask, CancelReason, Outcome, Refusal, RequestExchange, Withdraw
+from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Principal, TenantId
+from artcafe.observe import metrics
+from artcafe.observe.clock import Clock
+from artcafe.observe.tracing import Tracing
+from artcafe.rules import access
+from artcafe.rules.plans import Limit
+from artcafe.services import messaging
+from artcafe.services.held_requests import DeliveredBody, HeldRequest, HeldRequests, Receiver, check_reply
+from artcafe.services.pending_request import OnAnswer, PendingRequest
+from artcafe.services.rate_limits import RateLimits
+from artcafe.services.record_cache import RecordCache
+from artcafe.supervision import Supervisor
+from artcafe.wire import frames, trace_context
+
+MAX_PENDING_OF_SENDER: Final = 256
+"""Requests of an agent or a person without a last answer, on one server: as many as publishes of the SDK in flight."""
+MAX_PENDING_OF_TENANT: Final = 4_096
+MAX_PENDING: Final = 16_384
+"""On one server: some 20 MB."""
+
+K = TypeVar("K")
+
+
+class Requests:
+    """Sends requests to agents, and passes their answers on."""
+
+    def __init__(
+        self, record_cache: RecordCache, fabric: Fabric, clock: Clock, rate_limits: RateLimits, tracing: Tracing | None = None
+    ) -> None:
+        self._record_cache, self._fabric, self._rate_limits, self._tracing = record_cache, fabric, rate_limits, tracing
+        self.held = HeldRequests(clock)
+        self._pending: set[PendingRequest] = set()
+        self._of_sender: Counter[tuple[TenantId, str]] = Counter()
+        self._of_tenant: Counter[TenantId] = Counter()
+        self._of_place: Counter[tuple[TenantId, AgentId, str]] = Counter()
+        """Requests of this server to an agent on another one."""
+        self.supervisor = Supervisor("requests")
+        fabric.take_requests(self._on_remote)
+
+    def by_tenant(self) -> Counter[TenantId]:
+        """Return the number of pending requests of each tenant that has any: the live count, not to be changed."""
+        return self._of_tenant
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    async def submit(self, principal: Principal, body: frames.Request, on_answer: OnAnswer) -> PendingRequest:
+        """Send a request, and return it. It may be over already.
+
+        Raises `Forbidden`, `AgentNotFound`, `Invalid`, `TooLarge`, `LimitExceeded`, `RateExceeded`, `TooManyPending` or
+        `Unavailable`; nothing was sent then. All later errors go to `on_answer`.
+        """
+        try:
+            access.check(principal, access.Action.REQUEST)
+            agent = await self._record_cache.agent(principal.tenant_id, body.agent)
+            limits = await self._record_cache.limits(principal.tenant_id)
+            messaging.check_data(body.headers, body.data, limits.message_bytes)
+            self._check_pending(principal)
+            await self._find_places(principal.tenant_id, agent)
+            await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
+            self._check_pending(principal)
+        except ArtcafeError as exc:
+            self._count_refused(principal, exc)
+            raise
+        return self._begin(principal, agent, body, on_answer)
+
+    def submit_nowait(self, principal: Principal, body: frames.Request, on_answer: OnAnswer) -> PendingRequest | None:
+        """Send a request without waiting, as nearly every one can be. None if `submit` must be used. Raises as `submit` does."""
+        tenant_id = principal.tenant_id
+        agent = self._record_cache.peek_agent(tenant_id, body.agent)
+        tenant_fabric, limits = self._fabric.peek(tenant_id), self._record_cache.peek_limits(tenant_id)
+        if agent is None or tenant_fabric is None or limits is None:
+            return None
+        if not tenant_fabric.presence.is_known_now and self.held.least_held(tenant_id, agent.id) is None:
+            return None
+        try:
+            access.check(principal, access.Action.REQUEST)
+            messaging.check_data(body.headers, body.data, limits.message_bytes)
+            self._check_pending(principal)
+            if not self._rate_limits.try_spend_message(tenant_id):
+                return None
+        except ArtcafeError as exc:
+            self._count_refused(principal, exc)
+            raise
+        return self._begin(principal, agent, body, on_answer)
+
+    async def ask(self, principal: Principal, body: frames.Request) -> tuple[PendingRequest, asyncio.Future[msgspec.Raw]]:
+        """Send a request for one answer. Return it, and the future of the answer's data: null for an answer without data.
+
+        Raises as `submit` does; the future fails with a `RequestFault`. `abandon` the request if nobody waits any more.
+        """
+        answered: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+
+        def take(answer: Answer | ArtcafeError) -> None:
+            if answered.done():
+                return
+            if isinstance(answer, ArtcafeError):
+                answered.set_exception(answer)
+            else:
+                answered.set_result(answer.data)
+
+        return await self.submit(principal, body, take), answered
+
+    async def _find_places(self, tenant_id: TenantId, agent: Agent) -> None:
+        """Wait until the servers of the agent are known, unless it is connected here. Raises `Unavailable`."""
+        presence = self._fabric.tenant(tenant_id).presence
+        is_here = self.held.least_held(tenant_id, agent.id) is not None
+        if not is_here and not presence.is_known_now and not await presence.is_known():
+            raise Unavailable("who is connected is unknown: the message log (NATS)")
+
+    def _check_pending(self, principal: Principal) -> None:
+        if self._of_sender[principal.tenant_id, principal.sender] >= MAX_PENDING_OF_SENDER:
+            raise TooManyPending("this agent" if isinstance(principal, AgentPrincipal) else "this person", MAX_PENDING_OF_SENDER)
+        if self._of_tenant[principal.tenant_id] >= MAX_PENDING_OF_TENANT:
+            raise TooManyPending("this tenant", MAX_PENDING_OF_TENANT)
+        if len(self._pending) >= MAX_PENDING:
+            raise TooManyPending("this server", MAX_PENDING)
+
+    def _begin(self, principal: Principal, agent: Agent, body: frames.Request, on_answer: OnAnswer) -> PendingRequest:
+        pending = PendingRequest(principal, agent.id, body, on_answer)
+        self._pending.add(pending)
+        self._of_sender[principal.tenant_id, principal.sender] += 1
+        self._of_tenant[principal.tenant_id] += 1
+        timed_out = partial(self.end, pending, RequestTimedOut(body.timeout_s), "timed_out")
+        pending.timer = asyncio.get_running_loop().call_later(body.timeout_s, timed_out)
+        if self._tracing is not None:
+            _trace(self._tracing, pending)
+        if agent.status is AgentStatus.ACTIVE:
+            pending.places = self._places(principal.tenant_id, agent.id)
+        self._try_next(pending)
+        return pending
+
+    def _places(self, tenant_id: TenantId, agent_id: AgentId) -> list[str | None]:
+        """Return the servers with connections of the agent, the least busy one last; of equal ones, this server."""
+        here = self.held.least_held(tenant_id, agent_id)
+        found: list[tuple[int, str | None]] = [] if here is None else [(here, None)]
+        tenant_fabric = self._fabric.peek(tenant_id)
+        servers = [] if tenant_fabric is None else tenant_fabric.presence.servers_of(agent_id)
+        found += [(self._of_place[tenant_id, agent_id, server], server) for server in servers]
+        return [place for _, place in sorted(found, key=lambda each: (each[0], each[1] is not None), reverse=True)]
+
+    def _try_next(self, pending: PendingRequest) -> None:
+        """Send a request to the next place, until one takes it."""
+        while pending.places:
+            place = pending.places.pop()
+            if place is not None:
+                if self._send(pending, place):
+                    return
+                continue
+            body = pending.body
+            delivered = DeliveredBody(body.data, body.headers, body.timeout_s, body.max_replies)
+            sink = partial(self._on_outcome, pending)
+            held = self.held.deliver(pending.tenant_id, pending.agent_id, pending.id, pending.principal.sender, delivered, sink)
+            if isinstance(held, HeldRequest):
+                pending.held = held
+                return
+            pending.is_busy = pending.is_busy or held == "busy"
+        self.end(pending, (AgentBusy if pending.is_busy else AgentAway)(pending.body.agent), None)
+
+    def _send(self, pending: PendingRequest, server: str) -> bool:
+        """Send a request to another server. Return False without a connection to it."""
+        exchange = self._exchange(pending.tenant_id)
+        if exchange is None or not exchange.is_up:
+            return False
+        body, sink = pending.body, partial(self._on_outcome, pending)
+        left_s = max(0.0, pending.begun_at + body.timeout_s - time.monotonic())
+        pending.server, pending.inbox = server, exchange.open_inbox(sink)
+        self._of_place[pending.tenant_id, pending.agent_id, server] += 1
+        sender = pending.principal.sender
+        ask = Ask(pending.id, pending.inbox, pending.agent_id, sender, left_s, body.headers, body.max_replies, body.data)
+        exchange.ask(server, ask, sink)
+        return True
+
+    def _on_outcome(self, pending: PendingRequest, outcome: Outcome | OurFault) -> None:
+        """Handle an answer, a refusal, or a fault of the connection to NATS."""
+        if pending.is_over:
+            return
+        if isinstance(outcome, Answer):
+            self._on_answer(pending, outcome)
+        elif isinstance(outcome, Refusal) and outcome.reason == "left":
+            self.end(pending, AgentLeft(pending.body.agent), None)
+        elif isinstance(outcome, Refusal | Unavailable):  # It was not delivered there.
+            pending.is_busy = pending.is_busy or (isinstance(outcome, Refusal) and outcome.reason == "busy")
+            self._leave_place(pending)
+            self._try_next(pending)
+        # After a lost connection it is unknown whether the request was sent, and an answer may still come until the deadline.
+
+    def _on_answer(self, pending: PendingRequest, answer: Answer) -> None:
+        if answer.error is not None:
+            self.end(pending, AgentError(*answer.error), None)
+        elif answer.has_more:
+            pending.pass_on(answer)
+        else:
+            self._finish(pending, "answered", None)
+            pending.pass_on(answer)
+
+    def end(self, pending: PendingRequest, fault: ArtcafeError, reason: CancelReason | None) -> None:
+        """End a request with an error for its sender, and cancel it at the agent for this reason. May be repeated."""
+        if pending.is_over:
+            return
+        self._finish(pending, _outcome_of(fault), fault)
+        self._cancel(pending, reason)
+        pending.pass_on(fault)
+
+    def abandon(self, pending: PendingRequest) -> None:
+        """End a request whose sender has disconnected. May be repeated."""
+        if not pending.is_over:
+            self._finish(pending, "cancelled", RequestCancelled())
+            self._cancel(pending, "asker_away")
+
+    def _cancel(self, pending: PendingRequest, reason: CancelReason | None) -> None:
+        if reason is None:
+            return
+        if pending.held is not None:
+            self.held.withdraw(pending.held, reason)
+        elif pending.server is not None and reason != "timed_out":  # The other server has the deadline, too.
+            exchange = self._exchange(pending.tenant_id)
+            if exchange is not None:
+                exchange.withdraw(pending.server, Withdraw(pending.id, reason))
+
+    def _finish(self, pending: PendingRequest, outcome: str, fault: ArtcafeError | None) -> None:
+        pending.is_over = True
+        self._pending.discard(pending)
+        _decrement(self._of_sender, (pending.tenant_id, pending.principal.sender))
+        _decrement(self._of_tenant, pending.tenant_id)
+        if pending.timer is not None:
+            pending.timer.cancel()
+        self._close_inbox(pending)
+        metrics.REQUESTS.of(outcome, tenant=pending.tenant_id).add()
+        metrics.REQUEST_SECONDS.of().observe(time.monotonic() - pending.begun_at)
+        if pending.done is not None and not pending.done.done():
+            if fault is None:
+                pending.done.set_result(None)
+            else:
+                pending.done.set_exception(fault)
+                pending.done.exception()
+
+    def _leave_place(self, pending: PendingRequest) -> None:
+        self._close_inbox(pending)
+        pending.held = pending.server = None
+
+    def _close_inbox(self, pending: PendingRequest) -> None:
+        if pending.server is not None:
+            _decrement(self._of_place, (pending.tenant_id, pending.agent_id, pending.server))
+        exchange = self._exchange(pending.tenant_id)
+        if pending.inbox is not None and exchange is not None:
+            exchange.close_inbox(pending.inbox)
+        pending.inbox = None
+
+    def _exchange(self, tenant_id: TenantId) -> RequestExchange | None:
+        tenant_fabric = self._fabric.peek(tenant_id)
+        return None if tenant_fabric is None else tenant_fabric.requests
+
+    def _count_refused(self, principal: Principal, exc: ArtcafeError) -> None:
+        outcome = "refused" if isinstance(exc, CallerFault) else "failed"
+        metrics.REQUESTS.of(outcome, tenant=principal.tenant_id).add()
+
+    # --- answering ----------------------------------------------------------------------------------------------------
+
+    async def reply(self, principal: Principal, receiver: Receiver, reply: frames.Reply) -> None:
+        """Pass on an answer of a connection. Raises `Invalid`, `TooLarge`, `LimitExceeded`, `NotPending` or `Unavailable`; the
+        request is held as before then."""
+        await self._record_cache.limits(principal.tenant_id)
+        self.reply_nowait(principal, receiver, reply)
+
+    def reply_nowait(self, principal: Principal, receiver: Receiver, reply: frames.Reply) -> bool:
+        """Pass on an answer without waiting. Return False if `reply` must be used. Raises as `reply` does."""
+        limits = self._record_cache.peek_limits(principal.tenant_id)
+        if limits is None:
+            return False
+        check_reply(reply)
+        if isinstance(reply.data, msgspec.Raw):
+            messaging.check_data(None, reply.data, limits.message_bytes)
+        self.held.answer(receiver, reply)
+        return True
+
+    def _on_remote(self, tenant_id: TenantId, incoming: Ask | Withdraw) -> None:
+        """Handle what another server sent."""
+        if isinstance(incoming, Withdraw):
+            self.held.withdraw_remote(tenant_id, incoming.request_id, incoming.reason)
+            return
+        exchange = self._exchange(tenant_id)
+        if exchange is None:
+            return
+        sink = partial(exchange.answer, incoming.answers)
+        body = DeliveredBody(incoming.data, incoming.headers, incoming.timeout_s, incoming.max_replies)
+        held = self.held.deliver(tenant_id, incoming.agent, incoming.request_id, incoming.sender, body, sink)
+        if isinstance(held, HeldRequest):
+            self.held.watch_remote(tenant_id, held, incoming.timeout_s)
+        else:
+            exchange.answer(incoming.answers, Refusal(held))
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def stop_taking(self) -> None:
+        """Take no further requests to agents on this server, because it stops."""
+        self.held.is_stopping = True
+
+    def end_all(self) -> None:
+        """Answer every pending request of this server with an error, because the server stops."""
+        for pending in list(self._pending):
+            with self.supervisor.contain():
+                self.end(pending, RequestLost("the server that passed the request on has stopped"), "asker_away")
+
+
+_OUTCOMES: Final[dict[type[ArtcafeError], str]] = {
+    AgentAway: "away",
+    AgentLeft: "left",
+    AgentBusy: "busy",
+    AgentError: "agent_error",
+    RequestTimedOut: "timed_out",
+    RequestLost: "lost",
+}
+
+
+def _outcome_of(fault: ArtcafeError) -> str:
+    return _OUTCOMES.get(type(fault), "cancelled" if isinstance(fault, RequestFault) else "failed")
+
+
+def _decrement(counter: Counter[K], key: K) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
+
+
+def _trace(tracing: Tracing, pending: PendingRequest) -> None:
+    """Record the span of a request until its last answer."""
+    principal = pending.principal
+    agent_id = principal.agent_id if isinstance(principal, AgentPrincipal) else None
+    pending.done = asyncio.get_running_loop().create_future()
+    parent = trace_context.parent_of(pending.body.headers)
+    tracing.record_request(pending.tenant_id, pending.agent_id, pending.id, agent_id, parent, pending.done)
