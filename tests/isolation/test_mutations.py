@@ -50,14 +50,28 @@ def cells_of(rest_app: RestApp) -> Mapping[PermissionCheck, list[Cell]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def unchanged(rest_app: RestApp) -> list[Matrix]:
+    """Return a list with a matrix that no failed cell has changed, or an empty list."""
+    return []
+
+
 @pytest.mark.timeout(180)  # The first test waits for all cells.
 @pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_matrix_fails_without_any_one_check(
-    rest_app: RestApp, cells_of: Mapping[PermissionCheck, list[Cell]], check: PermissionCheck
+    rest_app: RestApp, unchanged: list[Matrix], cells_of: Mapping[PermissionCheck, list[Cell]], check: PermissionCheck
 ) -> None:
-    matrix = create_matrix(rest_app)  # Create new tenants each time: without the check, a cell may change them.
+    matrix = unchanged.pop() if unchanged else create_matrix(rest_app)
     with checks.without(check):
-        assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"no cell fails without line {check.line}"
+        red = next((cell for cell in sorted(cells_of[check], key=_may_change) if _is_red(cell, matrix)), None)
+    assert red is not None, f"no cell fails without line {check.line}"
+    if not _may_change(red):
+        unchanged.append(matrix)
+
+
+def _may_change(cell: Cell) -> bool:
+    """Return whether a cell may change the tenants, if a check is missing."""
+    return not (isinstance(cell, partial) and cell.keywords.get("route", "").startswith("GET "))
 
 
 def _is_red(cell: Cell, matrix: Matrix) -> bool:
