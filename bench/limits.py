@@ -32,7 +32,8 @@ from bench.bench_env import UNBOUNDED, bench_env
 from bench.neighbours import DATA, SETTLE_S, Order, quiet_agent, sample
 from bench.raw_client import RawSocket, connect, masked
 from bench.report import Options, Sample, Table
-from tests.fleet import Fleet, plain_environ, running_fleet
+from tests.children import plain_environ
+from tests.fleet import Fleet, running_fleet
 from tests.platform import Cast, Platform
 
 LIMITS: Final = (60, 600, 6000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,11 @@ def ended_with_parent(command: Sequence[str | Path]) -> list[str | Path]:
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
+
+
+def plain_environ() -> dict[str, str]:
+    """Return this process's variables without those of ArtCafe."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
 
 
 _starter: Final = ThreadPoolExecutor(1, thread_name_prefix="children")

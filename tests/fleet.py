@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import secrets
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +20,7 @@ from artcafe.tables.catalog import Environment
 from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.children import started_with_parent
+from tests.forked import run_artcafe
 from tests.platform import Platform
 
 WAIT_S = 30.0
@@ -56,11 +55,13 @@ class NatsServers:
         return self.folder / f"{node.name}.conf"
 
     def _configured(self, node: Node) -> str:
-        command = [sys.executable, "-m", "artcafe", "nats", "config", "--secret-file", str(self.secret), "--name", node.name]
+        command = ["nats", "config", "--secret-file", str(self.secret), "--name", node.name]
         command += ["--store", str(self.folder / node.name), *self._tls]
         for each in self.nodes:
             command += ["--node", f"{each.name}={each.host}:{each.port}:{each.route_port}"]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT_S, env=plain_environ()).stdout
+        done = run_artcafe(*command, timeout=WAIT_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def reroute(self, node: Node, ports: Mapping[str, int], advertised: int) -> None:
         """Make a node reach the others at other ports than those they listen on, and advertise such a port as its own."""
@@ -219,11 +220,6 @@ def _make_tables(place: str, endpoint: str) -> None:
 
     with ThreadPoolExecutor(1) as thread:  # a test's own loop may be running here
         thread.submit(asyncio.run, make()).result()
-
-
-def plain_environ() -> dict[str, str]:
-    """Return this process's variables without those of ArtCafe."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
 
 
 @contextmanager

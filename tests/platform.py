@@ -24,7 +24,8 @@ from artcafe.rules.secrets import derive
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
 from tests import ssh_keygen
-from tests.children import started_with_parent
+from tests.children import plain_environ, started_with_parent
+from tests.forked import ForkedProcess, run_artcafe, start_artcafe
 
 WAIT_S = 30.0
 """For a start on a machine that is busy with other tests."""
@@ -72,7 +73,7 @@ class Platform:
         self._metrics = [] if default_metrics or str(python) != sys.executable else ["--metrics-listen", "127.0.0.1:0"]
         self.data = folder / "data"
         self.secret = secret or self.data / "secret"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkedProcess | subprocess.Popen[bytes] | None = None
         self.url = self.gateway_url = ""
         self.metrics_url: str | None = None
         self._ports = ("0", "0")
@@ -88,14 +89,16 @@ class Platform:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.data / "server.json").unlink(missing_ok=True)
         rest, gateway = self._ports
-        command = [self._python, "-m", "artcafe", self._command, "--data-dir", str(self.data), "--log-level", "info"]
-        command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}"]
-        command += [*self._metrics, *self._flags]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+        arguments = [self._command, "--data-dir", str(self.data), "--log-level", "info"]
+        arguments += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}"]
+        arguments += [*self._metrics, *self._flags]
+        environ = plain_environ()
         with (self.folder / "log").open("ab") as log:
-            self.process = started_with_parent(
-                [*self._limit, *command], stdout=log, stderr=log, env=environ, start_new_session=True
-            )
+            if self._limit or self._python != sys.executable:
+                command = [*self._limit, self._python, "-m", "artcafe", *arguments]
+                self.process = started_with_parent(command, stdout=log, stderr=log, env=environ, start_new_session=True)
+            else:
+                self.process = start_artcafe(arguments, stdout=log, stderr=log, env=environ)
         until = time.monotonic() + WAIT_S
         while not (self.data / "server.json").exists():
             assert self.process.poll() is None, (
@@ -138,8 +141,9 @@ class Platform:
 
     def token(self, user: str) -> str:
         """Return an access token of the local identity, as the command prints it."""
-        command = [self._python, "-m", "artcafe", "token", "--user", user, "--data-dir", str(self.data)]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+        done = run_artcafe("token", "--user", user, "--data-dir", self.data)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     async def tenant_with(self, agents: int = 1, channels: int = 1, *, subscribed: bool = True, kind: str = "ed25519") -> Cast:
         """Create a tenant of a new user, with agents (real keys) and channels, and subscribe every agent to every channel."""

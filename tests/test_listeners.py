@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +17,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.certificates import Authority
 from tests.fleet import NatsServers
+from tests.forked import run_artcafe
 from tests.gateway.raw_client import BOUND_S, PROTOCOL, RawClient
 from tests.platform import Cast, Platform, running
 
@@ -34,9 +32,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def refused(tmp_path: Path, *flags: str) -> str:
     """Return the output of an `artcafe up` that refuses to start."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
-    command = [sys.executable, "-m", "artcafe", "up", "--data-dir", str(tmp_path / "data"), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environ)
+    done = run_artcafe("up", "--data-dir", tmp_path / "data", *flags)
     assert done.returncode in (3, 4), done.stderr  # Refused, or something it needs is away.
     assert "Traceback" not in done.stderr
     return done.stderr

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +16,7 @@ import pytest
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Gap, Message
 from tests.aws import Aws
+from tests.forked import run_artcafe
 from tests.platform import Cast, Platform
 
 SOON_S = 20.0
@@ -27,10 +25,8 @@ FLAGS = ["--cursor-write-s", "0.1"]
 
 def artcafe(*arguments: str | Path, code: int = 0) -> Any:
     """Run a command and return its JSON output."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
-    command = [sys.executable, "-m", "artcafe", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=environ)
-    assert done.returncode == code, done.stderr.decode() + done.stdout.decode()
+    done = run_artcafe(*arguments, "--json", timeout=120)
+    assert done.returncode == code, done.stderr + done.stdout
     return json.loads(done.stdout)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -21,8 +19,9 @@ from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import PresenceInfo
 from tests.aws import CREDENTIALS
 from tests.aws import running as emulated
-from tests.fleet import Fleet, NatsServers, plain_environ, running_fleet
+from tests.fleet import Fleet, NatsServers, running_fleet
 from tests.flows.test_end_to_end import take
+from tests.forked import run_artcafe
 from tests.gateway.raw_client import open_client
 from tests.platform import Cast, Platform
 from tests.ssh_keygen import make_key, public_line
@@ -181,11 +180,11 @@ def test_server_with_another_secret_reports_that_nats_refuses_it(tmp_path: Path)
     nats, other = NatsServers(tmp_path / "nats", 1), tmp_path / "secret"
     other.write_text("o" * 32)
     other.chmod(0o600)
-    command = [sys.executable, "-m", "artcafe", "serve", "--data-dir", str(tmp_path / "data"), "--secret-file", str(other)]
+    command: list[str | Path] = ["serve", "--data-dir", tmp_path / "data", "--secret-file", other]
     command += ["--nats-urls", nats.urls, "--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"]
     nats.start()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=plain_environ())
+        done = run_artcafe(*command)
     finally:
         nats.end()
     assert done.returncode == REFUSED

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -17,6 +15,7 @@ import pytest
 
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Gap, Message
+from tests.forked import run_artcafe
 from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Cast, Platform, running
 
@@ -33,8 +32,8 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 
 def artcafe(*arguments: str | Path) -> dict[str, Any]:
     """Run a command and return its JSON output."""
-    done = subprocess.run([sys.executable, "-m", "artcafe", *arguments, "--json"], capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    done = run_artcafe(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed
 

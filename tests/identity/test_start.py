@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,14 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.forked import run_artcafe
 from tests.issuer import DISCOVERY_PATH, Issuer
 from tests.platform import running
-
-
-def artcafe(*words: str) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
-    command = [sys.executable, "-m", "artcafe", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environ)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +29,7 @@ def artcafe(*words: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_wrong_setting_stops_the_start_with_a_message(tmp_path: Path, flags: list[str], words: str) -> None:
-    done = artcafe(
+    done = run_artcafe(
         "up", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0", *flags
     )
     assert done.returncode == 3
@@ -48,7 +40,7 @@ def test_wrong_setting_stops_the_start_with_a_message(tmp_path: Path, flags: lis
 def test_issuer_naming_another_one_stops_the_start(tmp_path: Path) -> None:
     with Issuer() as issuer:
         issuer.discovery = {"issuer": "https://example.com"}
-        done = artcafe("up", "--data-dir", str(tmp_path / "data"), "--issuer", issuer.url, "--client-ids", "a")
+        done = run_artcafe("up", "--data-dir", str(tmp_path / "data"), "--issuer", issuer.url, "--client-ids", "a")
         assert done.returncode == 3
         assert f"people cannot log in: {issuer.url}{DISCOVERY_PATH} names the issuer 'https://example.com'" in done.stderr
 
@@ -83,6 +75,6 @@ def test_local_identity_is_off_with_an_issuer(tmp_path: Path) -> None:
         with running(tmp_path / "oidc", flags) as platform:
             answer = httpx.get(f"{platform.url}/v1/me", headers={"Authorization": f"Bearer {local}"}, trust_env=False)
             assert answer.json()["code"] == "unauthenticated"
-            done = artcafe("token", "--user", "alice", "--data-dir", str(platform.data))
+            done = run_artcafe("token", "--user", "alice", "--data-dir", str(platform.data))
             assert done.returncode == 3
             assert f"accepts only tokens of {issuer.url}" in done.stderr

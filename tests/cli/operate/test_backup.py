@@ -17,8 +17,9 @@ import pytest
 
 from artcafe.cli.operate import staging_dir
 from artcafe.data_dir import DataDir
-from tests.children import ended_with_parent
+from tests.children import ended_with_parent, plain_environ
 from tests.faults.processes import wait_for
+from tests.forked import run_artcafe
 from tests.platform import Cast, Platform, running
 
 REFUSED = 3
@@ -39,9 +40,7 @@ class BackupResult:
 
 
 def artcafe(*arguments: str | Path, **environ: str) -> BackupResult:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")} | environ
-    command = [sys.executable, "-m", "artcafe", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
+    done = run_artcafe(*arguments, env=plain_environ() | environ)
     return BackupResult(done.returncode, done.stdout, done.stderr)
 
 

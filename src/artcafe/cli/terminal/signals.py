@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -17,8 +18,11 @@ def signals_end_process() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the process at once inside the block. Use it for imports, which take most of a command's start.
 
     Python's handler would raise `KeyboardInterrupt`, and CPython drops an exception raised in a callback, such as those of the
-    import system's locks: the signal would be lost. Raises `ValueError` outside of the main thread.
+    import system's locks: the signal would be lost. In another thread, where no signals arrive, nothing changes.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handlers = {number: signal.signal(number, lambda *_: os._exit(INTERRUPTED)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
