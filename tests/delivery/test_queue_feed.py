@@ -179,12 +179,13 @@ async def test_a_nak_waits_for_its_delay_or_for_the_back_off_of_its_delivery(nat
     settings = QueueSettings(back_off=(0, 60))
     async with nats.connection(a_tenant()) as connection, serving(connection, settings) as feed:
         hands = joined(feed, "agt_a")
-        await put(connection, 2)
+        await put(connection, 1)
         await until(lambda: hands.seqs == [1])
         feed.nak(hands, 1)  # at once, by the back-off of the first delivery
         await until(lambda: len(hands.got) == 2)
         assert (hands.got[1].seq, hands.got[1].deliveries) == (1, 2)
         feed.nak(hands, 1)  # after a minute
+        await put(connection, 1)
         await until(lambda: hands.seqs == [1, 1, 2])
         feed.nak(hands, 2, 0.2)
         await until(lambda: hands.seqs == [1, 1, 2, 2])
@@ -213,10 +214,12 @@ async def test_a_screen_keeps_a_message_from_every_holder(nats: Nats) -> None:
 
     async with nats.connection(a_tenant()) as connection, serving(connection, screens=[screen]) as feed:
         hands = joined(feed, "agt_a")
-        await put(connection, 2)
+        await put(connection, 1)
         for deliveries in (1, 2):
             await until(partial(hands.has_got, deliveries))
             feed.nak(hands, 1)
+        await until(lambda: len(kept) == 1)
+        await put(connection, 1)
         await until(lambda: hands.seqs == [1, 1, 2])
         assert [(each.seq, each.deliveries) for each in kept] == [(1, 3)]
 

@@ -10,11 +10,12 @@ from artcafe.delivery.delivery_metrics import count_deliveries
 from artcafe.delivery.peer import Peer
 from artcafe.delivery.queue_feed import Holder, QueueFeed
 from artcafe.delivery.queue_hub import QueueHub
-from artcafe.errors import NotSubscribed
+from artcafe.errors import Invalid, NotSubscribed
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import Channel, ChannelId, ChannelType, QueueSettings, Seq
+from artcafe.wire.frames import Start
 
 DEFAULT_UNACKED: Final = 1
 """The window of a subscription without a `max_unacked`: a message only when the one before has ended."""
@@ -110,3 +111,9 @@ class QueueDeliveries:
         if delivery is None:
             raise NotSubscribed(channel)
         return delivery
+
+
+def check_start(channel: Channel, start: Start) -> None:
+    """Raise `Invalid` for a start of a queue: all its subscribers share one position."""
+    if KINDS[channel.type].is_shared and start != "cursor":
+        raise Invalid("from", "must be 'cursor' or omitted for a queue channel, whose subscribers share one position")

@@ -79,7 +79,8 @@ class QueueHub:
         try:
             channel = await self._find(feed.tenant_id, feed.channel)
         except ChannelNotFound:
-            return  # its subscriptions end, and with them its holders
+            feed.close()  # its holders get nothing more, and acknowledge nothing
+            return
         except OurFault as exc:
             log.warning("queue_hub.settings_unread", tenant=feed.tenant_id, channel=feed.channel, error=str(exc))
             return

@@ -16,19 +16,19 @@ from artcafe.delivery.backlog import Backlog, Spawn
 from artcafe.delivery.delivery import Delivery, find_in
 from artcafe.delivery.delivery_services import DeliveryServices, Opened
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
-from artcafe.delivery.queue_deliveries import QueueDeliveries
+from artcafe.delivery.queue_deliveries import QueueDeliveries, check_start
 from artcafe.errors import (
     AckBeyondSent,
     ChannelNotFound,
     Conflict,
     Forbidden,
-    Invalid,
     NotSubscribed,
     OurFault,
     SubscriptionLimit,
 )
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import (
+    Access,
     AgentPrincipal,
     Channel,
     ChannelId,
@@ -223,6 +223,7 @@ class Subscriber:
         channel_id = await self._id_of(channel)
         if self._delivered >= MAX_SUBSCRIPTIONS and not self._is_delivered(channel_id):
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
+        await self._check_start(channel_id, start)
         with self._guard_begin(channel_id):
             row, _ = await self._services.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
             if row.status is not SubscriptionStatus.ACTIVE:
@@ -284,18 +285,11 @@ class Subscriber:
         found = await self._services.record_cache.find_channel(self.principal.tenant_id, channel)
         return channel_id if found is None else found.id
 
-    def nak(self, channel: str, seq: Seq, delay_s: float | None) -> None:
-        """Give a queue's message back. Raises `NotSubscribed` and `NotHeld`."""
-        self._queues_with(channel).nak(channel, seq, delay_s)
-
-    async def extend(self, channel: str, seq: Seq) -> int:
-        """Let the deadline of a queue's message begin again, and return its seconds. Raises `NotSubscribed`, `NotHeld` and
-        `Unavailable`."""
-        return await self._queues_with(channel).extend(channel, seq)
-
-    def _queues_with(self, channel: str) -> QueueDeliveries:
+    @property
+    def queues(self) -> QueueDeliveries:
+        """The deliveries of queue channels."""
         if self._queues is None:
-            raise NotSubscribed(channel)
+            self._queues = QueueDeliveries(self._services.queue_hub, self._peer)
         return self._queues
 
     def resume(self) -> None:
@@ -349,13 +343,17 @@ class Subscriber:
             self._peer.send_gap(channel_id, gap, lineage.epoch)
         return Opened(channel_id, lineage.epoch, seq, last, gap)
 
-    def _begin_queue(self, channel: Channel, start: Start, max_unacked: int | None) -> Opened:
-        """Add a delivery of a queue. Raises `Invalid` for a start: all subscribers of a queue share one position."""
+    async def _check_start(self, channel_id: ChannelId, start: Start) -> None:
+        """Raise `Invalid` for a start in an open queue, where the agent itself would create the subscription."""
         if start != "cursor":
-            raise Invalid("from", "must be 'cursor' or omitted for a queue channel, whose subscribers share one position")
-        if self._queues is None:
-            self._queues = QueueDeliveries(self._services.queue_hub, self._peer)
-        self._queues.begin(channel, max_unacked, self.principal.sender)
+            channel = await self._services.record_cache.channel(self.principal.tenant_id, channel_id)
+            if channel.access is Access.OPEN:
+                check_start(channel, start)
+
+    def _begin_queue(self, channel: Channel, start: Start, max_unacked: int | None) -> Opened:
+        """Add a delivery of a queue. Raises `Invalid` for a start."""
+        check_start(channel, start)
+        self.queues.begin(channel, max_unacked, self.principal.sender)
         return Opened(channel.id)
 
     async def _begin_without_log(self, channel: Channel) -> Opened:

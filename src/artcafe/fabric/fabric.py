@@ -288,6 +288,10 @@ class Fabric:
         if up_to is None:
             await delete_consumer(tenant_log, channel_id)
 
+    async def delete_queue(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
+        """Delete the consumer of a deleted channel, if it is a queue. May be repeated. Raise `Unavailable`."""
+        await delete_consumer(await self.tenant(tenant_id).connected_log(), channel_id)
+
     async def drop(self, tenant_id: TenantId) -> None:
         """Delete a tenant's log, and then its account: deleted first, the account would bring the log back. May be repeated.
         Raise `Unavailable`."""

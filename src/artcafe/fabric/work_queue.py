@@ -157,15 +157,19 @@ class WorkQueue:
         self.wake()
 
     async def _until_closed(self) -> None:
-        while not self._is_closing:
+        while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._next_check_s()):
                     await self._wake.wait()
             self._wake.clear()
+            if self._is_closing:
+                return  # the requests must end before the naks are sent: NATS would answer them with the same messages
             with self.supervisor.contain(channel=self.channel):
                 try:
                     await self._exchange()
-                except (OurFault, TimeoutError, ChannelNotFound) as exc:
+                except ChannelNotFound:
+                    self.close()
+                except (OurFault, TimeoutError) as exc:
                     log.debug("work_queue.waits", channel=self.channel, error=repr(exc))
                     self._is_made = self._is_made and not isinstance(exc, NoResponder | LogRefused)
                     await asyncio.sleep(RETRY_S)
@@ -262,7 +266,7 @@ class WorkQueue:
         return max(0.0, min(waiting) + PULL_S + 2 * RETRY_S - time.monotonic()) if waiting else None
 
     async def _send(self, pulls: bytes) -> None:
-        """Send requests and the next waiting acks in one write. Return once NATS has processed the acks.
+        """Send the next waiting acks and then requests in one write. Return once NATS has processed the acks.
 
         Acks without an answer are sent again, which changes nothing if they arrived; naks are not, because another subscriber
         may hold the message since.
@@ -276,7 +280,7 @@ class WorkQueue:
             return
         acks = [OutgoingMessage(each.subject, "", each.body) for each in due]
         try:
-            await self._connection.request_last(acks, before=pulls, timeout_s=ANSWER_S)
+            await self._connection.request_last(acks, behind=pulls, timeout_s=ANSWER_S)
         except Unavailable:
             self._outgoing[:0] = due
             raise

@@ -209,8 +209,10 @@ class MeteredLogs:
         self._fabric, self._meter = fabric, meter
 
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
-        """Count a channel's messages, and then remove them. May be repeated. Raise `Unavailable`."""
+        """Count a channel's messages, and then remove them, and its consumer, if it is a queue. May be repeated. Raise
+        `Unavailable`."""
         await self._meter.purge(tenant_id, channel_id)
+        await self._fabric.delete_queue(tenant_id, channel_id)
 
     async def drop(self, tenant_id: TenantId) -> None:
         """Delete a tenant's log as `Fabric.drop` does; its usage is deleted too."""

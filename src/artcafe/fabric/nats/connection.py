@@ -318,15 +318,15 @@ class NatsConnection:
         return await self.request_last([OutgoingMessage(subject, "", body)], timeout_s=timeout_s)
 
     async def request_last(
-        self, messages: Sequence[OutgoingMessage], *, before: bytes = b"", timeout_s: float = REPLY_TIMEOUT_S
+        self, messages: Sequence[OutgoingMessage], *, behind: bytes = b"", timeout_s: float = REPLY_TIMEOUT_S
     ) -> IncomingMessage:
         """Send messages in one write, the last of them as a request. Raise as `request` does for that one.
 
-        `before`: encoded messages to send in front of them.
+        `behind`: encoded messages to send after them.
         """
         token, answer = self.replies.expect_one()
-        encoded = [before, *(one.encoded() for one in messages[:-1])]
-        encoded.append(messages[-1].encoded(f"{self.replies.inbox}.{token}"))
+        encoded = [one.encoded() for one in messages[:-1]]
+        encoded += [messages[-1].encoded(f"{self.replies.inbox}.{token}"), behind]
         try:
             async with asyncio.timeout(timeout_s):
                 await self.send_encoded(b"".join(encoded))
