@@ -156,7 +156,7 @@ class TableServices:
         self.member_login = MemberLogin(self.tenants, self.terms, self.audit)
         self.members = Members(store, changes, self.audit)
         self.invitations = Invitations(store, changes, self.audit, clock, keys.invitations, self.plans)
-        self.agents = Agents(store, changes, self.audit, clock, self.plans)
+        self.agents = Agents(store, changes, self.audit, clock, self.plans, logs)
         self.keys = AgentKeys(store, changes, self.audit, clock)
         self.channels = Channels(store, changes, self.audit, clock, logs, self.plans)
         self.subscriptions = Subscriptions(store, changes, self.audit, clock, logs.position, self.record_cache)

@@ -180,6 +180,10 @@ class Agent(Record, frozen=True, kw_only=True):
     """Rises with each change of any key."""
     channels: frozenset[ChannelId] = frozenset()
     """The channels that it has a subscription to, active or not: found here without an index."""
+    inbox: Cursor | None = None
+    """The position in its inbox (`rules.inboxes`). None: its inbox is older than its tenant's log."""
+    inbox_removed_to: Cursor | None = None
+    """The newest removed message of its inbox; None if there is none."""
     request_hash: str | None = None
 
 

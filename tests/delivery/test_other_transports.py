@@ -86,13 +86,20 @@ def events(*data: int) -> bytes:
     return b"".join(b"data: %d\n\n" % one for one in data)
 
 
+class NeverWoken:
+    """A transport that begins no delivery of the agent's inbox."""
+
+    def wake_inbox(self) -> None:
+        raise AssertionError("nobody publishes to the agent")
+
+
 async def subscribed(it: GatewayApp, group: asyncio.TaskGroup, stream: EventStream) -> Subscriber:
     """Begin the agent's subscriptions on the stream."""
 
     def spawn(work: Callable[[], Coroutine[None, None, None]]) -> asyncio.Task[None]:
         return group.create_task(work())
 
-    subscriber = Subscriber(it.services, stream, it.principal, stream.deliveries, spawn, None)
+    subscriber = Subscriber(it.services, stream, it.principal, stream.deliveries, spawn, None, NeverWoken())
     stream.resume = subscriber.backlog.resume
     await subscriber.read_subscriptions()
     while subscriber.is_due:

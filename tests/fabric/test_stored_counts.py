@@ -50,7 +50,7 @@ TIME = "2026-11-28T10:59:59.999Z"
 
 def stored(sender: str = "agt_a", time: str = TIME, message_id: str = ID, **more: object) -> bytes:
     publish = Publish("chn_a", Raw(b"1"), **more)  # type: ignore[arg-type]  # the test's fields
-    return envelope(publish, message_id=message_id, sender=sender, time=time)
+    return envelope(publish, message_id=message_id, sender=sender, time=time, sender_handle="scout")
 
 
 @pytest.mark.parametrize(

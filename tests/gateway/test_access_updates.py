@@ -79,7 +79,9 @@ async def subscribed(it: GatewayApp, name: str) -> Channel:
 
 async def disabled_elsewhere(it: GatewayApp) -> None:
     """Disable the agent in the tables, as another server does whose announcement is lost."""
-    agents = Agents(it.services.store, Changes(Invalidation(), adopt), it.services.audit, it.clock, it.services.plans)
+    services = it.services
+    changes = Changes(Invalidation(), adopt)
+    agents = Agents(services.store, changes, services.audit, it.clock, services.plans, services.fabric)
     await agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
 
 

@@ -176,7 +176,7 @@ async def test_message_arrives_byte_for_byte_as_in_the_contract(platform: Platfo
         assert reply == f'{{"id":2,"publish":{{"seq":1,"message_id":"{message_id}","duplicate":false}}}}'
         assert text == (
             f'{{"message":{{"channel":"{channel}","channel_handle":"channel-0","seq":1,"prev":null,"message_id":"{message_id}",'
-            f'"from":"{cast.agents[0]}","from_handle":"agent-0","time":"{time}","headers":{{"h":"v"}},"reply_to":"chn_x",'
+            f'"from":"{cast.agents[0]}","time":"{time}","from_handle":"agent-0","headers":{{"h":"v"}},"reply_to":"chn_x",'
             '"data":{"b":1.0, "a":"\u2603\\u0041"}}}'
         )
 

@@ -102,7 +102,8 @@ async def test_defects_of_an_older_system_are_found_and_fixed_once(server: Serve
     assert await server.item(CHANNEL_SUBSCRIPTIONS, ACME, "5f1c") is None
     connecting = AgentPrincipal(agent_id=AgentId("bot"), tenant_id=ACME, epoch=0)
     assert [each.channel_id for each in await server.subscriptions.for_connect(connecting.tenant_id, connecting.agent_id)] == [
-        "general"
+        "@bot",
+        "general",
     ]
     assert (await server.agents.get(alice, "other")).channels == set()
     assert (await server.agents.get(alice, "other")).handle == "other"

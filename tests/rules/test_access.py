@@ -27,8 +27,8 @@ def test_table_has_every_action() -> None:
     assert set(WHO) == set(Action)
 
 
-def test_owner_may_do_everything() -> None:
-    assert all(may(member(Role.OWNER), action) for action in Action)
+def test_owner_may_do_everything_but_read_the_inboxes_of_agents_and_pull_for_them() -> None:
+    assert {action for action in Action if not may(member(Role.OWNER), action)} == {Action.READ_INBOX, Action.PULL}
 
 
 def test_each_role_includes_the_permissions_of_the_role_below() -> None:
@@ -76,7 +76,7 @@ def test_members_change_agents_channels_and_subscriptions_and_publish() -> None:
 
 def test_agent_reads_agents_and_channels_publishes_and_manages_its_own_subscriptions() -> None:
     allowed = {action for action in Action if may(AGENT, action, AGENT.agent_id)}
-    own = {Action.READ_SUBSCRIPTION, Action.CHANGE_SUBSCRIPTION}
+    own = {Action.READ_SUBSCRIPTION, Action.CHANGE_SUBSCRIPTION, Action.READ_INBOX, Action.PULL}
     shared = {Action.READ_AGENTS, Action.READ_CHANNELS, Action.READ_LIMITS, Action.PUBLISH, Action.READ_MESSAGES}
     assert allowed == own | shared
 

@@ -9,6 +9,7 @@ import pytest
 
 from artcafe.errors import AgentNotFound, BadCursor, ChannelNotFound, Forbidden, SubscriptionNotFound
 from artcafe.model import Agent, Channel, Cursor, Epoch, Role, Subscription, SubscriptionStatus, UserId, UserPrincipal
+from artcafe.rules.inboxes import inbox_of
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANTS
 from tests.services.service_env import Server, proven, with_role
@@ -239,7 +240,7 @@ async def test_connect_starts_the_agents_active_subscriptions(server: Server, ow
     await server.subscriptions.put(owner, channels[0].id, (await server.agent(owner)).id)
     await server.subscriptions.set_status(owner, channels[1].id, agent.id, PAUSED)
     found = await server.subscriptions.for_connect(agent.tenant_id, agent.id)
-    assert [each.channel_id for each in found] == sorted([channels[0].id, channels[2].id])
+    assert [each.channel_id for each in found] == [inbox_of(agent.id), *sorted([channels[0].id, channels[2].id])]
     await server.agents.delete(owner, agent.id)
     assert await server.subscriptions.for_connect(agent.tenant_id, agent.id) == []
 

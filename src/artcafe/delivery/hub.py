@@ -23,11 +23,13 @@ from artcafe.delivery.peer import Peer
 from artcafe.errors import Internal, OurFault
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.inbox_router import InboxWaiter
 from artcafe.fabric.tenant_log import StoredMessage
-from artcafe.model import ChannelId, TenantChange, TenantId
+from artcafe.model import AgentPrincipal, ChannelId, Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
+from artcafe.rules.inboxes import InboxSubscription
 from artcafe.services.record_cache import RecordCache
 from artcafe.supervision import Supervisor
 
@@ -120,6 +122,16 @@ class Hub:
     async def check_log(self, tenant_id: TenantId) -> None:
         """Raise `Unavailable` unless NATS answers for the tenant's log."""
         await (await self._fabric.tenant(tenant_id).connected_log()).state()
+
+    def await_inbox(self, waiter: InboxWaiter, row: InboxSubscription, cursor: Cursor) -> None:
+        """Wake a connection as soon as its agent's inbox has something above the cursor. Raises `Unavailable` at shutdown."""
+        self._fabric.tenant(row.tenant_id).readers.inboxes.wait(waiter, row.agent_id, cursor, row.removed_to)
+
+    def leave_inbox(self, waiter: InboxWaiter, agent: AgentPrincipal) -> None:
+        """Wake a connection no more. May be repeated."""
+        tenant_fabric = self._fabric.peek(agent.tenant_id)
+        if tenant_fabric is not None:
+            tenant_fabric.readers.inboxes.leave(waiter, agent.agent_id)
 
     def release(self, feed: Feed) -> None:
         """Remove one delivery of the feed; the last one closes it."""

@@ -196,13 +196,12 @@ class Pulls:
         """Read the subscriptions to pull from: of channels with stored messages."""
         tenant_id = principal.tenant_id
         if channel is not None:
-            found = await self._services.record_cache.find_channel(tenant_id, channel)
-            channel_id = ChannelId(channel) if found is None else found.id
+            channel_id = await self._services.record_cache.channel_id(tenant_id, channel)
             return {channel_id: await self._source(principal, channel_id)}
         sources = {}
         for row in await self._services.subscriptions.for_connect(tenant_id, principal.agent_id):
             with contextlib.suppress(ChannelNotFound):  # the channel is being deleted, together with its subscriptions
-                found = await self._services.record_cache.channel(tenant_id, row.channel_id)
+                found = await self._services.record_cache.subscribed(tenant_id, row.channel_id)
                 kind = KINDS[found.type]
                 if kind.has_log and not kind.is_shared:
                     sources[row.channel_id] = _Source(row, kind, found.handle)
@@ -216,7 +215,7 @@ class Pulls:
             raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
         if not row.allows(Permission.RECEIVE):
             raise Forbidden(NOT_PERMITTED, "an agent")
-        channel = await self._services.record_cache.channel(principal.tenant_id, channel_id)
+        channel = await self._services.record_cache.subscribed(principal.tenant_id, channel_id)
         kind = KINDS[channel.type]
         if kind.is_shared or not kind.has_log:
             raise Invalid("channel", "is a queue or live channel, whose messages cannot be pulled: receive it on a socket")

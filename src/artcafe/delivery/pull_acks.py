@@ -104,7 +104,7 @@ class PullAcks:
 
     async def _channel(self, row: Subscription) -> _Channel | ArtcafeError:
         try:
-            channel = await self._services.record_cache.channel(row.tenant_id, row.channel_id)
+            channel = await self._services.record_cache.subscribed(row.tenant_id, row.channel_id)
         except OurFault:
             raise
         except ArtcafeError as exc:  # it is being deleted

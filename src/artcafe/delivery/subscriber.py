@@ -6,7 +6,6 @@ A transport makes a `Subscriber` for each connection of an agent, passes it chan
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -15,6 +14,8 @@ from typing import Final
 from artcafe.delivery.backlog import Backlog, Spawn
 from artcafe.delivery.delivery import Delivery, find_in
 from artcafe.delivery.delivery_services import DeliveryServices, Opened
+from artcafe.delivery.live_delivery import begin_without_log
+from artcafe.delivery.own_inbox import OwnInbox
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.delivery.queue_deliveries import QueueDeliveries, check_start
 from artcafe.errors import (
@@ -27,6 +28,7 @@ from artcafe.errors import (
     SubscriptionLimit,
 )
 from artcafe.fabric.channel_kinds import KINDS
+from artcafe.fabric.inbox_router import InboxWaiter
 from artcafe.model import (
     Access,
     AgentPrincipal,
@@ -38,11 +40,9 @@ from artcafe.model import (
     Subscription,
     SubscriptionStatus,
 )
-from artcafe.rules import handles, start_position
+from artcafe.rules import start_position
+from artcafe.rules.inboxes import InboxSubscription
 from artcafe.wire.frames import Start
-
-OPEN_S: Final = 5.0
-"""Longest wait for the feed of a channel without a log before `subscribe` returns."""
 
 _NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
 
@@ -59,6 +59,7 @@ class Subscriber:
         "_deliveries",
         "_due",
         "_has_failed",
+        "_inbox",
         "_is_reading",
         "_is_revoked",
         "_is_stale",
@@ -81,9 +82,14 @@ class Subscriber:
         deliveries: dict[ChannelId, Delivery],
         spawn: Spawn,
         max_unacked: int | None,
+        waiter: InboxWaiter,
     ) -> None:
-        """`deliveries`: the connection's, changed here. `max_unacked`: the window of deliveries begun without a command."""
+        """`deliveries`: the connection's, changed here. `max_unacked`: the window of deliveries begun without a command.
+
+        `waiter` calls `wake_inbox` of this object, and then `begin_next`.
+        """
         self._services, self._peer, self.principal, self._deliveries = services, peer, principal, deliveries
+        self._inbox = OwnInbox(services.hub, principal, waiter)
         self.backlog = Backlog(peer, deliveries, spawn)
         self._max_unacked = max_unacked
         self._queues: QueueDeliveries | None = None
@@ -138,20 +144,29 @@ class Subscriber:
         """Make a channel's delivery due, or end it, according to its subscription. None: the subscription was deleted."""
         self._is_stale = self._is_reading
         if row is not None and row.allows(Permission.RECEIVE):
-            if not self._is_delivered(channel_id) and channel_id not in self._muted:
+            if self._is_delivered(channel_id) or channel_id in self._muted:
+                return
+            if not isinstance(row, InboxSubscription) or channel_id in self._withheld:
                 self._due[channel_id] = row
+            elif channel_id not in self._due:
+                self._inbox.wait(row, self._services.cursors.newest(row))
             return
         self._withhold(channel_id)
         if row is None:
             self._withheld.pop(channel_id, None)
+
+    def wake_inbox(self) -> None:
+        """Make the delivery of the agent's inbox due. It begins where the inbox was when it began to wait."""
+        self._inbox.wake(self._due)
 
     def _is_delivered(self, channel_id: ChannelId) -> bool:
         return channel_id in self._deliveries or (self._queues is not None and channel_id in self._queues)
 
     @property
     def _delivered(self) -> int:
-        """The number of channels that this connection receives."""
-        return len(self._deliveries) + (0 if self._queues is None else len(self._queues))
+        """The number of channels that this connection receives. The agent's inbox is not counted."""
+        queues = 0 if self._queues is None else len(self._queues)
+        return len(self._deliveries) - (self._inbox.id in self._deliveries) + queues
 
     @property
     def is_due(self) -> bool:
@@ -161,7 +176,8 @@ class Subscriber:
     @property
     def can_add_left_out(self) -> bool:
         """Whether a subscription above `MAX_SUBSCRIPTIONS` could be delivered now."""
-        return bool(self._left_out) and self._delivered + len(self._due) < MAX_SUBSCRIPTIONS
+        due = len(self._due) - (self._inbox.id in self._due)
+        return bool(self._left_out) and self._delivered + due < MAX_SUBSCRIPTIONS
 
     async def begin_next(self) -> None:
         """Begin the next due delivery. Raises `Unavailable`, and the delivery stays due."""
@@ -170,7 +186,7 @@ class Subscriber:
             return
         channel_id, row = next(iter(self._due.items()))
         if not self._is_delivered(channel_id):
-            if self._delivered >= MAX_SUBSCRIPTIONS:
+            if self._delivered >= MAX_SUBSCRIPTIONS and channel_id != self._inbox.id:
                 self._leave_out()
                 return
             try:
@@ -206,8 +222,9 @@ class Subscriber:
 
     def _leave_out(self) -> None:
         """Push an error with the channels above this connection's limit."""
+        inbox = self._due.pop(self._inbox.id, None)
         left_out = sorted(channel_id for channel_id in self._due if not self._is_delivered(channel_id))
-        self._due.clear()
+        self._due = {} if inbox is None else {inbox.channel_id: inbox}
         self._left_out |= set(left_out)
         self._peer.send_error(SubscriptionLimit(MAX_SUBSCRIPTIONS), left_out)
 
@@ -220,8 +237,8 @@ class Subscriber:
         The delivery of a channel without a log continues instead: it has no other place to begin, and messages in between would
         be lost. Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`, and changes nothing.
         """
-        channel_id = await self._id_of(channel)
-        if self._delivered >= MAX_SUBSCRIPTIONS and not self._is_delivered(channel_id):
+        channel_id = await self._services.record_cache.channel_id(self.principal.tenant_id, channel)
+        if self._delivered >= MAX_SUBSCRIPTIONS and not (channel_id == self._inbox.id or self._is_delivered(channel_id)):
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
         await self._check_start(channel_id, start)
         with self._guard_begin(channel_id):
@@ -237,12 +254,13 @@ class Subscriber:
                 opened = await self._begin(channel_id, start, partial(self._services.cursors.newest, row), max_unacked)
             self._muted -= {channel_id}
             self._withheld.pop(channel_id, None)
+            self._inbox.leave(channel_id)
             return opened
 
     async def unsubscribe(self, channel: str) -> ChannelId:
         """End a delivery on this connection, by the channel's id or handle; its subscription stays. Raises `NotSubscribed`."""
-        channel_id = await self._id_of(channel)
-        if not self._is_delivered(channel_id) and channel_id not in self._due:
+        channel_id = await self._services.record_cache.channel_id(self.principal.tenant_id, channel)
+        if not (self._is_delivered(channel_id) or channel_id in self._due or self._inbox.leave(channel_id)):
             raise NotSubscribed(channel)
         self._muted |= {channel_id}
         self._due.pop(channel_id, None)
@@ -260,7 +278,8 @@ class Subscriber:
             return
         delivery = find_in(self._deliveries, channel) or find_in(self._withheld, channel)
         if delivery is None:
-            raise NotSubscribed(channel)
+            self._inbox.check_ack(channel, seq)
+            return
         if seq > delivery.sent_up_to:
             raise AckBeyondSent(channel, seq, delivery.sent_up_to)
         if seq <= delivery.acked:
@@ -276,14 +295,6 @@ class Subscriber:
         agent = self.principal
         cursor = Cursor(epoch=delivery.epoch, seq=seq)
         self._services.cursors.acknowledge(agent.tenant_id, delivery.feed.channel, agent.agent_id, cursor)
-
-    async def _id_of(self, channel: str) -> ChannelId:
-        """Return the id of the channel with this id or handle; the text itself if there is none. Raises `Unavailable`."""
-        channel_id = ChannelId(channel)
-        if self._is_delivered(channel_id) or channel_id in self._due or not handles.is_handle(channel):
-            return channel_id
-        found = await self._services.record_cache.find_channel(self.principal.tenant_id, channel)
-        return channel_id if found is None else found.id
 
     @property
     def queues(self) -> QueueDeliveries:
@@ -301,6 +312,7 @@ class Subscriber:
     def end(self) -> None:
         """End every delivery. May be repeated."""
         self.backlog.stop()
+        self._inbox.leave(self._inbox.id)
         self._due.clear()
         for channel_id in list(self._deliveries) + ([] if self._queues is None else self._queues.channels):
             self._end_delivery(channel_id)
@@ -314,12 +326,12 @@ class Subscriber:
         `Unavailable`.
         """
         services, tenant_id = self._services, self.principal.tenant_id
-        channel = await services.record_cache.channel(tenant_id, channel_id)
+        channel = await services.record_cache.subscribed(tenant_id, channel_id)
         kind = KINDS[channel.type]
         if kind.is_shared:
             return self._begin_queue(channel, start, max_unacked)
         if not kind.has_log:
-            return await self._begin_without_log(channel)
+            return await begin_without_log(services.hub, self._peer, self._deliveries, channel, self.principal.sender)
         feed = services.hub.feed(tenant_id, channel_id, kind, channel.handle)
         delivery: Delivery | None = None
         try:
@@ -346,7 +358,7 @@ class Subscriber:
     async def _check_start(self, channel_id: ChannelId, start: Start) -> None:
         """Raise `Invalid` for a start in an open queue, where the agent itself would create the subscription."""
         if start != "cursor":
-            channel = await self._services.record_cache.channel(self.principal.tenant_id, channel_id)
+            channel = await self._services.record_cache.subscribed(self.principal.tenant_id, channel_id)
             if channel.access is Access.OPEN:
                 check_start(channel, start)
 
@@ -354,17 +366,6 @@ class Subscriber:
         """Add a delivery of a queue. Raises `Invalid` for a start."""
         check_start(channel, start)
         self.queues.begin(channel, max_unacked, self.principal.sender)
-        return Opened(channel.id)
-
-    async def _begin_without_log(self, channel: Channel) -> Opened:
-        """Add a delivery of a channel without stored messages. After the return, every message is delivered."""
-        feed = self._services.hub.feed(channel.tenant_id, channel.id, KINDS[channel.type], channel.handle)
-        delivery = self._deliveries[channel.id] = Delivery(self._peer, feed, 0, None, None, self.principal.sender)
-        with contextlib.suppress(TimeoutError):  # while NATS is away: the delivery begins when it is back
-            async with asyncio.timeout(OPEN_S):
-                await feed.opened.wait()
-        if self._deliveries.get(channel.id) is delivery and not delivery.is_member:
-            feed.join(delivery)
         return Opened(channel.id)
 
     @contextlib.contextmanager

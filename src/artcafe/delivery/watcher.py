@@ -35,8 +35,9 @@ class Watcher:
         Raises `ChannelNotFound`, `Forbidden`, `SubscriptionLimit`, or `Unavailable` if it cannot be followed within `FOLLOW_S`.
         """
         tenant_id = principal.tenant_id
-        found = await self._services.record_cache.channel(tenant_id, channel)
+        found = await self._services.record_cache.destination(tenant_id, channel)
         access.check(principal, Action.READ_MESSAGES)
+        await self._services.record_cache.check_receives(principal, found)
         if found.id in self._deliveries:
             return
         if len(self._deliveries) >= MAX_SUBSCRIPTIONS:

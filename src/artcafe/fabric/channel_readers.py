@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol
 
 from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
-from artcafe.fabric.nats.client import IncomingMessage
+from artcafe.fabric.inbox_router import InboxRouter, OnMessage, Unsubscribe
+from artcafe.fabric.nats.client import FastHandler, IncomingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import seq_of
 from artcafe.fabric.nats.subscription import SubjectSubscription
@@ -22,6 +25,7 @@ from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import subjects
+from artcafe.rules.inboxes import owner_of
 from artcafe.rules.start_position import LogLineage
 from artcafe.supervision import Supervisor
 
@@ -31,6 +35,9 @@ and republishing, only the next message would show the gap."""
 CHECK_CHANNELS: Final = 500
 RETRY_S: Final = 0.2
 """Delay after a failed check. A server that has just started may need a moment to find its streams."""
+
+
+Subscribe = Callable[[ChannelId, OnMessage, FastHandler], Awaitable[Unsubscribe]]
 
 
 class ChannelSink(Protocol):
@@ -59,19 +66,20 @@ class ChannelReader:
     predecessor at all.
     """
 
-    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink) -> None:
+    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink, subscribe: Subscribe) -> None:
+        """`subscribe` begins to pass the channel's live messages to a callback, as `NatsConnection.subscribe` does."""
         self.channel = channel
         self.last: Seq = 0
         self.lineage = LogLineage(None)
-        self._log, self._sink = log, sink
+        self._log, self._sink, self._subscribe = log, sink, subscribe
         self._filling = asyncio.Lock()
-        self._subscription: SubjectSubscription | None = None
+        self._unsubscribe: Unsubscribe | None = None
         self.is_open = self.is_sure = False
 
     async def open(self) -> None:
         """Begin after the newest message. Raise `Unavailable`."""
         async with self._filling:
-            self._subscription = await self._log.connection.subscribe(subjects.live(self.channel), self._on_live, self._take)
+            self._unsubscribe = await self._subscribe(self.channel, self._on_live, self._take)
             state = await self._log.state()
             last = await self._log.last_seq_of(self.channel) if state else 0
             self.is_open = True
@@ -80,8 +88,8 @@ class ChannelReader:
     async def close(self) -> None:
         """Stop reading. May be repeated."""
         self.is_open = False
-        if self._subscription is not None:
-            await self._log.connection.unsubscribe(self._subscription)
+        if self._unsubscribe is not None:
+            await self._unsubscribe()
 
     async def catch_up(self) -> None:
         """Pass on all messages in the log above `last`, or begin again. Raise `Unavailable`, after passing on the messages read
@@ -205,6 +213,7 @@ class ChannelReaders:
         self.recent_live = RecentLiveMessages()
         """The messages of `live` channels that readers passed on, and those that this server published."""
         self._due = asyncio.Event()
+        self.inboxes = InboxRouter(log, check_s=check_s)
         self.supervisor = Supervisor("channel_readers")
         log.connection.on_up(self._mark_unsure)
 
@@ -213,7 +222,8 @@ class ChannelReaders:
 
     async def follow(self, channel: ChannelId, sink: ChannelSink) -> ChannelReader:
         """Return a reader that begins after the channel's newest message. Raise `Unavailable`; no reader is left then."""
-        reader = ChannelReader(self._log, channel, sink)
+        subscribe = self._subscribe if owner_of(channel) is None else self.inboxes.subscribe
+        reader = ChannelReader(self._log, channel, sink, subscribe)
         self._readers.add(reader)
         try:
             await reader.open()
@@ -221,6 +231,10 @@ class ChannelReaders:
         finally:
             if not reader.is_open:
                 await self.unfollow(reader)
+
+    async def _subscribe(self, channel: ChannelId, on_message: OnMessage, fast: FastHandler) -> Unsubscribe:
+        connection = self._log.connection
+        return partial(connection.unsubscribe, await connection.subscribe(subjects.live(channel), on_message, fast))
 
     async def follow_live(self, channel: ChannelId, sink: ChannelSink) -> LiveChannelReader:
         """Return a reader of a `live` channel. Raise `Unavailable`; no reader is left then."""

@@ -76,6 +76,13 @@ class LogState(NamedTuple):
         return self.messages == self.last_seq
 
 
+class NewestInbox(NamedTuple):
+    """The inbox with the newest message of all inboxes, and that message's sequence."""
+
+    inbox: ChannelId
+    seq: Seq
+
+
 Quota = Callable[[], Awaitable[int]]
 """A callback that returns the log's size limit in bytes."""
 
@@ -241,6 +248,19 @@ class TenantLog:
 
     async def _newest_of_each(self, channels: list[ChannelId], bounds: dict[str, str]) -> tuple[dict[Subject, Seq], Seq]:
         return await self._jetstream.newest_seqs(STREAM, [subjects.stored(channel) for channel in channels], **bounds)
+
+    async def newest_inbox(self) -> NewestInbox | None:
+        """Return the newest message of all inboxes from the leader, or None if there is none. Raise `Unavailable`."""
+        found = await self._jetstream.get_from_leader(STREAM, {"last_by_subj": subjects.INBOXES})
+        return None if found is None else NewestInbox(ChannelId(subjects.channel_token(found.subject)), found.seq)
+
+    async def oldest_in_inboxes(self, below: Seq) -> dict[ChannelId, Seq]:
+        """Return the inboxes of the oldest messages below a sequence, at most `BATCH_MESSAGES`, and the newest one of each.
+
+        The id of an inbox whose agent has a hashed token contains the hash. Raise `Unavailable`.
+        """
+        found = await self._following(subjects.INBOXES, 0, BATCH_MESSAGES)
+        return {ChannelId(subjects.channel_token(each.subject)): each.seq for each in found if each.seq < below}
 
     async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[StoredMessage]:
         """Return the next messages of a channel above `seq`, oldest first: at most `most`, and about a megabyte.

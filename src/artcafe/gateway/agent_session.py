@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Final, Protocol, assert_never
 
@@ -29,10 +29,11 @@ from artcafe.errors import (
 )
 from artcafe.gateway.agent_requests import AgentRequests
 from artcafe.gateway.client_socket import LIMITS, ClientSocket
+from artcafe.gateway.encoding import limits_push
 from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
 from artcafe.observe import metrics
 from artcafe.observe.logs import log
-from artcafe.rules import ids, times
+from artcafe.rules import ids
 from artcafe.services.history import parse_position
 from artcafe.services.loop_guard import Admission
 from artcafe.services.tenant_rate import Notice
@@ -46,13 +47,6 @@ REFUSED_COST: Final = 7
 RETRY_S: Final = 0.5
 """Between two attempts to begin the agent's subscriptions while the tables or NATS are away."""
 _FOR_PEOPLE: Final = ", which is for people: it subscribes to channels, and reads presence over REST"
-
-
-def limits_push(notice: Notice) -> replies.LimitsPush:
-    """Return the push of a notice."""
-    usage = notice.usage
-    resets_at = times.to_text(datetime.fromtimestamp(usage.resets_at, UTC))
-    return replies.LimitsPush(notice.limit.value, usage.limit, usage.used, usage.left, resets_at, notice.percent)
 
 
 class CommandWorker(Protocol):
@@ -110,7 +104,7 @@ class AgentSession:
         """Publishes without a reply yet."""
         self._max_requests = frames.MAX_REQUESTS if max_requests is None else max_requests
         self._requests: AgentRequests | None = None
-        self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked)
+        self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked, self)
 
     # --- the connection's life ---------------------------------------------------------------------------------------
 
@@ -360,6 +354,11 @@ class AgentSession:
     def apply_all(self, rows: Sequence[Subscription]) -> None:
         """Deliver these subscriptions and no others: the agent has no further permission to receive."""
         self.subscriber.apply_all(rows)
+        self._begin_soon()
+
+    def wake_inbox(self) -> None:
+        """Begin the delivery of the agent's inbox."""
+        self.subscriber.wake_inbox()
         self._begin_soon()
 
     def _begin_soon(self) -> None:

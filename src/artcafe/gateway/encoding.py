@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId
+from artcafe.rules import times
+from artcafe.services.tenant_rate import Notice
 from artcafe.wire import replies
 from artcafe.wire.envelopes import channel_text
 from artcafe.wire.replies import Gap
@@ -36,3 +39,10 @@ class WebSocketEncoding:
     def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
         """Return the text frame of a gap push."""
         return text_frame(replies.gap(channel_id, gap))
+
+
+def limits_push(notice: Notice) -> replies.LimitsPush:
+    """Return the push of a notice."""
+    usage = notice.usage
+    resets_at = times.to_text(datetime.fromtimestamp(usage.resets_at, UTC))
+    return replies.LimitsPush(notice.limit.value, usage.limit, usage.used, usage.left, resets_at, notice.percent)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from artcafe.model import AgentId, ChannelId, Cursor, TenantId, subscription_id
+from artcafe.rules import inboxes
 from artcafe.rules.ids import derived_id
 from artcafe.tables import agent_rows, people_rows, rows, usage_rows
 from artcafe.tables.catalog import (
@@ -79,7 +80,10 @@ class NewIds:
         return sender if sender.startswith("usr:") else self.agent(sender)
 
     def channel(self, channel_id: str) -> ChannelId:
-        """Return a channel's id in the copy."""
+        """Return the id of a channel or an inbox in the copy."""
+        owner = inboxes.owner_of(channel_id)
+        if owner is not None:
+            return inboxes.inbox_of(self.agent(owner))
         return ChannelId(self.channels.setdefault(channel_id, self._derived("chn", channel_id)))
 
     def item(self, table: Table, item: Item) -> Item | None:
@@ -113,6 +117,11 @@ class NewIds:
         channels = item.get("channels")
         if isinstance(channels, Mapping):
             item["channels"] = {self.channel(channel_id): value for channel_id, value in channels.items()}
+        place = self.place(agent_rows.inbox_position(item) or Cursor())
+        for name in (agent_rows.INBOX_REMOVED_TO, agent_rows.INBOX_EPOCH, agent_rows.INBOX_SEQ):
+            item.pop(name, None)
+        if place.epoch is not None:
+            item |= {agent_rows.INBOX_EPOCH: place.epoch, agent_rows.INBOX_SEQ: place.seq}
         return {**item, "id": self.agent(id)}
 
     def _claim(self, item: dict[str, Value]) -> Item:

@@ -45,6 +45,7 @@ LOOPS: Final = (
     "hub",
     "gauges",
     "identity",
+    "inboxes",
     "limits",
     "loop_delay",
     "loop_guard",

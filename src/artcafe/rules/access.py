@@ -37,6 +37,7 @@ class Action(StrEnum):
     READ_MESSAGES = "read messages"
     READ_MANAGED = "receive this managed channel without a subscription that allows it"
     PULL = "pull or acknowledge this agent's messages: only the agent itself can"
+    READ_INBOX = "read this inbox, which its agent alone may read"
     READ_CHAINS = "read chains of answers"
     RELEASE_CHAINS = "release a stopped chain of answers"
     READ_AUDIT = "read the audit"
@@ -85,6 +86,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_MESSAGES: (_VIEWER, AgentAccess.ANY),
     Action.READ_MANAGED: (_VIEWER, AgentAccess.NONE),
     Action.PULL: (frozenset(), AgentAccess.ITSELF),
+    Action.READ_INBOX: (frozenset(), AgentAccess.ITSELF),
     Action.READ_CHAINS: (_VIEWER, AgentAccess.NONE),
     Action.RELEASE_CHAINS: (_MEMBER, AgentAccess.NONE),
     Action.READ_AUDIT: (_ADMIN, AgentAccess.NONE),

@@ -11,6 +11,7 @@ import re
 from typing import Final, NewType
 
 from artcafe.model import ChannelId, Seq, TenantId
+from artcafe.rules.inboxes import PREFIX, owner_of
 
 Subject = NewType("Subject", str)
 """A subject without wildcards, or one of the constants below."""
@@ -19,6 +20,10 @@ STORED: Final = Subject("ch.>")
 """All subjects stored by the tenant's stream."""
 LIVE: Final = Subject("live.ch.>")
 """The subjects of the stream's republished messages, and of messages in `live` channels."""
+INBOXES: Final = Subject("ch.@.*")
+"""The subjects of the stored messages of all inboxes. No channel's token is `@`."""
+LIVE_INBOXES: Final = Subject("live.ch.@.*")
+"""The subjects of the republished messages of all inboxes."""
 PRESENCE: Final = Subject("presence")
 """Presence updates: each server announces the agents connected to it."""
 PRESENCE_ASK: Final = Subject("presence.ask")
@@ -49,15 +54,21 @@ def token(id: str) -> str:
     return "h" + hashlib.sha256(id.encode()).hexdigest()
 
 
+def _channel(channel: ChannelId) -> str:
+    """Return a channel's token, or for an inbox `@` and the token of its agent."""
+    owner = owner_of(channel)
+    return token(channel) if owner is None else f"@.{token(owner)}"
+
+
 @functools.lru_cache(maxsize=4096)
 def stored(channel: ChannelId) -> Subject:
     """Return the subject of a channel's stored messages. Cached, because every publish needs it."""
-    return Subject(f"ch.{token(channel)}")
+    return Subject(f"ch.{_channel(channel)}")
 
 
 def channel_token(subject: Subject) -> str:
-    """Return the token of a channel's id in the subject of its stored messages."""
-    return subject.removeprefix("ch.")
+    """Return the token of a channel's id in the subject of its stored messages; for an inbox `@` and its agent's token."""
+    return subject.removeprefix("ch.").replace("@.", PREFIX, 1)
 
 
 def marks(channel: ChannelId) -> Subject:
@@ -91,7 +102,7 @@ def marked_seq(mark: Subject) -> Seq:
 
 def live(channel: ChannelId) -> Subject:
     """Return the subject of a channel's republished messages."""
-    return Subject(f"live.ch.{token(channel)}")
+    return Subject(f"live.ch.{_channel(channel)}")
 
 
 def queue_consumer(channel: ChannelId) -> str:

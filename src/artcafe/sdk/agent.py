@@ -87,6 +87,7 @@ class Agent:
         self._logging_in = asyncio.Lock()
         self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
         self._connection.service = service or os.environ.get("ARTCAFE_SERVICE") or None
+        self._connection.inbox.publish = self.publish
         self._close_timeout_s = close_timeout_s
         self._is_warned = False
         """Whether an unknown cause was logged as a warning."""
@@ -205,6 +206,27 @@ class Agent:
         except errors.CauseNotFound:
             self._warn_of_new_chain(cause, "the server does not know it any more")
         return await self._publish(body, max(0.001, ends_at - time.monotonic()))
+
+    async def send(
+        self,
+        agent: str,
+        data: object,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        reply_to: str | None = None,
+        caused_by: CausedBy = HANDLED,
+        timeout_s: float = 30.0,
+    ) -> Receipt:
+        """Store a direct message for another agent, in its inbox; it is on disk when this returns.
+
+        The agent receives it like the messages of its channels, now or when it connects, with `is_direct` set; `Message.reply`
+        answers it. Arguments and errors are those of `publish`. Raises `AgentNotFound`.
+        """
+        inbox = frames.INBOX_PREFIX + agent.removeprefix(frames.INBOX_PREFIX)
+        return await self.publish(
+            inbox, data, key=key, headers=headers, reply_to=reply_to, caused_by=caused_by, timeout_s=timeout_s
+        )
 
     def _warn_of_new_chain(self, cause: object, reason: str) -> None:
         level = logging.DEBUG if self._is_warned else logging.WARNING

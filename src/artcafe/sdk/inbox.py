@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from artcafe.sdk.acks import Acked
-from artcafe.sdk.messages import Gap, Message, Settle, warn_of
+from artcafe.sdk.messages import Gap, Message, PublishAnswer, Settle, warn_of
 from artcafe.wire import frames, replies
 
 MAX_BUFFERED: Final = 1024
@@ -116,6 +116,8 @@ class Inbox:
 
     def __init__(self, max_unacked: int | None, on_ack: Callable[[], None] = lambda: None, settle: Settle | None = None) -> None:
         self._max_unacked, self._on_ack, self._settle = max_unacked, on_ack, settle
+        self.publish: PublishAnswer | None = None
+        """Publishes the answers to messages."""
         self.connections = 0
         """The number of lost connections: the messages of queues that they held were given back."""
         self._held_acks: list[frames.Ack] = []
@@ -140,10 +142,10 @@ class Inbox:
         state = self._channel(pushed.channel)
         if pushed.seq is None:  # A `live` channel delivers at most once: messages beyond the buffer are dropped.
             if self._buffered < MAX_BUFFERED:
-                self._buffer(state, Message(pushed, state.life, 0, self._ack))
+                self._buffer(state, Message(pushed, state.life, 0, self._ack, publish=self.publish))
             return
         if pushed.deliveries is not None:
-            self._buffer(state, Message(pushed, self.connections, 0, self._ack_held, self._settle))
+            self._buffer(state, Message(pushed, self.connections, 0, self._ack_held, self._settle, self.publish))
             return
         if state.is_resuming:
             return
@@ -157,7 +159,7 @@ class Inbox:
             state.arrive(pushed.seq)
         if self._max_unacked is not None:
             state.unacked.append(pushed.seq)
-        self._buffer(state, Message(pushed, state.life, state.newest, self._ack))
+        self._buffer(state, Message(pushed, state.life, state.newest, self._ack, publish=self.publish))
         state.add(pushed.seq, pushed.message_id)
 
     def on_gap(self, channel: str, pushed: replies.Gap | replies.GapPush, epoch: str | None = None) -> None:

@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from artcafe import errors
 from artcafe.sdk import tracing
 from artcafe.sdk.encoding import value_of
 from artcafe.wire import frames, replies
@@ -78,6 +79,22 @@ Settle = Callable[["Message", frames.Nak | frames.Extend], Awaitable[None]]
 """Send a command about a message of a queue. Raises `NotHeld` if this agent's connection does not hold the message any more."""
 
 
+class PublishAnswer(Protocol):
+    """`Agent.publish`, as far as answers use it."""
+
+    async def __call__(
+        self,
+        channel: str,
+        data: object,
+        *,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        reply_to: str | None,
+        caused_by: Message,
+        timeout_s: float,
+    ) -> Receipt: ...
+
+
 class Message:
     """A message of a channel. Acknowledge it after processing: until then it is delivered again after a restart.
 
@@ -92,9 +109,10 @@ class Message:
         before: int,
         on_ack: Callable[[Message, bool], None],
         settle: Settle | None = None,
+        publish: PublishAnswer | None = None,
     ) -> None:
-        """`settle`: of a message of a queue."""
-        self._pushed, self._on_ack, self._settle = pushed, on_ack, settle
+        """`settle`: of a message of a queue. `publish`: publishes answers."""
+        self._pushed, self._on_ack, self._settle, self._publish = pushed, on_ack, settle, publish
         self._is_acked = False
         self.life = life
         """The number of logs and starts of the channel so far; a sequence is valid within one of them. In a queue, the number of
@@ -108,6 +126,11 @@ class Message:
     @property
     def channel(self) -> str:
         return self._pushed.channel
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it was sent to this agent alone: its channel is the agent's inbox."""
+        return self._pushed.channel.startswith(frames.INBOX_PREFIX)
 
     @property
     def seq(self) -> int | None:
@@ -198,6 +221,27 @@ class Message:
         Never raises: a number beyond Python's floats becomes inf or -inf; `raw` has the published text.
         """
         return value_of(self._pushed.data)
+
+    async def reply(
+        self,
+        data: object,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        reply_to: str | None = None,
+        timeout_s: float = 30.0,
+    ) -> Receipt:
+        """Publish an answer: to the message's `reply_to`, or to the inbox of its sender. It is on disk when this returns.
+
+        The answer names this message as its cause. Arguments and errors are those of `Agent.publish`. Raises `Invalid` for a
+        message of a person, who has no inbox, without a `reply_to`.
+        """
+        if self._publish is None:
+            raise RuntimeError("this message was not received by an Agent")
+        target = self._pushed.reply_to or frames.INBOX_PREFIX + self._pushed.sender
+        if target.startswith(f"{frames.INBOX_PREFIX}usr:"):
+            raise errors.Invalid("reply_to", "the message is of a person, who has no inbox, and names no reply_to")
+        return await self._publish(target, data, key=key, headers=headers, reply_to=reply_to, caused_by=self, timeout_s=timeout_s)
 
     async def ack(self, *, cumulative: bool = False) -> None:
         """Acknowledge this message; with `cumulative`, also every earlier message of its channel. In a queue, only this message.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from artcafe.errors import AgentNotFound, Conflict, HandleTaken, LimitReached, TenantNotFound
-from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, Principal
+from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, Cursor, Principal, TenantId
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, fields, handles, keys, times
+from artcafe.rules import access, fields, handles, inboxes, keys, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
@@ -28,11 +28,24 @@ _TRIES: Final = 5
 _DELETES_AT_ONCE: Final = 100
 
 
+class InboxLogs(Protocol):
+    """Stores the messages of inboxes."""
+
+    async def position(self, tenant_id: TenantId) -> Cursor:
+        """Return the end of the tenant's log. Raises Unavailable."""
+        ...
+
+    async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
+        """Delete every message of an inbox. May be repeated. Raises Unavailable."""
+        ...
+
+
 class Agents:
     """Operations of members on the agents of their tenant, and the reads allowed to agents."""
 
-    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, plans: Plans) -> None:
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, plans: Plans, logs: InboxLogs) -> None:
         self._store, self._changes, self._audit, self._clock, self._plans = store, changes, audit, clock, plans
+        self._logs = logs
 
     async def create(
         self,
@@ -57,6 +70,7 @@ class Agents:
         given = None if handle is None else handles.check(handle)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "agents")
         now = self._clock()
+        position = await self._logs.position(principal.tenant_id)
         agent = Agent(
             tenant_id=principal.tenant_id,
             id=AgentId(request.new_id("agt")),
@@ -67,6 +81,7 @@ class Agents:
             capabilities=named,
             created_at=now,
             updated_at=now,
+            inbox=position if position.epoch else None,
             request_hash=request.hash(name, description, key.line, *named, *handles.hashed(given)),
         )
         async with self._audit.action(principal, "agent.create", agent.id, name=name, key=key.fingerprint):
@@ -134,9 +149,9 @@ class Agents:
             raise Conflict(f"agent {agent_id} is being changed by other requests at the same time; try again")
 
     async def delete(self, principal: Principal, agent_id: str) -> None:
-        """Delete the agent and its subscriptions; its tokens become invalid and its sockets are closed.
+        """Delete the agent, its subscriptions and the messages of its inbox. Its tokens become invalid, its sockets are closed.
 
-        A repeat continues an interrupted deletion. Raises Forbidden and AgentNotFound.
+        A repeat continues an interrupted deletion. Raises Forbidden, AgentNotFound and Unavailable.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         tenant = self._store.tenant(principal.tenant_id)
@@ -247,6 +262,7 @@ class Agents:
         for start in range(0, len(channels), _DELETES_AT_ONCE):
             some = channels[start : start + _DELETES_AT_ONCE]
             await tenant.transact([tenant.subscriptions.delete(channel_id, agent.id) for channel_id in some])
+        await self._logs.purge(tenant.id, inboxes.inbox_of(agent.id))
         writes = await key_claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
         writes += await handle_claims.release(tenant, agent)
         if agent.request_hash is not None:  # Else a repeat of the request would create it again.

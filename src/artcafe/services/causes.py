@@ -11,10 +11,10 @@ from collections import OrderedDict
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from artcafe.errors import CauseNotFound, ChannelNotFound
+from artcafe.errors import AgentNotFound, CauseNotFound, ChannelNotFound, Forbidden
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
-from artcafe.model import Access, Channel, ChannelId, Permission, Principal, TenantId, UserPrincipal
+from artcafe.model import Channel, ChannelId, Principal, TenantId
 from artcafe.rules import ids, subjects
 from artcafe.services.record_cache import RecordCache
 from artcafe.wire import frames
@@ -117,13 +117,15 @@ class Causes:
 
     async def _channel(self, principal: Principal, channel_id: str) -> Channel:
         try:
-            return await self._record_cache.channel(principal.tenant_id, channel_id)
-        except ChannelNotFound:
+            return await self._record_cache.destination(principal.tenant_id, channel_id)
+        except (ChannelNotFound, AgentNotFound):
             raise CauseNotFound from None
 
     async def _check_allowed(self, principal: Principal, channel: Channel, sender: str) -> None:
         """Raise `CauseNotFound` unless the principal may receive the channel or is the sender of the message."""
-        if isinstance(principal, UserPrincipal) or channel.access is Access.OPEN or sender == principal.sender:
+        if sender == principal.sender:
             return
-        if not await self._record_cache.allows(principal.tenant_id, channel, principal.agent_id, Permission.RECEIVE):
-            raise CauseNotFound
+        try:
+            await self._record_cache.check_receives(principal, channel)
+        except Forbidden:
+            raise CauseNotFound from None

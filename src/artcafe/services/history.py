@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from artcafe.errors import Invalid
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.tenant_log import StoredMessage, TenantLog
-from artcafe.model import Channel, ChannelId, Epoch, Permission, Principal, Seq
+from artcafe.model import Channel, ChannelId, Epoch, Principal, Seq
 from artcafe.rules import access, start_position, times
 from artcafe.rules.start_position import LogLineage
 from artcafe.services.record_cache import RecordCache
@@ -103,8 +103,8 @@ class MessageHistory:
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
         access.check(principal, access.Action.READ_MESSAGES)
-        channel = await self._record_cache.channel(principal.tenant_id, channel_id)
-        await self._record_cache.check_managed(principal, channel, Permission.RECEIVE, access.Action.READ_MANAGED)
+        channel = await self._record_cache.destination(principal.tenant_id, channel_id)
+        await self._record_cache.check_receives(principal, channel)
         return channel, await self._fabric.tenant(principal.tenant_id).connected_log()
 
 

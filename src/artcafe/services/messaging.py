@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from artcafe.errors import ArtcafeError, Invalid, LimitExceeded, LoopStopped, TooLarge, Unavailable
+from artcafe.errors import AgentNotFound, ArtcafeError, Invalid, LimitExceeded, LoopStopped, TooLarge, Unavailable
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import Access, AgentPrincipal, Channel, Permission, Principal
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.tracing import Tracing
-from artcafe.rules import access, fields, ids, message_times, subjects, times
+from artcafe.rules import access, fields, ids, inboxes, message_times, subjects, times
 from artcafe.rules.plans import Limit
 from artcafe.rules.usage import Metric
 from artcafe.services.causes import Cause
@@ -77,10 +77,11 @@ class Messaging:
         """
         try:
             access.check(principal, access.Action.PUBLISH)
-            channel = await self._record_cache.channel(principal.tenant_id, channel_id)
+            channel = await self._record_cache.destination(principal.tenant_id, channel_id)
             await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
             limits = await self._record_cache.limits(principal.tenant_id)
             check(publish, limits.message_bytes)
+            publish = await self._with_reply_to(principal, publish)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
             if publish.expires_at is not None:
                 check_stored(channel, "expires_at")
@@ -106,9 +107,9 @@ class Messaging:
         """Queue a message without waiting. None if `submit` must be used: the channel or the sender is not cached, the channel is
         managed or without a log, no message is reserved (`services.rate_limits`), the message expires, or it answers another one
         and has no `link` yet."""
-        if publish.expires_at is not None or (publish.caused_by is not None and link is None):
+        if publish.expires_at is not None or (publish.caused_by is not None and link is None) or _names_agent(publish):
             return None
-        channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
+        channel = self._record_cache.peek_destination(principal.tenant_id, channel_id)
         tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
         if channel is None or tenant_fabric is None or limits is None or channel.access is not Access.OPEN:
             return None
@@ -137,6 +138,17 @@ class Messaging:
         if self._tracing is not None:
             _trace(self._tracing, principal, channel, publish, message_id, stored)
         return stored
+
+    async def _with_reply_to(self, principal: Principal, publish: frames.Publish) -> frames.Publish:
+        """Return the publish with the id of the inbox that its `reply_to` names, if it names one: a handle may be another agent's
+        when the answer comes. Raises `Invalid`."""
+        if publish.reply_to is None or not _names_agent(publish):
+            return publish
+        try:
+            owner = await self._record_cache.agent(principal.tenant_id, inboxes.agent_in(publish.reply_to))
+        except AgentNotFound as exc:
+            raise Invalid("reply_to", "names no agent of this tenant; give its id or handle, such as @researcher") from exc
+        return msgspec.structs.replace(publish, reply_to=inboxes.inbox_of(owner.id))
 
     async def _submit_answer(
         self, principal: Principal, channel: Channel, publish: frames.Publish, link: ChainLink
@@ -230,6 +242,11 @@ class Messaging:
             self._loop_guard.causes.remember(principal.tenant_id, answer)
         key = publish.key
         return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, sender, key)
+
+
+def _names_agent(publish: frames.Publish) -> bool:
+    """Return whether a publish expects answers in an agent's inbox, which must exist."""
+    return publish.reply_to is not None and inboxes.names_agent(publish.reply_to)
 
 
 def _trace(

@@ -7,6 +7,7 @@ acceptable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Final, Generic, TypeVar, cast
@@ -18,6 +19,7 @@ from artcafe.model import (
     AgentId,
     AgentPrincipal,
     Channel,
+    ChannelId,
     HandleKind,
     Permission,
     Principal,
@@ -27,7 +29,7 @@ from artcafe.model import (
     TenantId,
     subscription_id,
 )
-from artcafe.rules import access, handles
+from artcafe.rules import access, handles, inboxes
 from artcafe.rules.access import Action
 from artcafe.rules.plans import Plans, TenantLimits
 from artcafe.services.invalidation import Invalidation
@@ -51,6 +53,9 @@ class RecordCache:
         """The limits of cached tenants."""
         self.peek_limits: Final = self._limits.get
         """Return the tenant's limits if they are cached. None says nothing about the tenant."""
+        self._size = size
+        self._agents_only: dict[TenantId, set[str]] = {}
+        """Names of agents, used by publishes, that no channel of the tenant has."""
         self._tenants = _Known[Tenant](size)
         self._channels = _Known[Channel](size)
         self._agents = _Known[Agent](size)
@@ -114,6 +119,56 @@ class RecordCache:
         """Return the agent with this id or handle if it is cached. None says nothing about its existence."""
         return self._agents.get(tenant_id, agent)
 
+    async def destination(self, tenant_id: TenantId, name: str) -> Channel:
+        """Return the channel with this id, or the inbox of the agent with this id. A channel comes first, unless the name begins
+        with `@`. Raises ChannelNotFound, and AgentNotFound for a name with `@`."""
+        owner = inboxes.owner_of(name)
+        if owner is not None:
+            return inboxes.channel_of(tenant_id, (await self.agent(tenant_id, owner)).id)
+        agents_only = self._agents_only.setdefault(tenant_id, set())
+        try:
+            return await self.channel(tenant_id, name)
+        except ChannelNotFound:
+            with contextlib.suppress(AgentNotFound):
+                agent = await self.agent(tenant_id, name)
+                if self._agents_only.get(tenant_id) is agents_only and len(agents_only) < self._size:
+                    agents_only.add(name)  # else a channel may have got the name meanwhile
+                return inboxes.channel_of(tenant_id, agent.id)
+            raise
+
+    def peek_destination(self, tenant_id: TenantId, name: str) -> Channel | None:
+        """Return the channel or inbox if it is cached. None says nothing about its existence."""
+        channel = self._channels.get(tenant_id, name)
+        if channel is not None:
+            return channel
+        owner = inboxes.owner_of(name)
+        if owner is None and name not in self._agents_only.get(tenant_id, ()):
+            return None
+        agent = self._agents.get(tenant_id, owner or name)
+        return None if agent is None else inboxes.channel_of(tenant_id, agent.id)
+
+    async def subscribed(self, tenant_id: TenantId, channel_id: ChannelId) -> Channel:
+        """Return the channel of a subscription, which may be an agent's to its inbox. Raises ChannelNotFound."""
+        owner = inboxes.owner_of(channel_id)
+        return await self.channel(tenant_id, channel_id) if owner is None else inboxes.channel_of(tenant_id, owner)
+
+    async def channel_id(self, tenant_id: TenantId, name: str) -> ChannelId:
+        """Return the id of the channel, or after `@` of the inbox, with this id or handle; the text itself if there is none."""
+        owner = inboxes.owner_of(name)
+        if owner is not None:
+            agent = await self.find_agent(tenant_id, owner)
+            return ChannelId(name) if agent is None else inboxes.inbox_of(agent.id)
+        channel = await self.find_channel(tenant_id, name) if handles.is_handle(name) else None
+        return ChannelId(name) if channel is None else channel.id
+
+    async def check_receives(self, principal: Principal, channel: Channel) -> None:
+        """Raise Forbidden unless the principal may receive a channel: an inbox is its agent's alone, whoever else asks."""
+        owner = inboxes.owner_of(channel.id)
+        if owner is None:
+            await self.check_managed(principal, channel, Permission.RECEIVE, Action.READ_MANAGED)
+        else:
+            access.check(principal, Action.READ_INBOX, owner)
+
     async def allows(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
         """Return whether the agent's subscription to the channel is active and has the permission."""
         key = subscription_id(channel.id, agent_id)
@@ -164,6 +219,8 @@ class RecordCache:
         self._tenants.forget(tenant_id)
         if change.may_change_limits:
             self._limits.pop(tenant_id, None)
+        if change.channels:
+            self._agents_only.pop(tenant_id, None)
         for channel_id in change.channels:
             self._channels.forget_one(tenant_id, channel_id)
         for channel_id, agent_id in change.subscriptions:
@@ -173,7 +230,7 @@ class RecordCache:
 
     def tenants(self) -> set[TenantId]:
         """Return the tenants with cached records: their versions must be watched."""
-        return {tenant_id for known in self._kinds for tenant_id in known.tenants()}.union(self._limits)
+        return {tenant_id for known in self._kinds for tenant_id in known.tenants()}.union(self._limits, self._agents_only)
 
     async def run(self) -> None:
         """Drop tenants unused for `IDLE_S`, to save reads of their versions, until cancelled."""
@@ -189,6 +246,7 @@ class RecordCache:
 
     def _forget_tenant(self, tenant_id: TenantId) -> None:
         self._limits.pop(tenant_id, None)
+        self._agents_only.pop(tenant_id, None)
         for known in self._kinds:
             known.forget(tenant_id)
 

@@ -21,7 +21,7 @@ from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S, LogState
 from artcafe.model import ChannelId, Cursor, Seq, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
-from artcafe.rules import subjects
+from artcafe.rules import inboxes, subjects
 from artcafe.rules.plans import Limit, Plans
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
@@ -35,15 +35,18 @@ READ_S: Final = 3600.0
 """How long a tenant's plan and channels stay cached. A change of either, on any server, invalidates them earlier."""
 FOREVER_S: Final = 100 * 365 * 24 * 3600
 """A longer retention removes nothing: no message is as old, and the time would be before the calendar's first day."""
+INBOX_READS: Final = 40
+"""Reads of old messages of inboxes in one sweep, each of up to 256 messages."""
 CHANNELS_AT_ONCE: Final = 500
 """Channels in one request for last sequences; NATS allows 1,024."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogRetention:
-    """What a tenant's log keeps: its size limit, and its channels by the seconds they keep messages."""
+    """What a tenant's log keeps: its size limit, the seconds that inboxes keep messages, and its channels by theirs."""
 
     storage_bytes: int
+    inboxes_s: int
     channels: Mapping[int, list[ChannelId]]
 
 
@@ -55,7 +58,7 @@ async def read_retention(store: TenantStore, plans: Plans) -> LogRetention | Non
     channels: dict[int, list[ChannelId]] = defaultdict(list)
     for channel in await store.all_channels():
         channels[plans.retention_of(channel, tenant)].append(channel.id)
-    return LogRetention(plans.limit_of(tenant, Limit.STORAGE_BYTES), channels)
+    return LogRetention(plans.limit_of(tenant, Limit.STORAGE_BYTES), plans.limit_of(tenant, Limit.RETENTION_S), channels)
 
 
 class Retention:
@@ -139,16 +142,42 @@ class Retention:
         if state is None or kept is None:
             return
         await tenant_fabric.log.limit(kept.storage_bytes)
+        if kept.inboxes_s <= FOREVER_S:
+            await self._sweep_inboxes(tenant_fabric, state, self._clock() - _age(kept.inboxes_s))
         for seconds, channels in kept.channels.items():
             if seconds > FOREVER_S:
                 continue
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
                 some = channels[start : start + CHANNELS_AT_ONCE]
-                # After a restart NATS rebuilds its idempotency keys from stored messages (contract, sentence 3).
-                before = self._clock() - timedelta(seconds=max(seconds, DEDUPE_WINDOW_S))
+                before = self._clock() - _age(seconds)
                 due = await tenant_fabric.log.last_seqs(some, until=before)
                 for channel_id, seq in (await self._counted(tenant_fabric, state, some, due)).items():
                     await self._remove(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
+
+    async def _sweep_inboxes(self, tenant_fabric: TenantFabric, state: LogState, before: datetime) -> None:
+        """Remove messages of inboxes stored before a time, oldest first. They are found in the log: most agents have none, and
+        reading every agent would cost more. The inbox of a deleted agent is removed too, if a publish came after its deletion."""
+        first = await tenant_fabric.log.since(None, before)
+        end = state.last_seq + 1 if first is None else first
+        is_counted = self._counted_to is None
+        for _ in range(INBOX_READS):
+            due = await tenant_fabric.log.oldest_in_inboxes(end)
+            if due and not is_counted and self._counted_to is not None:
+                end, is_counted = min(end, 1 + await self._counted_to(tenant_fabric.tenant_id, state)), True
+                continue
+            for channel_id, seq in due.items():
+                await self._remove_from_inbox(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
+            if not due:
+                return
+
+    async def _remove_from_inbox(self, tenant_fabric: TenantFabric, inbox: ChannelId, to: Cursor, before: datetime) -> None:
+        tenant = self._store.tenant(tenant_fabric.tenant_id)
+        if not await tenant.note_removed(inbox, to, before):
+            owners = {subjects.token(agent.id): agent.id for agent in await tenant.all_agents()}
+            owner = owners.get(inbox.removeprefix(inboxes.PREFIX))
+            if owner is not None:  # an agent of an older system, whose id is hashed in the subject
+                await tenant.note_removed(inboxes.inbox_of(owner), to, before)
+        await tenant_fabric.log.purge(inbox, up_to=to.seq)
 
     async def _counted(
         self, tenant_fabric: TenantFabric, state: LogState, channels: list[ChannelId], due: Mapping[Subject, Seq]
@@ -195,3 +224,9 @@ class Retention:
         """Return the disk space that the tenant's messages may use. Raises `Unavailable`."""
         tenant = await self._store.tenant(tenant_id).tenant()
         return self._plans.limit_of(tenant, Limit.STORAGE_BYTES)
+
+
+def _age(seconds: int) -> timedelta:
+    """Return the age at which messages are removed. After a restart NATS rebuilds its idempotency keys from stored messages, so
+    none is removed earlier than a key expires (contract, sentence 3)."""
+    return timedelta(seconds=max(seconds, DEDUPE_WINDOW_S))

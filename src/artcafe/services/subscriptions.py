@@ -22,8 +22,9 @@ from artcafe.model import (
     subscription_id,
 )
 from artcafe.observe.clock import Clock
-from artcafe.rules import access
+from artcafe.rules import access, inboxes
 from artcafe.rules.access import Action
+from artcafe.rules.inboxes import InboxSubscription
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit
 from artcafe.services.audit import Audit
@@ -64,6 +65,8 @@ class Subscriptions:
         if permissions is not None:
             access.check(principal, Action.GIVE_PERMISSIONS)
         tenant = self._store.tenant(principal.tenant_id)
+        if inboxes.owner_of(channel_id) == agent_id and permissions is None:  # it exists as long as the agent
+            return inboxes.subscription_of(await _agent(tenant, agent_id)), False
         for _ in range(_TRIES):
             agent = await _agent(tenant, agent_id)
             channel = await tenant.channel(channel_id)
@@ -103,7 +106,7 @@ class Subscriptions:
         """Pause a subscription, or resume it from its cursor. May be repeated. Raises Forbidden and SubscriptionNotFound."""
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         tenant = self._store.tenant(principal.tenant_id)
-        subscription = await _there(tenant, channel_id, agent_id)
+        subscription = await _changeable(tenant, channel_id, agent_id)
         if subscription.status is status:
             return subscription
         update = tenant.subscriptions.set_status(subscription.channel_id, subscription.agent_id, status, self._clock())
@@ -118,7 +121,7 @@ class Subscriptions:
         """Delete the subscription with its cursor. Raises Forbidden and SubscriptionNotFound."""
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         tenant = self._store.tenant(principal.tenant_id)
-        subscription = await _there(tenant, channel_id, agent_id)
+        subscription = await _changeable(tenant, channel_id, agent_id)
 
         async def commit(writes: Sequence[Write]) -> None:
             async with self._audited(principal, "subscription.delete", subscription):
@@ -147,11 +150,14 @@ class Subscriptions:
         return Page(tuple(each for each in found if each is not None), here[-1] if len(left) > len(here) else None)
 
     async def for_connect(self, tenant_id: TenantId, agent_id: AgentId) -> list[Subscription]:
-        """Return the agent's active subscriptions with the permission to receive, ordered by channel id. Used at `connect`."""
+        """Return the agent's inbox, and its active subscriptions with the permission to receive, ordered by channel id. Used at
+        `connect`. None for an unknown agent."""
         agent = await self._store.tenant(tenant_id).agent(agent_id)
-        channels = () if agent is None else sorted(agent.channels)
-        found = await self.now(tenant_id, [(channel_id, agent_id) for channel_id in channels])
-        return [each for each in found if each is not None and each.allows(Permission.RECEIVE)]
+        if agent is None:
+            return []
+        found = await self.now(tenant_id, [(channel_id, agent_id) for channel_id in sorted(agent.channels)])
+        active = [each for each in found if each is not None and each.allows(Permission.RECEIVE)]
+        return [inboxes.subscription_of(agent), *active]
 
     async def now(self, tenant_id: TenantId, pairs: Sequence[tuple[ChannelId, AgentId]]) -> list[Subscription | None]:
         """Return the current subscription of each channel and agent, in the given order; None for a missing one."""
@@ -238,6 +244,13 @@ async def _there(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscri
     subscription = await tenant.subscriptions.get(channel_id, agent_id)
     if subscription is None:
         raise SubscriptionNotFound(agent_id)
+    return subscription
+
+
+async def _changeable(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscription:
+    subscription = await _there(tenant, channel_id, agent_id)
+    if isinstance(subscription, InboxSubscription):
+        raise Conflict("an agent always receives its own inbox: this subscription cannot be paused or deleted")
     return subscription
 
 

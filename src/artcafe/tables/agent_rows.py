@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, KeyStatus, TenantId
+from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, Cursor, Epoch, KeyStatus, TenantId
 from artcafe.rules import times
 from artcafe.rules.keys import key_id
 from artcafe.tables.attributes import (
@@ -25,9 +25,17 @@ from artcafe.tables.attributes import (
     time_attribute,
 )
 from artcafe.tables.engine.values import Item, Value
+from artcafe.tables.rows import removed_to_of
 
 KEYS_VERSION: Final = "keys_version"
 """The version attribute of an agent's keys, incremented with each change of them."""
+
+INBOX_EPOCH: Final = "inbox_epoch"
+INBOX_SEQ: Final = "inbox_acked_seq"
+"""The position of an agent in its inbox, as `epoch` and `acked_seq` of a subscription. Not in a map: one write sets both in a row
+of any age."""
+INBOX_REMOVED_TO: Final = "inbox_removed_to"
+"""The newest removed message of an agent's inbox, as `removed_to` of a channel."""
 
 CLAIM_PREFIX: Final = "~key#"
 """The sort key of a claim is this prefix and a key's fingerprint. A claim in the agents' table records the agent of a key."""
@@ -71,8 +79,16 @@ def agent_of(item: Item) -> Agent | None:
         keys=keys_of(item),
         keys_version=number(item, KEYS_VERSION),
         channels=frozenset(ChannelId(channel_id) for channel_id in entries_of(item, "channels")),
+        inbox=inbox_position(item),
+        inbox_removed_to=removed_to_of(item, INBOX_REMOVED_TO) if INBOX_REMOVED_TO in item else None,
         request_hash=text(item, "request_hash") or None,
     )
+
+
+def inbox_position(item: Item) -> Cursor | None:
+    """Return the position of an agent in its inbox; None if the row has none."""
+    epoch = text(item, INBOX_EPOCH)
+    return Cursor(epoch=Epoch(epoch), seq=number(item, INBOX_SEQ)) if epoch else None
 
 
 def keys_of(item: Item) -> tuple[AgentKey, ...]:
@@ -114,6 +130,7 @@ def agent_item(agent: Agent) -> Item:
         **time_attribute("updated_at", agent.updated_at),
         "epoch": agent.epoch,
         "channels": dict.fromkeys(agent.channels, True),
+        **({} if agent.inbox is None else {INBOX_EPOCH: agent.inbox.epoch, INBOX_SEQ: agent.inbox.seq}),
         **hash_attribute(agent.request_hash),
     }
 

@@ -132,16 +132,16 @@ def queue_attributes(queue: QueueSettings) -> Item:
     return {"ack_wait_s": queue.ack_wait_s, "back_off": list(queue.back_off), "max_deliveries": queue.max_deliveries}
 
 
-def removed_to_of(item: Item) -> Cursor:
+def removed_to_of(item: Item, name: str = REMOVED_TO) -> Cursor:
     """Return the newest removed message of a channel."""
-    removed = entries_of(item, REMOVED_TO)
+    removed = entries_of(item, name)
     epoch = text(removed, "epoch")
     return Cursor(epoch=Epoch(epoch), seq=number(removed, "seq")) if epoch else Cursor()
 
 
-def removed_before_of(item: Item) -> datetime | None:
+def removed_before_of(item: Item, name: str = REMOVED_TO) -> datetime | None:
     """Return the time before which the removed messages were stored; None if it is missing or unreadable."""
-    return time(entries_of(item, REMOVED_TO), "before")
+    return time(entries_of(item, name), "before")
 
 
 def subscription_of(item: Item) -> Subscription:

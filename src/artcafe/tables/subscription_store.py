@@ -7,9 +7,9 @@ from datetime import datetime
 
 from artcafe.errors import BadCursor
 from artcafe.model import AgentId, ChannelId, Cursor, Permission, Subscription, SubscriptionStatus, TenantId, subscription_id
-from artcafe.rules import ids, times
+from artcafe.rules import ids, inboxes, times
 from artcafe.rules.pages import Page, PageRequest
-from artcafe.tables import full_rows, rows
+from artcafe.tables import agent_rows, full_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS
 from artcafe.tables.engine.conditions import Absent, And, Condition, Exists, FewerThan, Less, Not, NotEquals, OfKind, Or, Path
 from artcafe.tables.engine.port import ConditionFailed, Tables
@@ -33,8 +33,12 @@ class SubscriptionStore:
         return found
 
     async def get_many(self, pairs: Sequence[tuple[str, str]]) -> list[Subscription | None]:
-        """Return the subscriptions of these (channel, agent) pairs, in their order."""
-        possible = [pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1])]
+        """Return the subscriptions of these (channel, agent) pairs, in their order, also those of agents to their inboxes."""
+        own = {AgentId(agent_id) for channel_id, agent_id in pairs if inboxes.owner_of(channel_id) == agent_id}
+        found = await self._inboxes(sorted(own)) if own else {}
+        possible = [
+            pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1]) and inboxes.owner_of(pair[0]) is None
+        ]
         keys = [
             ItemKey(self._tenant_id, subscription_id(ChannelId(channel_id), AgentId(agent_id)))
             for channel_id, agent_id in possible
@@ -42,8 +46,16 @@ class SubscriptionStore:
         items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True) if keys else []
         read = (rows.subscription_of(item) for item in items if item is not None)
         # Two pairs of ids containing '#' could form the same row id, so compare the attributes.
-        found = {(each.channel_id, each.agent_id): each for each in read}
+        found |= {(each.channel_id, each.agent_id): each for each in read}
         return [found.get((ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in pairs]
+
+    async def _inboxes(self, agents: Sequence[AgentId]) -> dict[tuple[ChannelId, AgentId], Subscription]:
+        """Return the subscriptions of agents to their inboxes, which are in the agents' rows."""
+        keys = [ItemKey(self._tenant_id, agent_id) for agent_id in agents if ids.is_possible(agent_id)]
+        items = await self._tables.get(AGENTS, keys, consistent=True) if keys else []
+        there = (agent_rows.agent_of(item) for item in items if item is not None and not rows.is_deleting(item))
+        rows_of = (inboxes.subscription_of(agent) for agent in there if agent is not None)
+        return {(row.channel_id, row.agent_id): row for row in rows_of}
 
     async def of_channel(self, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
         """Return a page of the channel's subscriptions, ordered by agent id.
@@ -122,11 +134,14 @@ class SubscriptionStore:
         """
         if cursor.epoch is None:
             return False
-        ahead = Or(NotEquals("epoch", cursor.epoch), Absent("acked_seq"), Less("acked_seq", cursor.seq))
-        key = ItemKey(self._tenant_id, subscription_id(channel_id, agent_id))
-        changes = [Assign("epoch", cursor.epoch), Assign("acked_seq", cursor.seq)]
+        if inboxes.owner_of(channel_id) is None:
+            table, sort, epoch, seq = CHANNEL_SUBSCRIPTIONS, subscription_id(channel_id, agent_id), "epoch", "acked_seq"
+        else:
+            table, sort, epoch, seq = AGENTS, agent_id, agent_rows.INBOX_EPOCH, agent_rows.INBOX_SEQ
+        ahead = Or(NotEquals(epoch, cursor.epoch), Absent(seq), Less(seq, cursor.seq))
+        changes = [Assign(epoch, cursor.epoch), Assign(seq, cursor.seq)]
         try:
-            await self._tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, changes, And(Exists("id"), ahead)))
+            await self._tables.update(Update(table, ItemKey(self._tenant_id, sort), changes, And(Exists("id"), ahead)))
         except ConditionFailed:
             return False
         return True

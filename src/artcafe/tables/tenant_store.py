@@ -24,7 +24,7 @@ from artcafe.model import (
     TenantStatus,
     UserId,
 )
-from artcafe.rules import handles, ids, times
+from artcafe.rules import handles, ids, inboxes, times
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import agent_rows, attributes, full_rows, rows
 from artcafe.tables.catalog import (
@@ -288,13 +288,21 @@ class TenantStore:
 
     async def removed_to_each(self, channel_ids: Sequence[ChannelId]) -> list[Cursor]:
         """Return the newest removed message of each channel, as `removed_to` does."""
-        items = await self._tables.get(CHANNELS, [ItemKey(self.id, each) for each in channel_ids], consistent=True)
-        return [Cursor() if item is None else rows.removed_to_of(item) for item in items]
+        places = [self._removed(channel_id) for channel_id in channel_ids]
+        found: dict[tuple[Table, ItemKey], Item | None] = {}
+        for table in {table for table, _, _ in places}:
+            keys = [key for of, key, _ in places if of is table]
+            items = await self._tables.get(table, keys, consistent=True)
+            found |= {(table, key): item for key, item in zip(keys, items, strict=True)}
+        return [
+            Cursor() if (item := found[table, key]) is None else rows.removed_to_of(item, name) for table, key, name in places
+        ]
 
     async def removal(self, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
         """Return `removed_to`, and the time before which the removed messages were stored, if recorded."""
-        (item,) = await self._tables.get(CHANNELS, [ItemKey(self.id, channel_id)], consistent=True)
-        return (Cursor(), None) if item is None else (rows.removed_to_of(item), rows.removed_before_of(item))
+        table, key, name = self._removed(channel_id)
+        (item,) = await self._tables.get(table, [key], consistent=True)
+        return (Cursor(), None) if item is None else (rows.removed_to_of(item, name), rows.removed_before_of(item, name))
 
     async def note_removed(self, channel_id: ChannelId, to: Cursor, before: datetime | None = None) -> bool:
         """Record the removal of the channel's messages up to `to`, all stored before a time.
@@ -303,14 +311,22 @@ class TenantStore:
 
         Return whether the row now has this or a later position in the same epoch; False if the channel does not exist.
         """
-        seq, epoch = (rows.REMOVED_TO, "seq"), (rows.REMOVED_TO, "epoch")
+        table, key, name = self._removed(channel_id)
+        seq, epoch = (name, "seq"), (name, "epoch")
         ahead = Or(NotEquals(epoch, to.epoch), Absent(seq), Less(seq, to.seq))
-        change = Assign(rows.REMOVED_TO, rows.removed_to_value(to, before))
+        change = Assign(name, rows.removed_to_value(to, before))
         try:
-            await self._tables.update(Update(CHANNELS, ItemKey(self.id, channel_id), [change], And(rows.IS_PRESENT, ahead)))
+            await self._tables.update(Update(table, key, [change], And(rows.IS_PRESENT, ahead)))
         except ConditionFailed as failed:
             return failed.item is not None and not rows.is_deleting(failed.item)
         return True
+
+    def _removed(self, channel_id: ChannelId) -> tuple[Table, ItemKey, str]:
+        """Return the table, the row and the attribute with a channel's newest removed message. An inbox has its agent's row."""
+        owner = inboxes.owner_of(channel_id)
+        if owner is None:
+            return CHANNELS, ItemKey(self.id, channel_id), rows.REMOVED_TO
+        return AGENTS, ItemKey(self.id, owner), agent_rows.INBOX_REMOVED_TO
 
     def begin_channel_deletion(self, channel_id: ChannelId) -> Update:
         """Return the write that starts the channel's deletion. May be repeated."""

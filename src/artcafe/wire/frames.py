@@ -18,6 +18,8 @@ from artcafe.errors import BadCommand, BadFrame
 SUBPROTOCOL: Final = "artcafe.v1"
 MAX_FRAME_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 32
+INBOX_PREFIX: Final = "@"
+"""The id of an agent's inbox, the channel of its direct messages, is this and the agent's id. To publish, also its handle."""
 MAX_ID: Final = 2**53
 """The largest integer that every JSON implementation reads exactly (RFC 8259, section 6)."""
 MAX_SEQ: Final = MAX_ID

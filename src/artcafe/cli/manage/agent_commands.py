@@ -215,7 +215,7 @@ def publish(
     expires_at: datetime | None,
     as_json: bool,
 ) -> None:
-    """Publish DATA to CHANNEL.
+    """Publish DATA to CHANNEL, or to '@' and an agent.
 
     DATA is JSON; it is read from standard input if omitted or '-'. The output is the message's sequence and id, once it is on
     disk.
@@ -228,7 +228,7 @@ def publish(
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
         raise click.UsageError("--lines reads standard input and assigns a key to each line: omit DATA and --message-key")
-    send = _Publisher(channel, headers, reply_to, caused_by, expires_at, is_text, as_json)
+    send = Publisher(channel, headers, reply_to, caused_by, expires_at, is_text, as_json)
     if by_line:
         asyncio.run(send.lines(options))
     else:
@@ -236,7 +236,7 @@ def publish(
 
 
 @dataclass(frozen=True, slots=True)
-class _Publisher:
+class Publisher:
     """Publisher of a command's messages, which also prints their receipts."""
 
     channel: str

@@ -9,6 +9,7 @@ import click
 
 from artcafe.cli.manage import keys, pull_commands
 from artcafe.cli.manage.agent_commands import agent as agent_group
+from artcafe.cli.manage.agent_send import send
 from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.keys import PublicKeyFolderParam, PublicKeyParam
 from artcafe.cli.terminal.confirm import confirm
@@ -51,6 +52,7 @@ def agent() -> None:
     """
 
 
+agent_group.add_command(send)
 agent.add_command(keys.key)
 for _pull_command in pull_commands.COMMANDS:
     agent_group.add_command(_pull_command)

@@ -29,7 +29,7 @@ from artcafe.maintenance.repair import Repair
 from artcafe.maintenance.tenant_copy import COPIED, CopyChecksums, RowCopier, members_in
 from artcafe.model import TenantId, UserId
 from artcafe.observe.logs import configure
-from artcafe.rules import subjects
+from artcafe.rules import inboxes, subjects
 from artcafe.tables import rows
 from artcafe.tables.catalog import TENANTS, Table
 from artcafe.tables.engine.writes import ItemKey
@@ -251,8 +251,10 @@ class _Copy:
         replicas = await there.connector.replica_count()
         async with here.connector.connect(tenant_id) as source, there.connector.connect(copy_id) as target:
             if isinstance(mapping, NewIds):
-                channels = await Store(here.engine).tenant(tenant_id).all_channels()
-                names = {subjects.stored(each.id): subjects.stored(mapping.channel(each.id)) for each in channels}
+                tenant = Store(here.engine).tenant(tenant_id)
+                channels = [each.id for each in await tenant.all_channels()]
+                channels += [inboxes.inbox_of(each.id) for each in await tenant.all_agents()]
+                names = {subjects.stored(each): subjects.stored(mapping.channel(each)) for each in channels}
                 moved, made = await stream_copy.rewrite_log(source, target, names, mapping.sender, replicas, progress.messages)
                 mapping.place, mapping.end = made.translate, made.end
                 found = [moved]
