@@ -36,6 +36,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import ChannelLogs, Channels
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
+from artcafe.services.dead_letters import DeadLetters
 from artcafe.services.history import MessageHistory
 from artcafe.services.invalidation import Invalidation
 from artcafe.services.invitations import Invitations
@@ -53,6 +54,7 @@ from artcafe.services.rate_limits import RateLimits
 from artcafe.services.readiness import Checks, Readiness, checks_of
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.recount import Recount
+from artcafe.services.redrives import Redrives
 from artcafe.services.requests import Requests
 from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
@@ -195,7 +197,7 @@ class Services(TableServices):
         fabric.set_group_limit(lambda: self.shares.max_per_group)
         self.cursors = Cursors(store, settings.cursor_s)
         fabric.trace_stores(settings.tracing)
-        self.queue_hub = QueueHub(fabric, group, self.record_cache.channel)
+        self.queue_hub = QueueHub(fabric, group, self.record_cache.channel, DeadLetters(store, fabric, clock))
         self.hub = Hub(fabric, group, self.retention.removed_to, clock, self.record_cache, settings.tracing)
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.usage_counters = UsageCounters(store, clock)
@@ -217,7 +219,7 @@ class Services(TableServices):
         self.requests = Requests(self.record_cache, fabric, clock, self.rate_limits, settings.tracing)
         recount = None if self.meter is None else Recount(store, fabric, self.meter, clock)
         self.usage_recounts = UsageRecounts(recount, clock)
-        self.presence = Presence(fabric, clock)
+        self.presence, self.redrives = Presence(fabric, clock), Redrives(store, fabric, self.audit, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.limits.add(rate_usage.connections(self.connections))
         self.authentication = Authentication(

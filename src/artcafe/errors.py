@@ -207,6 +207,13 @@ class ChannelNotFound(NotFound):
     code, text = "channel_not_found", "no channel {id!r} in this tenant; use the channel's handle or its id (chn_…), not its name"
 
 
+class DeadLetterNotFound(NotFound):
+    code, text = (
+        "dead_letter_not_found",
+        "no dead letter at sequence {id!r}: it was removed, or is of another queue; read the messages of the dead-letter channel",
+    )
+
+
 class ChainNotFound(NotFound):
     code, text = "chain_not_found", "no chain {id!r} in this tenant within the last day; use the id in `chain` of its messages"
 

@@ -231,6 +231,12 @@ class Channel(Record, frozen=True, kw_only=True):
     created_at: datetime | None
     updated_at: datetime | None
     request_hash: str | None = None
+    dead_letter: ChannelId | None = None
+    """The dead-letter channel of a queue."""
+    is_dead_letter: bool = False
+    """Whether a queue names this channel, or did: it may have dead letters."""
+    dead_letter_of: ChannelId | None = None
+    """The queue that this dead-letter channel was made with."""
 
     @property
     def ack_wait_s(self) -> int | None:

@@ -16,6 +16,7 @@ from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
 from artcafe.model import QueueSettings
+from artcafe.wire.envelopes import DeadLetterReason
 from tests.fabric.conftest import nats as nats  # noqa: PLC0414 (pytest finds a fixture by its name here)
 from tests.fabric.nats_env import A, Nats, a_tenant, until, writing
 
@@ -54,9 +55,13 @@ async def nothing() -> None:
 async def serving(
     connection: NatsConnection, settings: QueueSettings | None = None, screens: Sequence[Screen] = ()
 ) -> AsyncIterator[QueueFeed]:
-    """Run one server's feed of channel A."""
+    """Run one server's feed of channel A. No message fails often enough to be moved."""
     settings = settings or QueueSettings()
-    feed = QueueFeed(a_tenant(), A, settings, screens)
+
+    def bury(_feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
+        raise AssertionError(f"{message.seq} was moved after {deliveries} deliveries: {reason}")
+
+    feed = QueueFeed(a_tenant(), A, settings, screens, bury)
     feed.queue = WorkQueue(TenantLog(connection), A, settings, feed, nothing)
     async with asyncio.TaskGroup() as group:
         group.create_task(feed.queue.run())

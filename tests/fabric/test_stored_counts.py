@@ -48,9 +48,11 @@ ID = "msg_01M8J0S0DQ962R8347WKZ46W3Y"
 TIME = "2026-11-28T10:59:59.999Z"
 
 
-def stored(sender: str = "agt_a", time: str = TIME, message_id: str = ID, **more: object) -> bytes:
+def stored(
+    sender: str = "agt_a", time: str = TIME, message_id: str = ID, sender_handle: str | None = None, **more: object
+) -> bytes:
     publish = Publish("chn_a", Raw(b"1"), **more)  # type: ignore[arg-type]  # the test's fields
-    return envelope(publish, message_id=message_id, sender=sender, time=time, sender_handle="scout")
+    return envelope(publish, message_id=message_id, sender=sender, time=time, sender_handle=sender_handle)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +74,9 @@ async def pending(number: int, sender: str = "agt_a") -> list[PendingPublish]:
     return [PendingPublish(SUBJECT, stored(sender), ID, None, loop.create_future(), 0.0) for _ in range(number)]
 
 
-@given(st.text(), st.sampled_from([ID, "msg_short", "", '"']))
-def test_sender_and_hour_of_any_envelope_are_read(sender: str, message_id: str) -> None:
-    made = stored(sender, message_id=message_id, headers={"from": '","time":"2001-01-01T00'}, reply_to="x")
+@given(st.text(), st.sampled_from([ID, "msg_short", "", '"']), st.none() | st.text())
+def test_sender_and_hour_of_any_envelope_are_read(sender: str, message_id: str, handle: str | None) -> None:
+    made = stored(sender, message_id=message_id, sender_handle=handle, headers={"from": '","time":"2001-01-01T00'}, reply_to="x")
     assert origin_of(head_of(made)) == (sender, Period("2026-11-28T10"))
     assert origin_of(head_of(sent_by(made, "agt_b"))) == ("agt_b", Period("2026-11-28T10"))
 

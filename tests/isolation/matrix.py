@@ -132,6 +132,7 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     user = tenant.member(Role.VIEWER, canary).get("/v1/me").json()["user_id"]
     invitation = tenant.invite(f"{canary}@example.com")["id"]
     channel = tenant.channel(**words)
+    tenant.channel(**words, type="queue", dead_letter=channel)  # So that the channel can have dead letters.
     chain = stopped_chain(tenant, channel, canary)
     world = TenantRecords(tenant, agent, channel, agent.another_key(), managed, tenant.agent(), user, invitation, chain)
     for each in (world.channel, world.managed):

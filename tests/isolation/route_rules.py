@@ -185,6 +185,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"GET {T}/channels/{{channel_id}}/subscriptions": RouteRule(members(200), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/messages": RouteRule(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": RouteRule(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
+    f"POST {T}/channels/{{channel_id}}/redrives": RouteRule(writers(200), CHANNEL, lambda _: {"all": True}),
     f"GET {T}/chains/{{chain_id}}": RouteRule(members(200), CHAIN),
     f"PATCH {T}/chains/{{chain_id}}": RouteRule(writers(200), CHAIN, lambda _: {"status": "active"}),
     f"GET {T}/audit": RouteRule(admins(200), TENANT),

@@ -83,10 +83,13 @@ class QueueDeliveries:
         delivery = self._of(channel)
         delivery.feed.ack(delivery, seq)
 
-    def nak(self, channel: str, seq: Seq, delay_s: float | None) -> None:
-        """Give a message back. Raises `NotSubscribed` and `NotHeld`."""
+    def nak(self, channel: str, seq: Seq, delay_s: float | None, *, is_dead: bool) -> None:
+        """Give a message back, or move it to the dead-letter channel. Raises `NotSubscribed` and `NotHeld`."""
         delivery = self._of(channel)
-        delivery.feed.nak(delivery, seq, delay_s)
+        if is_dead:
+            delivery.feed.reject(delivery, seq)
+        else:
+            delivery.feed.nak(delivery, seq, delay_s)
 
     async def extend(self, channel: str, seq: Seq) -> int:
         """Let a message's deadline begin again, and return its seconds. Raises `NotSubscribed`, `NotHeld` and `Unavailable`."""

@@ -21,7 +21,10 @@ from artcafe.model import ChannelId, QueueSettings, Seq, TenantId
 from artcafe.observe import metrics
 from artcafe.rules.queues import pause_after
 from artcafe.supervision import Supervisor
+from artcafe.wire.envelopes import DeadLetterReason
 
+Bury = Callable[["QueueFeed", QueuedMessage, DeadLetterReason, int], None]
+"""Move a message that nobody holds to the dead-letter channel, for a reason and after this many deliveries."""
 Screen = Callable[["QueueFeed", QueuedMessage], bool]
 """Look at a message before it gets a holder. Return True to keep it from delivery; the screen then ends it, by `WorkQueue.ack`,
 `nak` or `terminate`."""
@@ -74,11 +77,13 @@ class HeldMessage:
 class QueueFeed:
     """The part of a queue channel on this server. `queue_hub` makes it, and runs its work queue."""
 
-    def __init__(self, tenant_id: TenantId, channel: ChannelId, settings: QueueSettings, screens: Sequence[Screen]) -> None:
+    def __init__(
+        self, tenant_id: TenantId, channel: ChannelId, settings: QueueSettings, screens: Sequence[Screen], bury: Bury
+    ) -> None:
         self.tenant_id, self.channel, self.settings = tenant_id, channel, settings
         self.handle: str | None = None
         """The channel's handle, for its pushes."""
-        self._screens = screens
+        self._screens, self._bury = screens, bury
         self.queue: WorkQueue
         self.held: dict[Seq, HeldMessage] = {}
         self.users = 0
@@ -218,7 +223,14 @@ class QueueFeed:
         """Give a message back, for delivery after `delay_s`; None: after the channel's back-off. Raises `NotHeld`."""
         held = self._held_by(holder, seq)
         self._release(held)
-        self.queue.nak(held.message, self._pause_after(held.message) if delay_s is None else delay_s)
+        self._fail(held.message, self._pause_after(held.message) if delay_s is None else delay_s)
+        _nacked.add()
+
+    def reject(self, holder: Holder, seq: Seq) -> None:
+        """Move a message that its holder will never do to the dead-letter channel. Raises `NotHeld`."""
+        held = self._held_by(holder, seq)
+        self._release(held)
+        self._bury(self, held.message, DeadLetterReason.REJECTED, held.message.deliveries)
         _nacked.add()
 
     async def extend(self, holder: Holder, seq: Seq) -> None:
@@ -285,8 +297,15 @@ class QueueFeed:
                 self.queue.nak(due)
         elif due.deadline == deadline:
             self._release(due)
-            self.queue.nak(due.message, self._pause_after(due.message))
+            self._fail(due.message, self._pause_after(due.message))
             _expired.add()
+
+    def _fail(self, message: QueuedMessage, pause_s: float) -> None:
+        """Let a message be delivered again after a pause, or move it if that was its last delivery."""
+        if message.deliveries < self.settings.max_deliveries:
+            self.queue.nak(message, pause_s)
+        else:
+            self._bury(self, message, DeadLetterReason.MAX_DELIVERIES, message.deliveries)
 
     # --- the channel -------------------------------------------------------------------------------------------------
 

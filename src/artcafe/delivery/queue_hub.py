@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Final
 
+from artcafe.delivery.dead_letter_mover import DeadLetterMover
 from artcafe.delivery.hub import SentCount
 from artcafe.delivery.queue_feed import QueueFeed, Screen
 from artcafe.errors import ChannelNotFound, OurFault
@@ -14,6 +15,7 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.work_queue import WorkQueue
 from artcafe.model import Channel, ChannelId, QueueSettings, TenantChange, TenantId
 from artcafe.observe.logs import log
+from artcafe.services.dead_letters import DeadLetters
 from artcafe.supervision import Supervisor
 
 CLOSE_S: Final = 5.0
@@ -26,12 +28,13 @@ FindChannel = Callable[[TenantId, ChannelId], Awaitable[Channel]]
 class QueueHub:
     """The feeds of this server's queue channels. `group` owns their tasks."""
 
-    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, find: FindChannel) -> None:
+    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, find: FindChannel, dead_letters: DeadLetters) -> None:
         self._fabric, self._group, self._find = fabric, group, find
+        self.mover = DeadLetterMover(dead_letters, find, group)
         self._feeds: dict[tuple[TenantId, ChannelId], QueueFeed] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._closed_counts: list[SentCount] = []
-        self.screens: list[Screen] = []
+        self.screens: list[Screen] = [self.mover.screen]
         """Called in order with each message before it gets a holder. Add to it before the first feed."""
         self.supervisor = Supervisor("queue_hub")
 
@@ -44,7 +47,7 @@ class QueueHub:
         feed = self._feeds.get((tenant_id, channel_id))
         if feed is None:
             tenant_fabric = self._fabric.tenant(tenant_id)
-            feed = QueueFeed(tenant_id, channel_id, settings, self.screens)
+            feed = QueueFeed(tenant_id, channel_id, settings, self.screens, self.mover.move)
             confirm = partial(self._find, tenant_id, channel_id)
             feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
             tenant_fabric.work_queues.add(feed.queue)

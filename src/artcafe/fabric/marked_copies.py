@@ -17,7 +17,7 @@ from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric.log_writer import ANSWER_TIMEOUT_S, BATCH_BYTES, RETRY_S, decode
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
-from artcafe.fabric.nats.jetstream import check_answer
+from artcafe.fabric.nats.jetstream import StreamMessage, check_answer
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
@@ -79,7 +79,7 @@ def _groups(copies: Sequence[MarkedCopy]) -> list[list[MarkedCopy]]:
 
 
 async def _store(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -> list[StoredCopy]:
-    """Store a group as a batch; if NATS refuses that, its halves in order, until a copy that exists is alone."""
+    """Store a group as a batch; if NATS refuses that, only those copies that do not exist."""
     while True:
         try:
             await log.connection.wait_up(max(0.0, deadline - time.monotonic()))
@@ -87,17 +87,28 @@ async def _store(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -
             return [StoredCopy(first + 2 * at, copy.message_id, True) for at, copy in enumerate(group)]
         except LogRefused:
             if len(group) > 1:
-                middle = len(group) // 2
-                return await _store(log, group[:middle], deadline) + await _store(log, group[middle:], deadline)
-            found = await _find(log, group[0])
-            if found is not None:
-                return [found]
+                return await _store_missing(log, group, deadline)
+            mark = await log.mark(group[0].mark)
+            if mark is not None:
+                return [_found(group[0], mark)]
             if time.monotonic() >= deadline:
                 raise
         except (NatsConnectionLost, TimeoutError, NoResponder) as exc:
             if time.monotonic() >= deadline:
                 raise unreachable() from exc
         await asyncio.sleep(RETRY_S)  # Another server may be storing the same copy at this moment.
+
+
+async def _store_missing(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -> list[StoredCopy]:
+    """Store those copies of a refused group whose marks are not found. If none is found, store its halves in order: the replica
+    that was asked may lag, and then the copy that exists is alone at last."""
+    marks = await log.marks([copy.mark for copy in group])
+    missing = [copy for copy in group if copy.mark not in marks]
+    if not marks:
+        middle = len(group) // 2
+        return await _store(log, group[:middle], deadline) + await _store(log, group[middle:], deadline)
+    stored = iter(await _store(log, missing, deadline) if missing else ())
+    return [_found(copy, marks[copy.mark]) if copy.mark in marks else next(stored) for copy in group]
 
 
 async def _store_batch(log: TenantLog, group: Sequence[MarkedCopy]) -> Seq:
@@ -115,10 +126,7 @@ async def _store_batch(log: TenantLog, group: Sequence[MarkedCopy]) -> Seq:
     return first
 
 
-async def _find(log: TenantLog, copy: MarkedCopy) -> StoredCopy | None:
-    """Return the copy that exists of an original, by its mark; None if there is none."""
-    mark = await log.mark(copy.mark)
-    if mark is None:
-        return None
+def _found(copy: MarkedCopy, mark: StreamMessage) -> StoredCopy:
+    """Return the copy that exists of an original, by its mark: it is stored just before that."""
     message_id = parse_head(mark.data).message_id
     return StoredCopy(mark.seq - 1, message_id, message_id == copy.message_id)

@@ -12,7 +12,7 @@ from ulid import ULID
 from artcafe.errors import LogRefused
 from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
-from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of
+from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of, stream_message
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.plans import UNLIMITED
@@ -325,6 +325,12 @@ class TenantLog:
     async def mark(self, subject: Subject) -> StreamMessage | None:
         """Return the mark of this subject from the leader, or None if there is none. Raise `Unavailable`."""
         return await self._jetstream.get_from_leader(STREAM, {"last_by_subj": subject})
+
+    async def marks(self, subjects: list[Subject]) -> dict[Subject, StreamMessage]:
+        """Return the marks of these subjects that a replica has, at most 1,000. A lagging one lacks the newest. Raise
+        `Unavailable`."""
+        found = map(stream_message, await self._jetstream.get_direct(STREAM, {"multi_last": subjects}))
+        return {each.subject: each for each in found}
 
     async def redriven_marks(self, channel: ChannelId) -> dict[Seq, StreamMessage]:
         """Return the marks of a channel's redriven dead letters by the sequence of the letter.

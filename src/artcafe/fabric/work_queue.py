@@ -389,6 +389,18 @@ def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:
     return QueuedMessage(int(words[at + 1]), int(words[at]), message.data, taken_at, Subject(message.reply.decode()))
 
 
+async def is_done(tenant_log: TenantLog, channel: ChannelId, seq: Seq) -> bool:
+    """Return whether a queue's messages up to a sequence are acknowledged or terminated. Raise `Unavailable`."""
+    try:
+        info = await JetStream(tenant_log.connection).request(f"CONSUMER.INFO.{STREAM}.{subjects.queue_consumer(channel)}", {})
+    except LogRefused as exc:
+        if exc.error_code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+            return False  # nobody has subscribed to it yet
+        raise
+    floor: Seq = info["ack_floor"]["stream_seq"]
+    return floor >= seq
+
+
 async def delete_consumer(tenant_log: TenantLog, channel: ChannelId) -> None:
     """Delete a channel's consumer. May be repeated, and does nothing for a channel without one. Raise `Unavailable`."""
     try:

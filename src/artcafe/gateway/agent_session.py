@@ -202,7 +202,7 @@ class AgentSession:
         if isinstance(body, frames.Unsubscribe):
             return replies.UnsubscribeReply(await self.subscriber.unsubscribe(body.channel))
         if isinstance(body, frames.Nak):
-            self.subscriber.queues.nak(body.channel, body.seq, body.delay_s)
+            self.subscriber.queues.nak(body.channel, body.seq, body.delay_s, is_dead=body.dead)
             return replies.NakReply(body.channel, body.seq)
         ack_wait_s = await self.subscriber.queues.extend(body.channel, body.seq)
         return replies.ExtendReply(body.channel, body.seq, ack_wait_s)

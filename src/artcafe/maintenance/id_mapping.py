@@ -101,6 +101,9 @@ class NewIds:
             return self._agent(named)
         if table is CHANNELS:
             named.pop(rows.REMOVED_TO, None)
+            for name in (rows.DEAD_LETTER, rows.DEAD_LETTER_OF):
+                if isinstance(other := named.get(name), str):
+                    named[name] = self.channel(other)
             return {**named, "id": self.channel(str(item["id"]))}
         return self._subscription(named) if table is CHANNEL_SUBSCRIPTIONS else named
 

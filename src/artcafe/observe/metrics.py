@@ -39,6 +39,7 @@ LOOPS: Final = (
     "connection",
     "connection_census",
     "cursors",
+    "dead_letters",
     "fabric",
     "gateway",
     "gateway_changes",
@@ -171,6 +172,13 @@ DELIVERIES_BEHIND: Final = _gauge(
     "Subscriptions of connected agents that are fed from the log: they have a backlog, read slowly, or wait for acks.",
     by_tenant=True,
 )
+DEAD_LETTERS: Final = _counter(
+    "dead_letters",
+    "Messages moved from a queue to its dead-letter channel, by reason: delivered too often, expired, or rejected by the holder.",
+    by_tenant=True,
+    reason=("max_deliveries", "expired", "rejected"),
+)
+REDRIVEN: Final = _counter("redriven", "Dead letters sent back to their queues.", by_tenant=True)
 
 REQUESTS: Final = _counter(
     "agent_requests",

@@ -46,6 +46,12 @@ class QueueFields(RequestModel):
         ge=1,
         le=queues.MAX_DELIVERIES,
     )
+    dead_letter: str | None = Field(
+        None,
+        description="Only for a `queue`: an existing broadcast channel for its dead letters; null: one is made with the queue, or"
+        " unchanged.",
+        examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"],
+    )
 
     @property
     def queue(self) -> queues.QueueChange:
@@ -99,6 +105,8 @@ class ChannelResponse(ResponseModel):
     max_deliveries: int | None = Field(
         description="Deliveries of a message of a `queue` before it goes to the dead-letter channel; null for other types."
     )
+    dead_letter: str | None = Field(description="The dead-letter channel of a `queue`; null for other types.")
+    dead_letter_of: str | None = Field(description="The queue that this dead-letter channel was made with; null for others.")
     created_at: KnownTime
     updated_at: KnownTime
 
@@ -125,7 +133,9 @@ async def list_channels(
     "",
     status_code=201,
     summary="Create a channel",
-    responses=problems.responses(*problems.IN_TENANT, errors.HandleTaken, errors.LimitReached, *problems.POST),
+    responses=problems.responses(
+        *problems.IN_TENANT, errors.ChannelNotFound, errors.HandleTaken, errors.LimitReached, *problems.POST
+    ),
     openapi_extra=request_schema(NewChannel),
 )
 async def create_channel(
@@ -135,7 +145,7 @@ async def create_channel(
     body: Annotated[NewChannel, Depends(json_body(NewChannel))],
     key: IdempotencyKey = None,
 ) -> ChannelResponse:
-    """Create a channel without messages and subscriptions."""
+    """Create a channel without messages and subscriptions; with a `queue`, also its dead-letter channel."""
     channel = await services.channels.create(
         principal,
         name=body.name,
@@ -145,6 +155,7 @@ async def create_channel(
         access=body.access,
         retention_s=body.retention_s,
         queue=body.queue,
+        dead_letter=body.dead_letter,
         idempotency_key=key,
     )
     response.headers["Location"] = tenant_path(channel.tenant_id, "channels", channel.id)
@@ -173,15 +184,17 @@ async def change_channel(
 ) -> ChannelResponse:
     """Change the given fields. Messages and subscriptions stay unchanged."""
     changes = {name: value for name, value in body.given().items() if name not in QueueFields.model_fields}
-    return ChannelResponse.model_validate(await services.channels.update(principal, channel_id, **changes, queue=body.queue))
+    changes |= {"queue": body.queue, "dead_letter": body.dead_letter}
+    return ChannelResponse.model_validate(await services.channels.update(principal, channel_id, **changes))
 
 
 @router.delete(
     "/{channel_id}",
     status_code=204,
     summary="Delete a channel",
-    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound),
+    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.Conflict),
 )
 async def delete_channel(services: ServicesDep, principal: InTenant, channel_id: ChannelPath) -> None:
-    """Delete the channel with its subscriptions and messages."""
+    """Delete the channel with its subscriptions and messages, and with a `queue` the dead-letter channel that was made with it,
+    unless another queue has it too. The dead-letter channel of a queue answers `conflict`."""
     await services.channels.delete(principal, channel_id)

@@ -100,7 +100,8 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         (errors.AckBeyondSent, errors.Forbidden, errors.NotHeld, errors.NotSubscribed),
     ),
     "nak": FrameDoc(
-        "Give back a message of a `queue` channel that this connection holds, to be delivered again.",
+        "Give back a message of a `queue` channel that this connection holds, to be delivered again; or, with `dead`, to be moved"
+        " to the dead-letter channel.",
         {"channel": "chn_01M8", "seq": 42, "delay_s": 5},
         {"channel": "chn_01M8", "seq": 42},
         (errors.Forbidden, errors.NotHeld, errors.NotSubscribed),

@@ -40,6 +40,7 @@ class Action(StrEnum):
     READ_INBOX = "read this inbox, which its agent alone may read"
     READ_CHAINS = "read chains of answers"
     RELEASE_CHAINS = "release a stopped chain of answers"
+    REDRIVE = "send dead letters back to their queue"
     READ_AUDIT = "read the audit"
     READ_USAGE = "read the usage"
 
@@ -89,6 +90,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_INBOX: (frozenset(), AgentAccess.ITSELF),
     Action.READ_CHAINS: (_VIEWER, AgentAccess.NONE),
     Action.RELEASE_CHAINS: (_MEMBER, AgentAccess.NONE),
+    Action.REDRIVE: (_MEMBER, AgentAccess.NONE),
     Action.READ_AUDIT: (_ADMIN, AgentAccess.NONE),
     Action.READ_USAGE: (_ADMIN, AgentAccess.NONE),
 }

@@ -38,12 +38,13 @@ from artcafe.sdk.records import (
     Token,
     Usage,
 )
+from artcafe.sdk.redrives import Redriving
 from artcafe.sdk.rest_login import log_in
 from artcafe.sdk.usage import read_usage
 from artcafe.wire import replies
 
 
-class Client:
+class Client(Redriving):
     """A client of a platform's REST API with one token. Use it in `async with`.
 
     `url` may be several addresses of the platform, in a sequence or separated by commas: if one accepts no connection, the
@@ -265,7 +266,7 @@ class Client:
         return await self._http.send(ChannelInfo, "PATCH", path_of(tenant, "channels", channel), body)
 
     async def delete_channel(self, tenant: str, channel: str) -> None:
-        """Delete a channel with its subscriptions and messages."""
+        """Delete a channel with its subscriptions and messages; a queue also with the dead-letter channel made with it."""
         await self._http.remove(path_of(tenant, "channels", channel))
 
     async def subscribe(

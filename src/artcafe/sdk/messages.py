@@ -16,6 +16,7 @@ from artcafe import errors
 from artcafe.sdk import tracing
 from artcafe.sdk.encoding import value_of
 from artcafe.wire import frames, replies
+from artcafe.wire.envelopes import DeadLetter, Redriven
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -183,6 +184,16 @@ class Message:
         return time_of(self._pushed.expires_at)
 
     @property
+    def dead_letter(self) -> DeadLetter | None:
+        """In a dead-letter channel, the message that this one was in its queue, and why it was moved."""
+        return self._pushed.dead_letter
+
+    @property
+    def redriven(self) -> Redriven | None:
+        """The dead letter that this message was, if it was sent back to its queue."""
+        return self._pushed.redriven
+
+    @property
     def headers(self) -> Mapping[str, str]:
         return self._pushed.headers
 
@@ -258,14 +269,15 @@ class Message:
             if self.seq is not None:
                 tracing.record_ack(self)
 
-    async def nak(self, delay_s: float | None = None) -> None:
+    async def nak(self, delay_s: float | None = None, *, dead: bool = False) -> None:
         """Give a message of a queue back, to be delivered again after `delay_s` seconds, or after the channel's back-off.
 
+        With `dead` it is not delivered again, but moves to the queue's dead-letter channel, with the reason `rejected`.
         A later `ack`, also that of a loop with `auto_ack`, does nothing. Returns when the server has it, and also if the
         connection has ended, since that gives the message back too. Raises `NotHeld` if its ack deadline has passed, and
         RuntimeError for a message of another channel.
         """
-        await self._settle_by(frames.Nak(self.channel, self.seq or 0, delay_s))
+        await self._settle_by(frames.Nak(self.channel, self.seq or 0, delay_s, dead))
         self._is_acked = True
 
     async def extend(self) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from artcafe.sdk.encoding import value_of
 from artcafe.sdk.messages import Gap, time_of
 from artcafe.wire import replies
+from artcafe.wire.envelopes import DeadLetter, Redriven
 
 
 class Home(msgspec.Struct, frozen=True):
@@ -177,6 +178,8 @@ class QueueOptions(TypedDict, total=False):
     """Seconds before the second, third, … delivery of a message that failed; the last one applies to all further ones."""
     max_deliveries: int | None
     """Deliveries of a message before it goes to the dead-letter channel."""
+    dead_letter: str | None
+    """An existing broadcast channel for dead letters; without one, a channel is made with the queue."""
 
 
 class ChannelInfo(msgspec.Struct, frozen=True):
@@ -199,6 +202,10 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     max_deliveries: int | None = None
     """Deliveries of a message before it goes to the dead-letter channel."""
     handle: str | None = None
+    dead_letter: str | None = None
+    """The dead-letter channel of a `queue`."""
+    dead_letter_of: str | None = None
+    """The queue that this dead-letter channel was made with."""
 
 
 class CursorInfo(msgspec.Struct, frozen=True):
@@ -229,6 +236,22 @@ class ChainInfo(msgspec.Struct, frozen=True):
     max_messages: int
     max_hops: int
     releases: int
+
+
+class RedrivenLetter(msgspec.Struct, frozen=True):
+    """A dead letter that was handled by a redrive, and the message that was sent back to its queue.
+
+    `status` is `redriven`; `redriven_before`: by an earlier command, and not again; `queue_deleted`: the letter stays; and with
+    `until_failure` the outcome: `done` or `failed`.
+    """
+
+    seq: int
+    channel: str
+    """The queue."""
+    status: str
+    redriven_seq: int | None = None
+    """The sequence of the message in the queue."""
+    message_id: str | None = None
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
@@ -349,6 +372,10 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename=_KEPT_
     chain: str | None = None
     """The id of the first message of its chain of answers; None for that message itself."""
     expires_at_text: str | None = None
+    dead_letter: DeadLetter | None = None
+    """In a dead-letter channel, the message that this one was in its queue, and why it was moved."""
+    redriven: Redriven | None = None
+    """The dead letter that this message was, if it was sent back to its queue."""
 
     @classmethod
     def of(cls, past: replies.PastMessage) -> Self:
@@ -366,6 +393,8 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename=_KEPT_
             hops=past.hops,
             chain=past.chain,
             expires_at_text=past.expires_at,
+            dead_letter=past.dead_letter,
+            redriven=past.redriven,
         )
 
     @property

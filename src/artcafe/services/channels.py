@@ -19,7 +19,7 @@ from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
 from artcafe.rules.queues import QueueChange
-from artcafe.services import handle_claims
+from artcafe.services import dead_letter_channels, handle_claims
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
@@ -65,21 +65,23 @@ class Channels:
         access: Access = Access.OPEN,
         retention_s: int | None = None,
         queue: QueueChange = queues.UNCHANGED,
+        dead_letter: str | None = None,
         idempotency_key: str | None = None,
     ) -> Channel:
         """Create a channel. With an idempotency key the request may be repeated, and returns the same channel.
 
         Without a `handle` the channel gets a free one made from its name. `retention_s`: seconds to keep a message; None uses the
-        plan's. `queue`: the settings of a `queue` channel that differ from the defaults. Raises Forbidden, Invalid, HandleTaken,
-        LimitReached (also for a longer retention than the plan's), IdempotencyMismatch if the key belongs to another request, and
-        Conflict if the channel of this request was deleted.
+        plan's. `queue`: the settings of a `queue` channel that differ from the defaults. `dead_letter`: the id or handle of an
+        existing channel for its dead letters; None makes one with it. Raises Forbidden, Invalid, ChannelNotFound for the
+        dead-letter channel, HandleTaken, LimitReached (also for a longer retention than the plan's), IdempotencyMismatch if the
+        key belongs to another request, and Conflict if the channel of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = fields.name(name), fields.description(description)
         given = None if handle is None else handles.check(handle)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "channels")
         settings = _queue_settings(queue, type, QueueSettings() if KINDS[type].is_shared else None)
-        hashed = () if settings is None else (msgspec.json.encode(settings).decode(),)
+        hashed = () if settings is None else (msgspec.json.encode(settings).decode(), *filter(None, (dead_letter,)))
         now = self._clock()
         channel = Channel(
             tenant_id=principal.tenant_id,
@@ -98,7 +100,7 @@ class Channels:
             ),
         )
         async with self._audit.action(principal, "channel.create", channel.id, name=name, access=access.value):
-            return await self._insert(self._store.tenant(principal.tenant_id), channel)
+            return await self._insert(self._store.tenant(principal.tenant_id), channel, dead_letter)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
         """Return a page of the tenant's channels in id order; for an agent, of those that it can find. Raises Forbidden."""
@@ -133,10 +135,12 @@ class Channels:
         access: Access | None = None,
         retention_s: int | Keep | None = Keep.AS_IT_IS,
         queue: QueueChange = queues.UNCHANGED,
+        dead_letter: str | None = None,
     ) -> Channel:
         """Change the given fields; a `retention_s` of None restores the plan's. May be repeated.
 
-        Raises Forbidden, ChannelNotFound, Invalid, HandleTaken, and Conflict after `_TRIES` changes of its handle by others.
+        Raises Forbidden, ChannelNotFound (also for the `dead_letter` channel), Invalid, HandleTaken, and Conflict after `_TRIES`
+        changes of its handle by others.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         changes: list[Change] = []
@@ -154,69 +158,86 @@ class Channels:
         settings = _queue_settings(queue, channel.type, channel.queue)
         if settings is not None and settings != channel.queue:
             changes += [Assign(name, value) for name, value in rows.queue_attributes(settings).items()]
+        beside: list[Write] = []
+        if dead_letter is not None:
+            dead_letter_id, write = await dead_letter_channels.named(tenant, channel.type, dead_letter)
+            changes.append(Assign(rows.DEAD_LETTER, dead_letter_id))
+            beside.append(write)
         if not changes and handle in (None, channel.handle):
             return channel
         changes.append(Assign("updated_at", times.to_text(self._clock())))
         async with self._audit.action(principal, "channel.change", channel.id, **_facts(access, handle)):
             for _ in range(_TRIES):
-                if await self._changed(tenant, await _there(tenant, channel_id), changes, handle):
+                if await self._changed(tenant, await _there(tenant, channel_id), changes, beside, handle):
                     return await _there(tenant, channel_id)
             raise Conflict(f"channel {channel_id} is being changed by other requests at the same time; try again")
 
     async def delete(self, principal: Principal, channel_id: str) -> None:
-        """Delete the channel with its subscriptions and messages. Raises Forbidden and ChannelNotFound.
+        """Delete the channel with its subscriptions and messages; a queue also with the dead-letter channel that was made with
+        it, unless another queue names that too.
 
-        A repeat continues an interrupted deletion.
+        Raises Forbidden, ChannelNotFound, and Conflict for the dead-letter channel of a queue. A repeat continues an interrupted
+        deletion.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
-        if await tenant.channel(channel_id, also_deleting=True) is None:
+        channel = await tenant.channel(channel_id, also_deleting=True)
+        if channel is None:
             raise ChannelNotFound(channel_id)
         async with self._audit.action(principal, "channel.delete", channel_id):
+            deleted = await dead_letter_channels.deleted_with(tenant, channel)
             try:
-                await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(ChannelId(channel_id)))
+                await self._changes.commit(tenant, tenant.touch(), *map(tenant.begin_channel_deletion, deleted))
                 # Read again: once marked as deleting, a channel gets no further handle.
-                channel = await tenant.channel(channel_id, also_deleting=True)
-                if channel is not None:
-                    await self._remove(tenant, channel)
+                found = [await tenant.channel(each, also_deleting=True) for each in deleted]
+                await self._remove(tenant, [each for each in found if each is not None])
             except ConditionFailed as failed:
                 raise ChannelNotFound(channel_id) from failed
 
     # --- the transactions ---
 
-    async def _changed(self, tenant: TenantStore, channel: Channel, changes: Sequence[Change], handle: str | None) -> bool:
-        """Commit the changes. Return False if the channel was deleted or got another handle since it was read."""
+    async def _changed(
+        self, tenant: TenantStore, channel: Channel, changes: Sequence[Change], beside: Sequence[Write], handle: str | None
+    ) -> bool:
+        """Commit the changes, and the writes beside them. Return False if the channel was deleted or got another handle since it
+        was read."""
         claims: list[Write] = []
         if handle not in (None, channel.handle):
             changes = [*changes, Assign("handle", handle)]
             claims = await handle_claims.exchange(tenant, channel, handle)
         try:
-            await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel, changes), *claims)
+            await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel, changes), *beside, *claims)
         except ConditionFailed:
             return False
         return True
 
-    async def _remove(self, tenant: TenantStore, channel: Channel) -> None:
-        """Delete the rows and messages of a channel marked as deleting."""
-        await _remove_subscriptions(tenant, channel.id)
-        await self._fabric.purge(tenant.id, channel.id)
-        writes = await handle_claims.release(tenant, channel)
-        if channel.request_hash is not None:  # Else a repeat of the request would create it again.
-            writes.append(tenant.tombstones.put(channel.id, self._clock()))
-        await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -1), tenant.delete_channel(channel.id), *writes)
+    async def _remove(self, tenant: TenantStore, channels: Sequence[Channel]) -> None:
+        """Delete the rows and messages of channels marked as deleting."""
+        writes: list[Write] = []
+        for channel in channels:
+            await _remove_subscriptions(tenant, channel.id)
+            await self._fabric.purge(tenant.id, channel.id)
+            writes += [tenant.delete_channel(channel.id), *await handle_claims.release(tenant, channel)]
+            if channel.request_hash is not None:  # Else a repeat of the request would create it again.
+                writes.append(tenant.tombstones.put(channel.id, self._clock()))
+        await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -len(channels)), *writes)
 
-    async def _insert(self, tenant: TenantStore, channel: Channel) -> Channel:
+    async def _insert(self, tenant: TenantStore, channel: Channel, dead_letter: str | None) -> Channel:
         row = await _row(tenant)
         self._retention(channel.retention_s, channel.type, row)
         limit = self._plans.limit_of(row, Limit.CHANNELS)
         checks: list[Write] = []
         if channel.request_hash is not None:
             checks.append(tenant.tombstones.check_absent(channel.id, self._clock()))
+        if dead_letter is not None:
+            dead_letter_id, write = await dead_letter_channels.named(tenant, channel.type, dead_letter)
+            channel = msgspec.structs.replace(channel, dead_letter=dead_letter_id)
+            checks.append(write)
         for attempt in range(handle_claims.TRIES):
             try:
-                named, claim = await handle_claims.choose(tenant, channel, attempt)
-                writes = [tenant.insert_channel(named), *checks, claim]
-                await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), *writes)
+                made, claims = await _with_handles(tenant, channel, attempt)
+                counted = tenant.count(Count.CHANNELS, len(made), limit - len(made) + 1)
+                await self._changes.commit(tenant, counted, *map(tenant.insert_channel, made), *checks, *claims)
             except (ConditionFailed, HandleTaken) as failed:
                 # Check for a repeat first: its first attempt may have reached the limit, and claimed the handle.
                 existing = await self._existing(tenant, channel)
@@ -227,7 +248,7 @@ class Channels:
                 if 0 in failed.failed:
                     raise LimitReached(Limit.CHANNELS.value, limit, tenant.count_in(failed.failed[0], Count.CHANNELS)) from failed
             else:
-                return named
+                return made[0]
         raise Conflict("the channel or its handle is being changed by another request at the same time; try again")
 
     async def _existing(self, tenant: TenantStore, channel: Channel) -> Channel | None:
@@ -264,6 +285,16 @@ def _facts(access: Access | None, handle: str | None) -> dict[str, str]:
     """Return the audit facts of a change."""
     facts = {"access": None if access is None else access.value, "handle": handle}
     return {fact: text for fact, text in facts.items() if text is not None}
+
+
+async def _with_handles(tenant: TenantStore, channel: Channel, attempt: int) -> tuple[list[Channel], list[Write]]:
+    """Return a new channel with its handle, and behind it the dead-letter channel of a queue that names none; and the claims of
+    their handles. Raises HandleTaken."""
+    named, claim = await handle_claims.choose(tenant, channel, attempt)
+    if channel.queue is None or channel.dead_letter is not None:
+        return [named], [claim]
+    made, its_claim = await handle_claims.choose(tenant, dead_letter_channels.made_with(named), attempt)
+    return [msgspec.structs.replace(named, dead_letter=made.id), made], [claim, its_claim]
 
 
 async def _row(tenant: TenantStore) -> Tenant:

@@ -62,6 +62,10 @@ WRITE_FLAGS: Final = ("write", "publish", "manage")
 
 REMOVED_TO: Final = "removed_to"
 """The attribute of a channel holding the newest removed message: a map of `epoch` and `seq`."""
+DEAD_LETTER: Final = "dead_letter"
+IS_DEAD_LETTER: Final = "is_dead_letter"
+DEAD_LETTER_OF: Final = "dead_letter_of"
+"""The attributes of queues and of dead-letter channels, as in `model.Channel`."""
 
 
 def tenant_of(item: Item) -> Tenant:
@@ -114,6 +118,9 @@ def channel_of(item: Item) -> Channel:
         created_at=time(item, "created_at"),
         updated_at=time(item, "updated_at"),
         request_hash=text(item, "request_hash") or None,
+        dead_letter=_channel_id(item, DEAD_LETTER),
+        is_dead_letter=item.get(IS_DEAD_LETTER) is True,
+        dead_letter_of=_channel_id(item, DEAD_LETTER_OF),
     )
 
 
@@ -130,6 +137,11 @@ def _queue_of(item: Item) -> QueueSettings:
 def queue_attributes(queue: QueueSettings) -> Item:
     """Return the attributes of a queue's settings."""
     return {"ack_wait_s": queue.ack_wait_s, "back_off": list(queue.back_off), "max_deliveries": queue.max_deliveries}
+
+
+def _channel_id(item: Item, name: str) -> ChannelId | None:
+    found = text(item, name)
+    return ChannelId(found) if found else None
 
 
 def removed_to_of(item: Item, name: str = REMOVED_TO) -> Cursor:
@@ -225,7 +237,15 @@ def channel_item(channel: Channel) -> Item:
         **time_attribute("created_at", channel.created_at),
         **time_attribute("updated_at", channel.updated_at),
         **hash_attribute(channel.request_hash),
+        **dead_letter_attributes(channel),
     }
+
+
+def dead_letter_attributes(channel: Channel) -> dict[str, Value]:
+    """Return the attributes of a queue's dead-letter channel, and of a dead-letter channel's queue."""
+    names = {DEAD_LETTER: channel.dead_letter, DEAD_LETTER_OF: channel.dead_letter_of}
+    found: dict[str, Value] = {name: id for name, id in names.items() if id is not None}
+    return found | ({IS_DEAD_LETTER: True} if channel.is_dead_letter else {})
 
 
 def subscription_item(subscription: Subscription) -> Item:

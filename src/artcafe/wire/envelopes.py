@@ -110,12 +110,15 @@ class DeadLetterReason(StrEnum):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """The origin of a dead letter: the queue's message, by channel, sequence and id. `time` is that of the move."""
+    """The origin of a dead letter: the queue's message, by channel, sequence and id. `time` is that of the move.
+
+    `reason` is a `DeadLetterReason`, or another one of a newer server.
+    """
 
     channel: str
     seq: int
     message_id: str
-    reason: DeadLetterReason
+    reason: str
     deliveries: int
     time: str
 
@@ -197,7 +200,7 @@ def dead_letter_envelope(stored: bytes, message_id: str, origin: DeadLetter) -> 
 
 
 def redriven_envelope(stored: bytes, message_id: str, origin: Redriven) -> bytes:
-    """Return a dead letter as a message of its queue again, as `dead_letter_envelope` does."""
+    """Return a dead letter as a message of its queue again, as `dead_letter_envelope` does; it does not expire any more."""
     return _copy(stored, message_id, redriven=origin)
 
 
@@ -206,6 +209,8 @@ def _copy(stored: bytes, message_id: str, **origin: DeadLetter | Redriven) -> by
     fields.pop("dead_letter", None)
     for name in origin:
         fields.pop(name, None)
+    if "redriven" in origin:
+        fields.pop("expires_at", None)
     return _encode({**origin, **fields, "message_id": message_id})
 
 

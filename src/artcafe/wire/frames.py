@@ -125,11 +125,13 @@ class Ack(Frame, frozen=True):
 
 
 class Nak(Frame, frozen=True):
-    """A message of a queue to give back: to be delivered again after `delay_s` seconds, or after the channel's back-off."""
+    """A message of a queue to give back: to be delivered again after `delay_s` seconds, or after the channel's back-off. With
+    `dead` it is not delivered again, but moves to the dead-letter channel."""
 
     channel: Name
     seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
     delay_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_DELAY_S)] | None = None
+    dead: bool = False
 
 
 class Extend(Frame, frozen=True):

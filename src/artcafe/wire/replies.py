@@ -22,6 +22,7 @@ from artcafe.errors import (
     RequestFault,
     from_wire,
 )
+from artcafe.wire.envelopes import DeadLetter, Redriven
 
 _encode = msgspec.json.Encoder().encode
 
@@ -111,6 +112,8 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "
     caused_by: str | None = None
     hops: int = 0
     chain: str | None = None
+    dead_letter: DeadLetter | None = None
+    redriven: Redriven | None = None
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
     expires_at: str | None = None
@@ -222,9 +225,10 @@ class LimitsPush(LimitState, frozen=True):
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from", "sender_handle": "from_handle"}):
     """A delivered message. `prev` is the previous sequence in its channel, or null. `seq` is null in a `live` channel. Only a
-    message that answers another one has `caused_by`, `hops` and `chain`. Only a message of a `queue` channel that this
-    connection holds has `deliveries`: how often it was delivered, this time included. `channel_handle` is the channel's handle
-    now, and `from_handle` that of the agent when it published; a row of an older system has none."""
+    message that answers another one has `caused_by`, `hops` and `chain`; only a dead letter has `dead_letter`, and only one that
+    was sent back to its queue has `redriven`. Only a message of a `queue` channel that this connection holds has `deliveries`:
+    how often it was delivered, this time included. `channel_handle` is the channel's handle now, and `from_handle` that of the
+    agent when it published; a row of an older system has none."""
 
     channel: str
     channel_handle: str | None = None
@@ -238,6 +242,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     caused_by: str | None = None
     hops: int = 0
     chain: str | None = None
+    dead_letter: DeadLetter | None = None
+    redriven: Redriven | None = None
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
     expires_at: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -12,12 +13,15 @@ import msgspec
 
 from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.history import history
+from artcafe.cli.manage.redrive import redrive
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
 from artcafe.cli.terminal.payload import data_argument, message_options, receipt_line, text_option
 from artcafe.cli.terminal.time_params import UNIT_SECONDS
+from artcafe.errors import ChannelNotFound
 from artcafe.model import Access, ChannelType
+from artcafe.sdk.records import ChannelInfo
 
 access_option = click.option(
     "--access",
@@ -93,6 +97,7 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Queue: pauses before further deliveries of a message that failed, such as 1s,10s,5m.",
         ),
         click.option("--max-deliveries", type=int, metavar="N", help="Queue: deliveries before a message is a dead letter (10)."),
+        click.option("--dead-letter", metavar="CHANNEL", help="Queue: an existing channel for dead letters (a new one)."),
     )
     for option in reversed(options):
         command = option(command)
@@ -163,10 +168,13 @@ async def create(
     ack_wait: int | None,
     back_off: list[int] | None,
     max_deliveries: int | None,
+    dead_letter: str | None,
     description: str | None,
     idempotency_key: str | None,
 ) -> None:
-    """Create a channel. Everything except its type can be changed later. Without --handle it gets one made from its name.
+    """Create a channel, and with a queue its dead-letter channel. Everything except its type can be changed later.
+
+    Without --handle it gets one made from its name.
 
     \b
     Examples:
@@ -185,6 +193,7 @@ async def create(
         ack_wait_s=ack_wait,
         back_off=back_off,
         max_deliveries=max_deliveries,
+        dead_letter=dead_letter,
         key=idempotency_key,
     )
     show_one(context, made)
@@ -222,6 +231,7 @@ async def update(
     ack_wait: int | None,
     back_off: list[int] | None,
     max_deliveries: int | None,
+    dead_letter: str | None,
     description: str | None,
 ) -> None:
     """Change a channel. Omitted options stay unchanged.
@@ -239,6 +249,7 @@ async def update(
         "ack_wait_s": ack_wait,
         "back_off": back_off,
         "max_deliveries": max_deliveries,
+        "dead_letter": dead_letter,
     }
     given: dict[str, Any] = {field: value for field, value in changes.items() if value is not None}
     if not given:
@@ -253,19 +264,32 @@ async def update(
 @yes_option
 @in_tenant
 async def delete(context: CommandContext, channel: str, yes: bool) -> None:
-    """Delete a channel with its subscriptions and messages.
+    """Delete a channel with its subscriptions and messages, and a queue with the dead-letter channel that was made with it.
 
     \b
     Example:
       artcafe channel delete news --yes
     """
     found = await context.rest.channel(context.tenant, channel)
-    confirm(f"Delete channel {found.handle or found.id} ({found.name}) with its subscriptions and messages", yes=yes)
+    beside = await _deleted_beside(context, found)
+    confirm(f"Delete channel {found.handle or found.id} ({found.name}) with its subscriptions and messages{beside}", yes=yes)
     await context.rest.delete_channel(context.tenant, channel)
     show_deleted(context, f"channel {found.handle or found.id} ({found.name})", found.id)
 
 
+async def _deleted_beside(context: CommandContext, found: ChannelInfo) -> str:
+    """Return what the deletion of a queue also deletes, for the confirmation."""
+    if found.dead_letter is None:
+        return ""
+    with contextlib.suppress(ChannelNotFound):
+        dead_letter = await context.rest.channel(context.tenant, found.dead_letter)
+        if dead_letter.dead_letter_of == found.id:
+            return f", and its dead letters in {dead_letter.id} ({dead_letter.name})"
+    return ""
+
+
 channel.add_command(history)
+channel.add_command(redrive)
 
 
 @channel.command(cls=ArtcafeCommand)

@@ -123,4 +123,14 @@ def _as_json(message: KeptMessage) -> str:
 
 
 def _line(message: KeptMessage) -> str:
-    return f"{as_text(message.time)} #{message.seq} {as_text(message.sender)}: {one_line(bytes(message.raw))}"
+    return f"{as_text(message.time)} #{message.seq} {as_text(message.sender)}{_origin(message)}: {one_line(bytes(message.raw))}"
+
+
+def _origin(message: KeptMessage) -> str:
+    """Return where a dead letter or a redriven message comes from; "" for any other message."""
+    letter, redriven = message.dead_letter, message.redriven
+    if letter is not None:
+        return f" (dead letter: {letter.reason}, deliveries {letter.deliveries}, from {as_text(letter.channel)} #{letter.seq})"
+    if redriven is not None:
+        return f" (redriven by {as_text(redriven.by)} from {as_text(redriven.channel)} #{redriven.seq})"
+    return ""

@@ -26,6 +26,8 @@ UNREACHABLE: Final = 4
 """The server is unreachable or temporarily unable to answer; a retry can help."""
 DIFFERENT: Final = 5
 """A check found differences."""
+FAILED: Final = 6
+"""The command was executed, and the work that it waited for failed."""
 
 
 def exit_code_of(error: ArtcafeError) -> int:

@@ -1,0 +1,82 @@
+"""Moves messages of queues that no subscriber shall get again to the dead-letter channels, and ends them in their queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from artcafe.delivery.queue_feed import QueueFeed
+from artcafe.errors import ChannelNotFound, OurFault
+from artcafe.fabric.marked_copies import MOST_COPIES
+from artcafe.fabric.work_queue import QueuedMessage
+from artcafe.model import Channel, ChannelId, TenantId
+from artcafe.services.dead_letters import DeadLetters, FailedMessage
+from artcafe.supervision import Supervisor
+from artcafe.wire.envelopes import DeadLetterReason
+
+RETRY_S: Final = 20.0
+"""When a message that could not be moved is delivered again, to try once more."""
+MOST_WAITING: Final = 1000
+"""Messages of one queue that wait to be moved on this server. Further ones are given back, and come again after `RETRY_S`."""
+
+
+class DeadLetterMover:
+    """The messages of all queues that this server moves, in the order in which they failed. `group` owns its tasks."""
+
+    def __init__(
+        self, dead_letters: DeadLetters, find: Callable[[TenantId, ChannelId], Awaitable[Channel]], group: asyncio.TaskGroup
+    ) -> None:
+        """`find` returns a channel. It raises `ChannelNotFound` or `Unavailable`."""
+        self._dead_letters, self._find, self._group = dead_letters, find, group
+        self._waiting: dict[QueueFeed, list[tuple[QueuedMessage, FailedMessage]]] = {}
+        """The messages to move, for each feed whose task runs."""
+        self.supervisor = Supervisor("dead_letters")
+
+    def screen(self, feed: QueueFeed, message: QueuedMessage) -> bool:
+        """Move a message that was delivered as often as its channel allows, and return True; False for any other."""
+        if message.deliveries <= feed.settings.max_deliveries:
+            return False
+        # NATS counts the attempts to move it too.
+        self.move(feed, message, DeadLetterReason.MAX_DELIVERIES, feed.settings.max_deliveries)
+        return True
+
+    def move(self, feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
+        """Store a message as a dead letter, and then end it. If it cannot be stored, give it back to try again later.
+
+        Nobody holds the message any more. `deliveries` is how often subscribers got it.
+        """
+        waiting = self._waiting.get(feed)
+        one = message, FailedMessage(message.seq, message.envelope, reason, deliveries)
+        if waiting is None:
+            self._waiting[feed] = [one]
+            self._group.create_task(self.supervisor.keep(partial(self._run, feed)))
+        elif len(waiting) < MOST_WAITING:
+            waiting.append(one)
+        else:
+            feed.queue.nak(message, RETRY_S)
+
+    async def _run(self, feed: QueueFeed) -> None:
+        """Move what waits in a queue, a batch at a time, until nothing does."""
+        try:
+            while waiting := self._waiting.get(feed):
+                some = waiting[:MOST_COPIES]
+                del waiting[:MOST_COPIES]
+                is_moved = False
+                with self.supervisor.contain(tenant=feed.tenant_id, channel=feed.channel):
+                    is_moved = await self._store(feed, [failed for _, failed in some])
+                for message, _ in some:
+                    if is_moved:
+                        feed.queue.terminate(message)
+                    else:
+                        feed.queue.nak(message, RETRY_S)
+        finally:
+            self._waiting.pop(feed, None)
+
+    async def _store(self, feed: QueueFeed, failed: list[FailedMessage]) -> bool:
+        try:
+            queue = await self._find(feed.tenant_id, feed.channel)
+        except (ChannelNotFound, OurFault):
+            return False
+        return await self._dead_letters.store(queue, failed)

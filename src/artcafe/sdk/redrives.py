@@ -1,0 +1,49 @@
+"""Sending dead letters back to their queues, over as many requests as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from artcafe.sdk.http import HttpClient, path_of
+from artcafe.sdk.records import RedrivenLetter
+
+
+class _Redrive(msgspec.Struct, frozen=True):
+    """One answer of the route."""
+
+    items: tuple[RedrivenLetter, ...]
+    after: int
+    up_to: int
+    more: bool
+
+
+class Redriving:
+    """The methods of `Client` for dead letters."""
+
+    _http: HttpClient
+
+    async def redrive(self, tenant: str, channel: str, seq: int) -> RedrivenLetter:
+        """Send the dead letter at a sequence back to its queue, once. May be repeated.
+
+        `channel` is the queue or its dead-letter channel. Raises `DeadLetterNotFound`, and `Conflict` if the queue was deleted.
+        """
+        return (await self._http.send(_Redrive, "POST", path_of(tenant, "channels", channel, "redrives"), {"seq": seq})).items[0]
+
+    async def redrive_all(self, tenant: str, channel: str, *, until_failure: bool = False) -> AsyncIterator[RedrivenLetter]:
+        """Send all dead letters back that exist now, each once, oldest first, and yield them. May be repeated.
+
+        With `until_failure` each waits until the message before it is acknowledged, and one that is dead-lettered again, with the
+        status `failed`, is the last.
+        """
+        path = path_of(tenant, "channels", channel, "redrives")
+        body: dict[str, object] = {"all": True, "until_failure": until_failure}
+        while True:
+            found = await self._http.send(_Redrive, "POST", path, body)
+            for letter in found.items:
+                if letter.status != "waiting":
+                    yield letter
+            if not found.more:
+                return
+            body |= {"after": found.after, "up_to": found.up_to}
