@@ -29,6 +29,7 @@ from artcafe.data_dir import read_server_info
 HERE: Final = Path(__file__).parent
 BIN: Final = Path(sys.executable).parent
 START_S: Final = 60.0
+CHANNEL: Final = "orders"
 END_S: Final = 60.0
 TO_CONSOLE: Final = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 
@@ -78,14 +79,14 @@ async def make_agents(url: str, token: str, folder: Path) -> dict[str, dict[str,
     made: dict[str, dict[str, str]] = {}
     async with Client(url, token) as client:
         tenant = (await client.create_tenant("Tracing")).id
-        channel = (await client.create_channel(tenant, "orders")).id
+        await client.create_channel(tenant, CHANNEL)
         for name in ("publisher", "subscriber"):
             key = folder / name
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-            agent = (await client.create_agent(tenant, name, key.with_suffix(".pub").read_text())).id
-            made[name] = {"URL": url, "TENANT": tenant, "AGENT": agent, "KEY": str(key)}
-        await client.subscribe(tenant, channel, made["subscriber"]["AGENT"])
-    return {name: {f"ARTCAFE_{key}": value for key, value in each.items()} | {"CHANNEL": channel} for name, each in made.items()}
+            await client.create_agent(tenant, name, key.with_suffix(".pub").read_text())
+            made[name] = {"URL": url, "TENANT": tenant, "AGENT": name, "KEY": str(key)}
+        await client.subscribe(tenant, CHANNEL, "subscriber")
+    return {name: {f"ARTCAFE_{key}": value for key, value in each.items()} for name, each in made.items()}
 
 
 def run_agents(url: str, folder: Path, count: int) -> None:
@@ -93,8 +94,7 @@ def run_agents(url: str, folder: Path, count: int) -> None:
     command = [str(BIN / "artcafe"), "token", "--user", "owner@example.com", "--data-dir", str(folder / "data")]
     token = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     agents = asyncio.run(make_agents(url, token, folder))
-    channel = agents["publisher"].pop("CHANNEL")
-    programs = {"subscriber": ["subscriber.py", str(count)], "publisher": ["publisher.py", channel, str(count)]}
+    programs = {"subscriber": ["subscriber.py", str(count)], "publisher": ["publisher.py", CHANNEL, str(count)]}
     running = {
         name: start(name, folder / f"{name}.out", [sys.executable, HERE / program, *arguments], **agents[name])
         for name, (program, *arguments) in programs.items()

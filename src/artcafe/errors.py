@@ -196,7 +196,7 @@ class InvitationNotFound(NotFound):
 
 
 class AgentNotFound(NotFound):
-    code, text = "agent_not_found", "no agent {id!r} in this tenant; use the agent's handle or its id (agt_…), not its name"
+    code, text = "agent_not_found", "no agent {id!r} in this tenant"
 
 
 class KeyNotFound(NotFound):

@@ -73,7 +73,8 @@ def test_manual_steps_of_the_readme_print_what_it_shows(platform: Platform, tmp_
     away = substituted(publish, **{"greeting-1": "greeting-2", '{"hello":"world"}': '{"hello":"again"}'})
 
     printed = run_script(platform, tmp_path, f"{set_up}{log_in}{publish}{receive}{away}python receive.py\n")
-    subscription, stored, connected, heard, stored_away, connected_again, heard_again = printed
+    agent, channel, subscription, stored, connected, heard, stored_away, connected_again, heard_again = printed
+    assert (json.loads(agent)["handle"], json.loads(channel)["handle"]) == ("scout", "news")
     assert json.loads(subscription)["status"] == "active"
     assert json.loads(stored)["duplicate"] is False
     assert json.loads(stored_away)["seq"] == json.loads(stored)["seq"] + 1
@@ -99,29 +100,25 @@ async def first_line(platform: Platform, folder: Path, *command: str) -> str:
 
 
 def substitutions_of(cast: Cast) -> dict[str, str]:
-    return {
-        "http://127.0.0.1:8080": cast.url,
-        "ten_…": cast.tenant,
-        "agt_…": cast.agents[0],
-        "chn_…": cast.channels[0],
-        "scout": str(cast.keys[0]),
-    }
+    return {"http://127.0.0.1:8080": cast.url, "ten_…": cast.tenant, "news": "channel-0"}
 
 
 async def test_five_line_agent_of_the_readme_publishes_and_receives(platform: Platform, tmp_path: Path) -> None:
     cast = await platform.tenant_with()
-    code = substituted(blocks("An agent in five lines")[0], **substitutions_of(cast))
+    named = {'agent="scout"': 'agent="agent-0"', '"scout"': f'"{cast.keys[0]}"'}
+    code = substituted(blocks("An agent in five lines")[0], **substitutions_of(cast), **named)
     program = f"import asyncio\n\nasync def main():\n{textwrap.indent(code, '    ')}\nasyncio.run(main())\n"
     (tmp_path / "agent.py").write_text(program)
-    assert await first_line(platform, tmp_path, "python", "agent.py") == f"{cast.agents[0]} {{'hello': 'world'}}"
+    assert await first_line(platform, tmp_path, "python", "agent.py") == "agent-0 {'hello': 'world'}"
 
 
 async def test_shell_commands_of_the_readme_publish_and_receive(platform: Platform, tmp_path: Path) -> None:
     cast = await platform.tenant_with()
-    listen, publish = substituted(blocks("An agent in five lines")[1], **substitutions_of(cast)).splitlines()
+    named = {"--agent scout": "--agent agent-0", "--key scout": f"--key {cast.keys[0]}"}
+    listen, publish = substituted(blocks("An agent in five lines")[1], **substitutions_of(cast), **named).splitlines()
     assert await first_line(platform, tmp_path, "bash", "-c", f"exec {publish}")
     heard = await first_line(platform, tmp_path, "bash", "-c", f"exec {listen}")
-    assert heard.endswith(f'{cast.agents[0]}: {{"hello":"world"}}')
+    assert heard.endswith('agent-0: {"hello":"world"}')
 
 
 def test_readme_has_at_most_150_lines() -> None:

@@ -28,7 +28,6 @@ from artcafe.rules import subjects
 from artcafe.rules.usage import Period
 from artcafe.services.usage_counts import by_hour
 from artcafe.wire.envelopes import (
-    ChainLink,
     DeadLetter,
     DeadLetterReason,
     Redriven,
@@ -53,20 +52,6 @@ def stored(
 ) -> bytes:
     publish = Publish("chn_a", Raw(b"1"), **more)  # type: ignore[arg-type]  # the test's fields
     return envelope(publish, message_id=message_id, sender=sender, time=time, sender_handle=sender_handle)
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        envelope(Publish("chn_a", Raw(b"1")), message_id=ID, sender="agt_a", time=TIME, sender_handle="scout"),
-        envelope(
-            Publish("chn_a", Raw(b"1")), message_id=ID, sender="agt_a", time=TIME, link=ChainLink(ID, 1, ID), sender_handle="a"
-        ),
-        stored(expires_at="2026-11-28T11:59:59.999Z", reply_to="chn_b"),
-    ],
-)
-def test_optional_fields_of_an_envelope_change_nothing_in_its_count(made: bytes) -> None:
-    assert origin_of(head_of(made)) == ("agt_a", Period("2026-11-28T10"))
 
 
 async def pending(number: int, sender: str = "agt_a") -> list[PendingPublish]:

@@ -32,7 +32,7 @@ async def test_message_reaches_every_subscribed_agent_and_its_sender(platform: P
         for agent in (first, second, third):
             (message,) = await take(agent, 1)
             assert message.data == {"hello": "world"}
-            assert (message.seq, message.message_id, message.sender) == (receipt.seq, receipt.message_id, cast.agents[0])
+            assert (message.seq, message.message_id, message.sender_id) == (receipt.seq, receipt.message_id, cast.agents[0])
 
 
 @pytest.mark.promise("7a")

@@ -35,7 +35,7 @@ async def test_live_message_reaches_connected_agents_and_is_not_stored(platform:
     assert {(receipt.seq, receipt.duplicate) for receipt in receipts} == {(None, False)}
     for task in receiving:
         assert [message.data for message in task.result()] == list(range(20))
-        assert {(message.seq, message.prev, message.sender) for message in task.result()} == {(None, None, cast.agents[0])}
+        assert {(message.seq, message.prev, message.sender_id) for message in task.result()} == {(None, None, cast.agents[0])}
         assert [message.message_id for message in task.result()] == [receipt.message_id for receipt in receipts]
 
 

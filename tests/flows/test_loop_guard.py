@@ -127,7 +127,7 @@ async def test_agents_that_answer_each_message_twice_are_stopped_by_the_number_o
 
     async def double(agent: Agent) -> None:
         async for message in agent.messages(auto_ack=True):
-            if message.sender != agent.agent:
+            if message.sender_id != agent.agent:
                 await twice(agent, message.data)
 
     async def twice(agent: Agent, data: int) -> None:

@@ -51,9 +51,9 @@ async def test_message_arrives_as_it_was_published(home: Cast) -> None:
     async with cast.agent() as agent:
         receipt = await agent.publish(cast.channels[0], {"größe": [1, None, 2.5]}, headers={"trace": "7f3a"}, reply_to="here")
         (message,) = await take(agent.messages(), 1)
-    assert (message.channel, message.seq, message.message_id) == (cast.channels[0], receipt.seq, receipt.message_id)
+    assert (message.channel_id, message.seq, message.message_id) == (cast.channels[0], receipt.seq, receipt.message_id)
     assert (message.data, message.headers, message.reply_to) == ({"größe": [1, None, 2.5]}, {"trace": "7f3a"}, "here")
-    assert message.sender == cast.agents[0]
+    assert message.sender_id == cast.agents[0]
     assert abs(datetime.now(UTC) - message.time) < timedelta(minutes=1)
 
 

@@ -72,7 +72,7 @@ def test_history_starts_at_a_time(owner: Caller, path: str) -> None:
 
 def test_history_message_equals_the_delivered_message(owner: Caller, path: str) -> None:
     message = owner.get(path, params={"limit": 1}).json()["items"][0]
-    assert set(message) == {"channel", "seq", "message_id", "from", "time", "headers", "data"}
+    assert set(message) == {"channel", "channel_handle", "seq", "message_id", "from", "time", "headers", "data"}
     assert (message["data"], message["headers"], message["channel"]) == (9, {"n": "9"}, path.split("/")[-2])
 
 

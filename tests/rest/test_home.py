@@ -39,4 +39,4 @@ def test_new_user_has_no_tenants(rest_app: RestApp) -> None:
 
 def test_me_returns_an_agents_id_and_tenant(tenant: Tenant) -> None:
     agent = tenant.agent()
-    assert agent.login().get("/v1/me").json() == {"agent_id": agent.id, "tenant_id": tenant.id}
+    assert agent.login().get("/v1/me").json() == {"agent_id": agent.id, "handle": "an-agent", "tenant_id": tenant.id}

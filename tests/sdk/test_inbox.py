@@ -570,3 +570,62 @@ def test_loop_behind_a_full_window_sends_no_ack_until_its_delivery_has_restarted
     assert feed.refused == []
     feed.settle()
     assert (feed.seen, feed.cursor) == ([*range(1, 2 * WINDOW + 1)], 2 * WINDOW)
+
+
+# --- handles -------------------------------------------------------------------------------------------------------------
+
+
+def named(seq: int, handle: str | None, channel: str = CHANNEL) -> replies.Message:
+    return msgspec.structs.replace(pushed(seq, channel), channel_handle=handle, sender_handle="planner")
+
+
+def test_message_shows_handles_and_ids() -> None:
+    inbox = Inbox(WINDOW)
+    inbox.on_message(named(1, "news"))
+    found = message(inbox)
+    assert (found.channel, found.channel_id, found.sender, found.sender_id) == ("news", CHANNEL, "planner", "agt_1")
+
+
+def test_channel_is_taken_and_acknowledged_by_handle_or_id() -> None:
+    inbox = Inbox(WINDOW)
+    for seq in (1, 2):
+        inbox.on_message(named(seq, "news"))
+    assert taken(inbox, "other") == []
+    assert inbox.take(["news"]) is not None
+    assert taken(inbox, CHANNEL) == [2]
+
+
+async def test_acks_name_the_id_and_wait_for_a_subscribe_by_handle() -> None:
+    inbox = Inbox(WINDOW)
+    inbox.on_message(named(1, "news"))
+    await message(inbox).ack()
+    assert acks(inbox, held=["news"]) == []
+    assert acks(inbox) == [(CHANNEL, 1)]
+
+
+def test_subscribing_by_handle_before_the_first_message_finds_the_channel_later() -> None:
+    inbox = Inbox(WINDOW)
+    inbox.on_subscribed("news", "cursor", replies.SubscribeReply("e", 0, 0, None, CHANNEL))
+    inbox.on_message(pushed(1))  # of a server that pushes no handles
+    assert taken(inbox, "news") == [1]
+    inbox.on_subscribed("news", "first", replies.SubscribeReply("e", 0, 1, None, CHANNEL))
+    assert inbox.resume_start("news") == inbox.resume_start(CHANNEL) == 1
+    inbox.on_message(pushed(1))
+    assert taken(inbox, CHANNEL) == [1]
+    assert inbox.on_connection_lost() == [(CHANNEL, 1)]
+
+
+def test_channel_with_another_handle_is_the_same_channel() -> None:
+    inbox = Inbox(WINDOW)
+    inbox.on_message(named(1, "news"))
+    inbox.on_message(named(2, "headlines"))
+    inbox.on_message(named(1, "news", "chn_2"))  # the old handle is another channel's now
+    assert taken(inbox, "headlines") == [1, 2]
+    assert taken(inbox, "news") == [1]
+
+
+def test_gap_names_the_channel_as_its_messages_do() -> None:
+    inbox = Inbox(WINDOW)
+    inbox.on_message(named(1, "news"))
+    inbox.on_gap(CHANNEL, gap(2, 5, "retention"))
+    assert taken(inbox) == [1, Gap("news", 2, 5, "retention")]

@@ -89,3 +89,8 @@ async def test_every_login_failure_does_the_same_work(server: Server, tmp_path: 
     assert await failed(agent.tenant_id, "agt_00000000000000000000000000", foreign) == wrong
     assert await failed("ten_00000000000000000000000000", agent.id, foreign) == wrong
     assert await failed("", "\n", foreign) == wrong
+    by_handle = await failed(agent.tenant_id, "agent", foreign)
+    assert by_handle["artcafe.wire.sshsig._check"] == 1
+    assert await failed(agent.tenant_id, "disabled", foreign) == by_handle
+    assert await failed(agent.tenant_id, "unknown", foreign) == by_handle
+    assert await failed("ten_00000000000000000000000000", "agent", foreign) == by_handle

@@ -13,7 +13,7 @@ from typing import Final
 from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
 from artcafe.delivery.delivery import Delivery
-from artcafe.errors import ArtcafeError, BadCredentials, NotSubscribed
+from artcafe.errors import ArtcafeError, BadCredentials, NotFound, NotSubscribed
 from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.client_socket import ClientSocket
 from artcafe.gateway.login_handshake import LoginHandshake
@@ -33,6 +33,9 @@ _WITHOUT_REPLY: Final = (frames.Ack, frames.Cancel)
 
 REFUSED_PACE_S: Final = 0.05
 """Between two waiting publishes of a connection that is above a rate limit: each would be refused, and delay others."""
+MISSES: Final = 50
+"""Commands of a connection that may name a missing record at once; further ones pause it, for `MISS_PACE_S` each."""
+MISS_PACE_S: Final = 0.05
 
 
 class CommandDispatcher:
@@ -44,6 +47,7 @@ class CommandDispatcher:
         "_is_over",
         "_is_winding_down",
         "_login",
+        "_missed_until",
         "_services",
         "_share",
         "_socket",
@@ -60,6 +64,8 @@ class CommandDispatcher:
         """Waiting commands, bounded by the socket's limit in flight. An empty deque would take 0.7 KB of an idle agent's 10."""
         self._worker: asyncio.Task[None] | None = None
         self._is_over = self._is_winding_down = False
+        self._missed_until = 0.0
+        """The time at which all commands that named a missing record have had `MISS_PACE_S` each."""
         self._share: Share | None = None
         self.session: AgentSession | UserSession | None = None
         """The session opened by `connect`; None before."""
@@ -136,6 +142,7 @@ class CommandDispatcher:
                     await self.session.work()
                 elif self._commands and not self._is_held():
                     await self._do_next()
+                    await self._pause_after_misses()
                 else:
                     return
         finally:
@@ -162,6 +169,12 @@ class CommandDispatcher:
             async with share.slot():
                 await self._take_turn(share)
                 await self._do(*self._next())
+
+    async def _pause_after_misses(self) -> None:
+        """Wait if too many commands named a missing record: looking for one reads the tables."""
+        wait_s = self._missed_until - MISSES * MISS_PACE_S - asyncio.get_running_loop().time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     async def _admit_answers(self) -> None:
         """Admit the waiting publishes that answer other messages together: each alone would wait for NATS twice."""
@@ -229,6 +242,8 @@ class CommandDispatcher:
                     assert self.session is not None, "`connect` comes first, and its failure closes the connection"
                     await self.session.handle(id, kind, body, size)
         except ArtcafeError as exc:
+            if isinstance(exc, NotFound):
+                self._missed_until = max(self._missed_until, asyncio.get_running_loop().time()) + MISS_PACE_S
             if self.session is not None:
                 self._services.counters.count_refusal(self.session.principal, exc, request=kind)
             if isinstance(body, frames.Publish) and self.session is not None:

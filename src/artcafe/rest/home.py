@@ -67,6 +67,7 @@ class MyAgent(ResponseModel):
     """The current agent and its tenant."""
 
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    handle: str | None = Field(description="The agent's handle; null for an older row.", examples=["planner"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
 
 
@@ -90,7 +91,8 @@ async def read_home(request: Request, services: ServicesDep) -> HomeResponse:
 async def read_me(services: ServicesDep, who: AnyCaller) -> MeResponse | MyAgent:
     """Return a user's tenants with roles, or an agent's id and tenant."""
     if isinstance(who, AgentPrincipal):
-        return MyAgent(agent_id=who.agent_id, tenant_id=who.tenant_id)
+        agent = await services.record_cache.find_agent(who.tenant_id, who.agent_id)
+        return MyAgent(agent_id=who.agent_id, handle=None if agent is None else agent.handle, tenant_id=who.tenant_id)
     terms = await services.terms.outstanding(who)
     outstanding = None if terms is None else OutstandingTermsResponse(version=terms.version, grace_until=terms.grace_until)
     return MeResponse(user_id=who, tenants=await _tenants_of(services.tenants, who), terms_outstanding=outstanding)

@@ -313,7 +313,7 @@ class AgentConnection:
 
     def take_unacked_of_ended_loops(self, channels: Collection[str]) -> list[Message]:
         """Remove and return the messages of `unacked_of_ended_loops` in these channels, or in all."""
-        found = [message for message in self.unacked_of_ended_loops if not channels or message.channel in channels]
+        found = [message for message in self.unacked_of_ended_loops if self.inbox.is_in(message, channels)]
         self.unacked_of_ended_loops = [message for message in self.unacked_of_ended_loops if message not in found]
         return found
 

@@ -70,4 +70,4 @@ def cause_of(message: Message | KeptMessage | str) -> frames.CausedBy:
     """Return a message in the form of a `publish` command: a stored one by its place, so that the server finds it at once."""
     if isinstance(message, str):
         return message
-    return message.message_id if message.seq is None else frames.Cause(message.channel, message.seq, message.message_id)
+    return message.message_id if message.seq is None else frames.Cause(message.channel_id, message.seq, message.message_id)

@@ -58,6 +58,8 @@ class ChannelState:
     """Sequence and id of the newest messages."""
     repeats_from: int | None = None
     """The first sequence that the current delivery has repeated."""
+    handle: str | None = None
+    """The channel's handle, as far as it is known."""
     waiting: deque[tuple[int, Message | Gap]] = field(default_factory=deque)
     unacked: deque[int] = field(default_factory=deque)
 
@@ -123,6 +125,9 @@ class Inbox:
         self._held_acks: list[frames.Ack] = []
         """Acks of messages of queues to be sent on this connection."""
         self._channels: dict[str, ChannelState] = {}
+        """By id."""
+        self._ids: dict[str, str] = {}
+        """The ids of channels by the handles in their pushes, and by those that the program uses."""
         self._to_ack: set[str] = set()
         self._arrivals = 0
         self._buffered = 0
@@ -140,6 +145,8 @@ class Inbox:
     def on_message(self, pushed: replies.Message) -> None:
         """Buffer a new message; ignore a repeat."""
         state = self._channel(pushed.channel)
+        if pushed.channel_handle != state.handle:
+            self._learn(pushed.channel, pushed.channel_handle)
         if pushed.seq is None:  # A `live` channel delivers at most once: messages beyond the buffer are dropped.
             if self._buffered < MAX_BUFFERED:
                 self._buffer(state, Message(pushed, state.life, 0, self._ack, publish=self.publish))
@@ -154,7 +161,7 @@ class Inbox:
             if state.is_repeat(pushed.seq, pushed.message_id):
                 self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not received that ack.
                 return
-            self._report(state, Gap(pushed.channel, state.repeats_from or pushed.seq, None, OTHER_LOG))
+            self._report(state, Gap(state.handle or pushed.channel, state.repeats_from or pushed.seq, None, OTHER_LOG))
             state.restart(pushed.seq - 1)
             state.arrive(pushed.seq)
         if self._max_unacked is not None:
@@ -168,7 +175,7 @@ class Inbox:
         if state.is_resuming:
             state.is_elsewhere |= pushed.to is None
             return
-        gap = Gap(channel, pushed.from_, pushed.to, pushed.reason)
+        gap = Gap(state.handle or channel, pushed.from_, pushed.to, pushed.reason)
         if state.has_seen(gap, epoch) or (gap.last is not None and gap.last <= state.received):
             return
         state.gap = (gap, epoch)
@@ -183,7 +190,12 @@ class Inbox:
         self._buffer(state, gap)
 
     def on_subscribed(self, channel: str, start: frames.Start, reply: replies.SubscribeReply) -> None:
-        """Apply the reply to a `subscribe` of the program: the server has ended the previous delivery and begun another."""
+        """Apply the reply to a `subscribe` of the program: the server has ended the previous delivery and begun another.
+
+        The program may use the channel's id or handle in every call; the reply has the id.
+        """
+        if reply.channel is not None and channel != reply.channel:
+            self._learn(reply.channel, channel)
         state = self._channel(channel)
         state.is_resuming = False
         state.epoch = reply.epoch
@@ -206,7 +218,7 @@ class Inbox:
 
         The reply goes to `on_subscribed` if the start is the cursor, else to `on_resumed`.
         """
-        state = self._channels.get(channel)
+        state = self._channels.get(self._ids.get(channel, channel))
         return "cursor" if state is None or state.resume_from is None else self._resume_after(state) + 1
 
     def on_resumed(self, channel: str, reply: replies.SubscribeReply) -> bool:
@@ -273,10 +285,22 @@ class Inbox:
         return state.acked.through
 
     def _channel(self, channel: str) -> ChannelState:
-        state = self._channels.get(channel)
+        """Return the state of the channel with this id, or with this handle if it is known."""
+        id = self._ids.get(channel, channel)
+        state = self._channels.get(id)
         if state is None:
-            state = self._channels[channel] = ChannelState()
+            state = self._channels[id] = ChannelState()
         return state
+
+    def _learn(self, id: str, handle: str | None) -> None:
+        """Record the handle of a channel."""
+        self._channel(id).handle = handle
+        if handle is not None:
+            self._ids[handle] = id
+
+    def is_in(self, message: Message, channels: Collection[str]) -> bool:
+        """Return whether a message is in one of these channels, named by id or handle; in any if there are none."""
+        return not channels or any(self._ids.get(channel, channel) == message.channel_id for channel in channels)
 
     def _buffer(self, state: ChannelState, item: Message | Gap) -> None:
         self._arrivals += 1
@@ -303,11 +327,12 @@ class Inbox:
     def _chosen(self, channels: Collection[str]) -> Iterable[tuple[str, ChannelState]]:
         if not channels:
             return self._channels.items()
-        return [(channel, self._channels[channel]) for channel in channels if channel in self._channels]
+        ids = ((channel, self._ids.get(channel, channel)) for channel in channels)
+        return [(channel, self._channels[id]) for channel, id in ids if id in self._channels]
 
     def _ack(self, message: Message, is_cumulative: bool) -> None:
         self._on_ack()
-        state = self._channels[message.channel]
+        state = self._channels[message.channel_id]
         if message.seq is None or message.life != state.life:
             return
         if is_cumulative:
@@ -316,13 +341,13 @@ class Inbox:
             state.acked.add(message.before, message.seq)
         while state.unacked and state.unacked[0] <= state.acked.through:
             state.unacked.popleft()
-        self._to_ack.add(message.channel)
+        self._to_ack.add(message.channel_id)
 
     def _ack_held(self, message: Message, _is_cumulative: bool) -> None:
         """Acknowledge one message of a queue, unless its connection has ended: it was given back then."""
         self._on_ack()
         if message.life == self.connections and message.seq is not None:
-            self._held_acks.append(frames.Ack(message.channel, message.seq))
+            self._held_acks.append(frames.Ack(message.channel_id, message.seq))
 
     def has_unsent_acks(self) -> bool:
         """Return whether an ack that may be sent never was."""
@@ -333,6 +358,7 @@ class Inbox:
 
         Channels in `held` have a `subscribe` in flight: the server refuses their acks while it restarts the delivery.
         """
+        held = {self._ids.get(channel, channel) for channel in held}
         found, self._held_acks = self._held_acks, []
         for channel in self._to_ack.difference(held):
             state = self._channels[channel]

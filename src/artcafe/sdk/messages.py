@@ -58,7 +58,8 @@ class Gap:
     """A range of messages of a channel that this agent will not receive: `first` to `last`, both included, and the reason:
     `retention`, `expired` or `epoch`.
 
-    `last` is None if their number is unknown, for example after a restored log.
+    `last` is None if their number is unknown, for example after a restored log. `channel` is the channel's handle, or its id as
+    long as the handle is not known.
     """
 
     channel: str
@@ -126,6 +127,11 @@ class Message:
 
     @property
     def channel(self) -> str:
+        """The channel's handle; its id if it has none."""
+        return self._pushed.channel_handle or self._pushed.channel
+
+    @property
+    def channel_id(self) -> str:
         return self._pushed.channel
 
     @property
@@ -150,6 +156,14 @@ class Message:
 
     @property
     def sender(self) -> str:
+        """The handle that the publishing agent had then; `sender_id` for a person, and for an agent without a handle.
+
+        An agent may be given another handle: compare `sender_id` where it matters who it was.
+        """
+        return self._pushed.sender_handle or self._pushed.sender
+
+    @property
+    def sender_id(self) -> str:
         """The authenticated publisher: an agent's id, or `usr:` and a person's."""
         return self._pushed.sender
 
@@ -277,7 +291,7 @@ class Message:
         connection has ended, since that gives the message back too. Raises `NotHeld` if its ack deadline has passed, and
         RuntimeError for a message of another channel.
         """
-        await self._settle_by(frames.Nak(self.channel, self.seq or 0, delay_s, dead))
+        await self._settle_by(frames.Nak(self.channel_id, self.seq or 0, delay_s, dead))
         self._is_acked = True
 
     async def extend(self) -> None:
@@ -286,7 +300,7 @@ class Message:
         Raises `NotHeld` if another subscriber may get the message: its deadline has passed, or the connection has ended. Raises
         `Unavailable` if the deadline is unchanged, and RuntimeError for a message of another channel.
         """
-        await self._settle_by(frames.Extend(self.channel, self.seq or 0))
+        await self._settle_by(frames.Extend(self.channel_id, self.seq or 0))
 
     async def _settle_by(self, body: frames.Nak | frames.Extend) -> None:
         if self._settle is None:

@@ -77,7 +77,7 @@ class PullAcks:
     def add(self, message: Message, is_cumulative: bool) -> None:
         """Record an ack."""
         assert message.seq is not None, "a pull returns stored messages only"
-        acked = self._channels[message.channel].acked
+        acked = self._channels[message.channel_id].acked
         if is_cumulative:
             acked.add_all(message.seq)
         else:

@@ -53,13 +53,15 @@ class OutstandingTerms(msgspec.Struct, frozen=True):
 
 
 class Me(msgspec.Struct, frozen=True):
-    """The principal of the token: a person (`user_id`, `tenants`, `terms_outstanding`) or an agent (`agent_id`, `tenant_id`)."""
+    """The principal of the token: a person (`user_id`, `tenants`, `terms_outstanding`) or an agent (`agent_id`, `handle`,
+    `tenant_id`)."""
 
     user_id: str | None = None
     tenants: tuple[MembershipInfo, ...] = ()
     terms_outstanding: OutstandingTerms | None = None
     agent_id: str | None = None
     tenant_id: str | None = None
+    handle: str | None = None
 
 
 class TenantInfo(msgspec.Struct, frozen=True):
@@ -182,12 +184,13 @@ class QueueOptions(TypedDict, total=False):
     """An existing broadcast channel for dead letters; without one, a channel is made with the queue."""
 
 
-class ChannelInfo(msgspec.Struct, frozen=True):
+class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A channel. `handle` is None for a row of an older system."""
 
     id: str
     tenant_id: str
     name: str
+    handle: str | None = None
     description: str
     type: str
     access: str
@@ -201,7 +204,6 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     """Seconds before the second, third, … delivery of a message that failed."""
     max_deliveries: int | None = None
     """Deliveries of a message before it goes to the dead-letter channel."""
-    handle: str | None = None
     dead_letter: str | None = None
     """The dead-letter channel of a `queue`."""
     dead_letter_of: str | None = None
@@ -349,16 +351,23 @@ class UsagePage(msgspec.Struct, frozen=True):
     as_of: datetime | None
 
 
-_KEPT_NAMES: Final = {"sender": "from", "time_text": "time", "raw": "data", "expires_at_text": "expires_at"}
+_KEPT_NAMES: Final = {
+    "channel_id": "channel",
+    "sender_id": "from",
+    "sender_handle": "from_handle",
+    "time_text": "time",
+    "raw": "data",
+    "expires_at_text": "expires_at",
+}
 
 
 class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename=_KEPT_NAMES):
     """A stored message. Encoding it gives the JSON object of the response."""
 
-    channel: str
+    channel_id: str
     seq: int
     message_id: str
-    sender: str
+    sender_id: str
     """The authenticated publisher: an agent's id, or `usr:` and a person's."""
     time_text: str
     headers: Mapping[str, str]
@@ -376,15 +385,17 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename=_KEPT_
     """In a dead-letter channel, the message that this one was in its queue, and why it was moved."""
     redriven: Redriven | None = None
     """The dead letter that this message was, if it was sent back to its queue."""
+    channel_handle: str | None = None
+    sender_handle: str | None = None
 
     @classmethod
     def of(cls, past: replies.PastMessage) -> Self:
         """Convert a message of the gateway's history reply."""
         return cls(
-            channel=past.channel,
+            channel_id=past.channel,
             seq=past.seq,
             message_id=past.message_id,
-            sender=past.sender,
+            sender_id=past.sender,
             time_text=past.time,
             headers=past.headers,
             raw=past.data,
@@ -395,7 +406,19 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename=_KEPT_
             expires_at_text=past.expires_at,
             dead_letter=past.dead_letter,
             redriven=past.redriven,
+            channel_handle=past.channel_handle,
+            sender_handle=past.sender_handle,
         )
+
+    @property
+    def channel(self) -> str:
+        """The channel's handle; its id if it has none."""
+        return self.channel_handle or self.channel_id
+
+    @property
+    def sender(self) -> str:
+        """The handle that the publishing agent had then; `sender_id` for a person, and for an agent without a handle."""
+        return self.sender_handle or self.sender_id
 
     @property
     def time(self) -> datetime:

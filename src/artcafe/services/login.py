@@ -22,6 +22,7 @@ from artcafe.model import (
     AgentPrincipal,
     AgentStatus,
     ChallengeId,
+    HandleKind,
     LoginChallenge,
     Outcome,
     TenantChange,
@@ -31,7 +32,7 @@ from artcafe.model import (
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.metric_types import OTHER
-from artcafe.rules import ids, keys, times, tokens
+from artcafe.rules import handles, ids, keys, times, tokens
 from artcafe.services.audit import Audit
 from artcafe.services.login_throttle import LoginThrottle
 from artcafe.services.record_cache import RecordCache
@@ -42,7 +43,7 @@ from artcafe.wire.sshsig import signer
 CHALLENGE_S: Final = 300
 _NONCE_BYTES: Final = 32
 
-_NOBODY: Final = "nobody"
+_NOBODY: Final = "~nobody"
 """Replaces an invalid id, which is then looked up and refused like any unknown id. The server never creates this id."""
 
 
@@ -129,7 +130,7 @@ class Login:
             metrics.LOGIN_SECONDS.of().observe(time.monotonic() - began)
 
     async def _verify(self, challenge: LoginChallenge, signature: str) -> AgentPrincipal:
-        agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
+        agent = await self._agent(challenge)
         by = signer(signature, challenge.text.encode())
         now = self._clock()
         is_welcome = agent is not None and _may_log_in(agent) and now < challenge.expires_at
@@ -157,6 +158,16 @@ class Login:
         return AgentPrincipal(
             agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
         )
+
+    async def _agent(self, challenge: LoginChallenge) -> Agent | None:
+        """Return the agent with the claimed id or handle."""
+        tenant, text = self._store.tenant(challenge.tenant_id), challenge.agent_id
+        agent = await tenant.agent(text)
+        if agent is not None or not handles.is_handle(text):
+            return agent
+        owner = await tenant.handles.owner(HandleKind.AGENT, text)
+        agent = await tenant.agent(owner or _NOBODY)  # Also without an owner: every refusal must take the same time.
+        return agent if agent is not None and agent.handle == text else None
 
     def _note_refused(self, challenge: LoginChallenge, agent: Agent | None, by: PublicKey | None, now: datetime) -> None:
         """Count the refusal with its reason in the tenant's audit and the metrics. The caller does not get the reason."""

@@ -48,10 +48,10 @@ def envelope(
     first.
     """
     headers = publish.headers or {}
-    # The first three stay together: `fabric.stored_counts` finds sender and hour there, without parsing.
-    head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time}
+    head: dict[str, object] = {"message_id": message_id, "from": sender}
     if sender_handle is not None:
         head["from_handle"] = sender_handle
+    head["time"] = time
     if link is not None:
         head |= link._asdict()
     head["headers"] = headers

@@ -251,6 +251,6 @@ async def check_copied_agents(platform: Platform, cast: Cast, tenant: dict[str, 
     async with copy.agent(1) as agent, asyncio.timeout(20):
         messages = agent.messages()
         found: list[Message] = [await anext(messages) for _ in range(11)]
-    by_channel = {channel: [each.data for each in found if each.channel == channel] for channel in copy.channels}
+    by_channel = {channel: [each.data for each in found if each.channel_id == channel] for channel in copy.channels}
     assert by_channel == {copy.channels[0]: [0, 2, 4, 6, 8, "from a person"], copy.channels[1]: [1, 3, 5, 7, 9]}
-    assert {each.sender for each in found} == {copy.agents[0], "usr:owner-1@example.com"}
+    assert {each.sender_id for each in found} == {copy.agents[0], "usr:owner-1@example.com"}

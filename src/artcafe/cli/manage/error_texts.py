@@ -12,7 +12,7 @@ from artcafe.errors import ArtcafeError, Unavailable
 ERROR_TEXTS: Final[Mapping[type[ArtcafeError], str]] = {
     errors.TenantNotFound: "no tenant {tenant!r} among yours; list them with 'artcafe tenant list'",
     errors.AgentNotFound: "no agent {agent!r} in this tenant; list them with 'artcafe agent list'",
-    errors.ChannelNotFound: "no channel {channel!r} in this tenant; use its id (chn_…) from 'artcafe channel list'",
+    errors.ChannelNotFound: "no channel {channel!r} in this tenant; use its handle or id from 'artcafe channel list'",
     errors.MemberNotFound: "no such member in this tenant; use the USER id from 'artcafe member list'",
     errors.InvitationNotFound: "no such open invitation in this tenant; list them with 'artcafe invitation list'",
     errors.TermsRequired: (

@@ -32,7 +32,8 @@ TIMEOUT_S: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
-    """One run of the demo: the tenant, and the ids of its channels and agents by name."""
+    """One run of the demo: the tenant, and the handles of its channels and agents by name; ids for the rows of an older
+    version."""
 
     url: str
     folder: Path
@@ -46,8 +47,8 @@ class DemoRun:
     def agent(self, name: str) -> Agent:
         return Agent(self.url, tenant=self.tenant, agent=self.agents[name], key=self.folder / name)
 
-    def name_of(self, agent_id: str) -> str:
-        return next((name for name, each in self.agents.items() if each == agent_id), agent_id)
+    def name_of(self, agent: str) -> str:
+        return next((name for name, each in self.agents.items() if each == agent), agent)
 
 
 async def run_demo(url: str, token: str, folder: Path) -> None:
@@ -68,12 +69,13 @@ async def _set_up(rest: Client, url: str, folder: Path) -> DemoRun:
         with _step(f"Register an agent with its {kind} key") as shown:
             public_key = await asyncio.to_thread(_make_key, folder / name, kind)
             card = await rest.create_agent(tenant.id, name, public_key, description=purpose, key=f"demo-{name}")
-            agents[name] = card.id
+            agents[name] = card.handle or card.id
             shown.append(f"{name:10} {card.id}  {card.fingerprint or ''}")
     for name in ("work", "results"):
         with _step("Create a channel") as shown:
-            channels[name] = (await rest.create_channel(tenant.id, name, key=f"demo-{name}")).id
-            shown.append(f"{name:10} {channels[name]}")
+            made = await rest.create_channel(tenant.id, name, key=f"demo-{name}")
+            channels[name] = made.handle or made.id
+            shown.append(f"{name:10} {made.id}")
     with _step("Subscribe the agents") as shown:
         for agent, channel in (("researcher", "work"), ("writer", "work"), ("planner", "results"), ("writer", "results")):
             await rest.subscribe(tenant.id, channels[channel], agents[agent])
@@ -141,7 +143,7 @@ async def _publish(run: DemoRun, agent: Agent, name: str, channel: str, text: st
 
 
 def _print_received(run: DemoRun, name: str, message: Message) -> None:
-    channel = next(name for name, id in run.channels.items() if id == message.channel)
+    channel = next(name for name, each in run.channels.items() if each == message.channel)
     _print_line(f"{name} ←", f"{channel:8} #{message.seq:<5} {message.data!s:52} from {run.name_of(message.sender)}")
 
 
