@@ -8,6 +8,7 @@ import pytest
 from artcafe.errors import ChannelNotFound, Forbidden, IdempotencyMismatch, Invalid, LimitReached, NotStored
 from artcafe.model import Channel, ChannelType, Role, UserId, UserPrincipal
 from artcafe.rules.pages import PageRequest
+from artcafe.rules.queues import QueueChange
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANTS
 from tests.services.service_env import Server, proven, with_role
 
@@ -224,3 +225,84 @@ async def test_older_channel_is_deleted_with_its_subscriptions(server: Server) -
     await server.channels.delete(alice, "general")
     assert await server.items(CHANNEL_SUBSCRIPTIONS, "acme") == []
     assert [item["id"] for item in await server.items(AGENTS, "acme")] == ["bot"]
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_queue_has_its_settings_or_the_defaults_and_they_can_be_changed(server: Server, owner: UserPrincipal) -> None:
+    plain = await server.channels.create(owner, name="Plain", type=ChannelType.QUEUE)
+    assert (plain.ack_wait_s, plain.back_off, plain.max_deliveries) == (30, (), 10)
+    queue = await server.channels.create(
+        owner, name="Tasks", type=ChannelType.QUEUE, queue=QueueChange(ack_wait_s=300, back_off=[1, 10], max_deliveries=3)
+    )
+    assert await server.channels.get(owner, queue.id) == queue
+    assert (queue.ack_wait_s, queue.back_off, queue.max_deliveries) == (300, (1, 10), 3)
+    changed = await server.channels.update(owner, queue.id, queue=QueueChange(back_off=[]))
+    assert (changed.ack_wait_s, changed.back_off, changed.max_deliveries) == (300, (), 3)
+    assert await server.channels.update(owner, queue.id, name="Work") == await server.channels.get(owner, queue.id)
+    assert (await server.record_cache.channel(owner.tenant_id, queue.id)).queue == changed.queue
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (QueueChange(ack_wait_s=0), "ack_wait_s"),
+        (QueueChange(ack_wait_s=43_201), "ack_wait_s"),
+        (QueueChange(back_off=[1] * 17), "back_off"),
+        (QueueChange(back_off=[1, -1]), "back_off\\[1\\]"),
+        (QueueChange(back_off=[86_401]), "back_off\\[0\\]"),
+        (QueueChange(max_deliveries=0), "max_deliveries"),
+        (QueueChange(max_deliveries=1001), "max_deliveries"),
+    ],
+)
+async def test_queue_settings_out_of_bounds_are_refused_by_name(
+    server: Server, owner: UserPrincipal, wrong: QueueChange, field: str
+) -> None:
+    queue = await server.channels.create(owner, name="Tasks", type=ChannelType.QUEUE)
+    with pytest.raises(Invalid, match=field):
+        await server.channels.create(owner, name="Wrong", type=ChannelType.QUEUE, queue=wrong)
+    with pytest.raises(Invalid, match=field):
+        await server.channels.update(owner, queue.id, queue=wrong)
+    assert await server.channels.get(owner, queue.id) == queue
+
+
+@pytest.mark.parametrize("type", [ChannelType.BROADCAST, ChannelType.LIVE])
+async def test_only_a_queue_has_queue_settings(server: Server, owner: UserPrincipal, type: ChannelType) -> None:
+    with pytest.raises(Invalid, match=f"max_deliveries: has no meaning for a {type} channel"):
+        await server.channels.create(owner, name="Wrong", type=type, queue=QueueChange(max_deliveries=3))
+    channel = await server.channels.create(owner, name="News", type=type)
+    assert (channel.ack_wait_s, channel.back_off, channel.max_deliveries) == (None, None, None)
+    with pytest.raises(Invalid, match=f"ack_wait_s: has no meaning for a {type} channel"):
+        await server.channels.update(owner, channel.id, queue=QueueChange(ack_wait_s=60))
+
+
+async def test_repeated_creation_of_a_queue_compares_its_settings(server: Server, owner: UserPrincipal) -> None:
+    async def create(**settings: int) -> Channel:
+        return await server.channels.create(
+            owner, name="Tasks", type=ChannelType.QUEUE, queue=QueueChange(**settings), idempotency_key="once"
+        )
+
+    assert await create(ack_wait_s=60) == await create(ack_wait_s=60)
+    with pytest.raises(IdempotencyMismatch):
+        await create(ack_wait_s=61)
+
+
+async def test_channel_of_a_type_of_a_newer_version_is_missing_and_one_of_an_older_system_is_broadcast(
+    server: Server, owner: UserPrincipal
+) -> None:
+    newer = await server.channels.create(owner, name="Newer")
+    older = await server.channels.create(owner, name="Older")
+    row = {item["id"]: item for item in await server.items(CHANNELS, owner.tenant_id)}
+    await server.put(CHANNELS, **{**row[newer.id], "type": "ring"})
+    await server.put(CHANNELS, **{name: value for name, value in row[older.id].items() if name != "access"} | {"type": "chat"})
+    for refused in (
+        server.channels.get(owner, newer.id),
+        server.channels.update(owner, newer.id, name="Mine"),
+        server.subscriptions.put(owner, newer.id, (await server.agent(owner)).id),
+        server.record_cache.channel(owner.tenant_id, newer.id),
+    ):
+        with pytest.raises(ChannelNotFound):
+            await refused
+    assert [channel.id for channel in (await server.channels.list(owner)).items] == [older.id]
+    assert (await server.channels.get(owner, older.id)).type is ChannelType.BROADCAST
