@@ -278,14 +278,13 @@ async def test_only_a_queue_has_queue_settings(server: Server, owner: UserPrinci
 
 
 async def test_repeated_creation_of_a_queue_compares_its_settings(server: Server, owner: UserPrincipal) -> None:
-    async def create(**settings: int) -> Channel:
-        return await server.channels.create(
-            owner, name="Tasks", type=ChannelType.QUEUE, queue=QueueChange(**settings), idempotency_key="once"
-        )
+    async def create(ack_wait_s: int) -> Channel:
+        settings = QueueChange(ack_wait_s=ack_wait_s)
+        return await server.channels.create(owner, name="Tasks", type=ChannelType.QUEUE, queue=settings, idempotency_key="once")
 
-    assert await create(ack_wait_s=60) == await create(ack_wait_s=60)
+    assert await create(60) == await create(60)
     with pytest.raises(IdempotencyMismatch):
-        await create(ack_wait_s=61)
+        await create(61)
 
 
 async def test_channel_of_a_type_of_a_newer_version_is_missing_and_one_of_an_older_system_is_broadcast(
