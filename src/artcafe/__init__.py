@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
     from artcafe.sdk.pull import Pulled
     from artcafe.sdk.records import History
+    from artcafe.sdk.requests import Request
 
     Rest = Client  # Deprecated.
 
@@ -30,6 +31,7 @@ __all__ = [
     "Message",
     "Pulled",
     "Receipt",
+    "Request",
     "Signer",
     "Subscribed",
     "agent_signer",
@@ -46,6 +48,7 @@ _MODULES: Final = {
     "Message": "artcafe.sdk.messages",
     "Pulled": "artcafe.sdk.pull",
     "Receipt": "artcafe.sdk.messages",
+    "Request": "artcafe.sdk.requests",
     "Signer": "artcafe.sdk.keys",
     "Subscribed": "artcafe.sdk.messages",
     "agent_signer": "artcafe.sdk.keys",

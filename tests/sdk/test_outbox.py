@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.errors import BadFrame, ChannelNotFound, NotStored, OutcomeUnknown, QuotaFull, RateExceeded, Revoked
+from artcafe.errors import (
+    AgentAway,
+    BadFrame,
+    ChannelNotFound,
+    NotStored,
+    OutcomeUnknown,
+    QuotaFull,
+    RateExceeded,
+    RequestLost,
+    Revoked,
+)
 from artcafe.sdk.outbox import FIRST_ID, Outbox, PendingCommand, Reply
 from artcafe.wire import frames, replies
 
@@ -261,6 +271,38 @@ def test_each_message_is_stored_once_in_order_and_finished_once(steps: list[str]
     assert connection.stored == list(range(connection.made))
     assert all(len(outcomes) == 1 for outcomes in connection.publisher.outcomes.values())
     assert len(connection.publisher.outbox) == 0
+
+
+def test_request_is_sent_at_most_once() -> None:
+    outcomes: list[Reply | Exception] = []
+    parts: list[replies.RequestPush] = []
+    outbox = Outbox(delay_s=lambda _: 10.0)
+
+    def add() -> PendingCommand:
+        text = text_of(frames.Request("agt", msgspec.Raw(b"1")))
+        return outbox.add("request", text, outcomes.append, on_part=parts.append)
+
+    add()
+    (sent,) = outbox.due(0.0)
+    part = replies.RequestPush(request_id="ask_1", sender="agt", more=True, data=msgspec.Raw(b"1"))
+    outbox.on_reply(sent.id, "request", part)
+    assert (parts, outcomes) == ([part], [])
+    outbox.on_connection_lost()
+    assert [type(each) for each in outcomes] == [RequestLost]
+    assert outbox.due(LATER) == []
+
+    add()
+    (sent,) = outbox.due(0.0)
+    outbox.on_error(sent.id, AgentAway("agt"), temporary=True, now=0.0)
+    assert [type(each) for each in outcomes] == [RequestLost, AgentAway]
+    add()
+    (sent,) = outbox.due(0.0)
+    outbox.on_error(sent.id, RateExceeded("messages_a_minute", 1, 1, None, 1.0), temporary=True, now=0.0)
+    (again,) = outbox.due(LATER)
+    assert again is sent, "a refusal by a rate limit says that nothing was sent"
+    outbox.cancel(again)
+    assert outbox.cancels() == [frames.Cancel(again.id)]
+    assert outbox.cancels() == []
 
 
 def test_first_command_is_sent_before_all_others_and_can_be_cancelled() -> None:

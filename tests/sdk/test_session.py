@@ -89,7 +89,8 @@ def test_login_requests_a_challenge_and_sends_its_signature() -> None:
     agent.receive(id=0, challenge={"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"})
     assert agent.session.to_sign == CHALLENGE
     proof = json.loads(agent.session.prove("signature"))
-    assert proof == {"id": 1, "connect": {"challenge_id": "chl_1", "signature": "signature", "max_unacked": 64}}
+    windows = {"max_unacked": 64, "max_requests": 0}
+    assert proof == {"id": 1, "connect": {"challenge_id": "chl_1", "signature": "signature", **windows}}
     assert not agent.session.to_sign
     agent.receive(id=1, connect=connected())
     assert agent.session.is_connected

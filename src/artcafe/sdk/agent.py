@@ -30,6 +30,7 @@ from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
 from artcafe.sdk.pull import Pulled
 from artcafe.sdk.records import History, KeptMessage
+from artcafe.sdk.requests import MAX_PENDING, Answering, RequestingAgent
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
@@ -38,7 +39,7 @@ MAX_TIMEOUT_S: Final = 540.0
 """A key stores one message within 10 minutes (contract, section 5); retries of a publish end before that."""
 
 
-class Agent:
+class Agent(RequestingAgent):
     """An agent of a tenant, connected while its `async with` block runs. An instance can be entered once.
 
     `url` is the gateway's address, or the REST address, which names the gateway. Several addresses, in a sequence or separated by
@@ -58,6 +59,9 @@ class Agent:
     A command above a rate limit of the tenant is repeated after the time that the server gives, if that is at most
     `max_rate_wait_s` and within the command's timeout; otherwise it raises `RateExceeded`. With 0 it never waits. Later publishes
     wait behind it, because they keep their order.
+
+    `max_requests` is the number of requests of others that the agent answers at once (at most 64), if it has a handler for them
+    (`on_request`).
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Agent:
         key: str | Path | Signer | None = None,
         service: str | None = None,
         max_unacked: int | None = 64,
+        max_requests: int = frames.MAX_REQUESTS,
         connect_timeout_s: float = 15.0,
         close_timeout_s: float = 5.0,
         max_rate_wait_s: float = MAX_RATE_WAIT_S,
@@ -76,7 +81,8 @@ class Agent:
         self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
         # Encode the login here: the background loop has no caller to raise an encoding error to.
         encoding.command_text("challenge", frames.Challenge(self.tenant, self.agent), frames.MAX_FRAME_BYTES)
-        encoding.command_text("connect", frames.Connect(max_unacked=max_unacked), frames.MAX_FRAME_BYTES)
+        windows = frames.Connect(max_unacked=max_unacked, max_requests=max_requests)
+        encoding.command_text("connect", windows, frames.MAX_FRAME_BYTES)
         key = _given("key") if key is None else key
         signer = load_signer(key) if isinstance(key, str | Path) else key
         url = url or _given("url")
@@ -92,6 +98,8 @@ class Agent:
         self._is_warned = False
         """Whether an unknown cause was logged as a warning."""
         self._group = asyncio.TaskGroup()
+        self._request_slots = asyncio.Semaphore(MAX_PENDING)
+        self._answering = self._connection.answering = Answering(self._connection, self._group, max_requests)
         self._running: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from artcafe.sdk.outbox import PendingCommand, Reply
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class OutgoingCommand:
     kind: str
     body: frames.Body
     on_reply: Callable[[Reply], None] = lambda _: None
+    on_part: Callable[[replies.RequestPush], None] | None = None
+    """Called with each answer to a request before the last one."""
 
     @property
     def channel(self) -> str | None:

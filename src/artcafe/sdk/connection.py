@@ -23,7 +23,7 @@ from artcafe.sdk.commands import OutgoingCommand, PendingReply
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Outbox, PendingCommand, Reply
-from artcafe.sdk.session import ConnectionLost, Session
+from artcafe.sdk.session import ConnectionLost, PushedRequests, Session
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
@@ -61,6 +61,7 @@ class AgentConnection:
         self._status_command: PendingCommand | None = None
         self.unacked_of_ended_loops: list[Message] = []
         """The last message of each ended loop with `auto_ack`. The next loop over its channel acknowledges it."""
+        self.answering: PushedRequests | None = None
         self.failure: Exception | None = None
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._opened = asyncio.Event()  # The first login succeeded, or the loop has ended.
@@ -118,7 +119,8 @@ class AgentConnection:
         return lost.should_reconnect or (self._opened.is_set() and isinstance(lost.error, errors.KeyUnusable))
 
     def _new_session(self) -> Session:
-        return Session(self.tenant, self._agent, self._max_unacked, self.outbox, self.inbox, self.service)
+        windows = self._max_unacked, self.outbox, self.inbox
+        return Session(self.tenant, self._agent, *windows, self.service, self.answering)
 
     async def _serve_connection(self) -> None:
         """Open one connection and use it until it ends. Returns after `leave`; otherwise raises `ConnectionLost`."""
@@ -176,6 +178,8 @@ class AgentConnection:
                 await _wait(self._due, self.outbox.wait_s(loop.time()))
 
     def _on_connection_lost(self) -> None:
+        if self.answering is not None:
+            self.answering.on_connection_lost()
         self.outbox.on_connection_lost()
         for channel, start in self.inbox.on_connection_lost():
             self._resume(channel, start)
@@ -233,7 +237,7 @@ class AgentConnection:
             raise (pending and pending.command.timeout_error()) or errors.Unavailable("the gateway") from exc
         finally:
             if pending is not None:
-                self._cancel(pending)
+                self.cancel(pending)
 
     async def _settle(self, message: Message, body: frames.Nak | frames.Extend) -> None:
         """Send a command about a message of a queue. Ignore a `nak` of one that was given back already."""
@@ -259,7 +263,9 @@ class AgentConnection:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         reply.add_done_callback(_retrieve_exception)
         on_done = partial(_finish, reply, command.on_reply)
-        pending = self.outbox.add(command.kind, text, on_done, channel=command.channel, deadline=deadline)
+        pending = self.outbox.add(
+            command.kind, text, on_done, channel=command.channel, deadline=deadline, on_part=command.on_part
+        )
         self._wake()
         self._progress.set()
         return PendingReply(pending, reply)
@@ -269,12 +275,13 @@ class AgentConnection:
         flight."""
         await asyncio.wait([pending.reply], timeout=timeout_s)
         if not pending.reply.done():
-            self._cancel(pending)
+            self.cancel(pending)
             pending.reply.cancel()
             raise pending.command.timeout_error() or errors.Unavailable("the gateway")
         return pending.reply.result()
 
-    def _cancel(self, pending: PendingReply) -> None:
+    def cancel(self, pending: PendingReply) -> None:
+        """Stop waiting for a command. May be repeated."""
         self.outbox.cancel(pending.command)
         self._wake()  # It may have held back later commands.
         self._progress.set()

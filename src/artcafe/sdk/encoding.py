@@ -24,7 +24,7 @@ _DECODERS: Final[Mapping[type[frames.Body], msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind)
     for kind in (
         *(frames.Challenge, frames.Connect, frames.Publish, frames.Subscribe, frames.Status, frames.History),
-        *(frames.Nak, frames.Extend),
+        *(frames.Request, frames.Reply, frames.Accept, frames.Nak, frames.Extend),
     )
 }
 """The decoders that the server uses for a command's body."""

@@ -50,6 +50,8 @@ class _Problem(msgspec.Struct, frozen=True):
     limit: replies.LimitState | None = None
     chain: str | None = None
     hops: int | None = None
+    delivered: bool | None = None
+    agent_code: str | None = None
 
 
 class HttpClient:
@@ -228,7 +230,8 @@ class HttpClient:
             pass
         else:
             wait_s = _retry_after_s(response)
-            return replies.fault_of(problem.code, problem.detail, problem.limit, problem.chain, problem.hops, wait_s)
+            about = problem.limit, problem.chain, problem.hops, wait_s, problem.delivered, problem.agent_code
+            return replies.fault_of(problem.code, problem.detail, *about)
         status = f"HTTP {response.status_code}"
         if response.status_code in {502, 503, 504}:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")

@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown, RateLimited
+from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown, RateLimited, RequestLost
 from artcafe.sdk import backoff
-from artcafe.wire import replies
+from artcafe.wire import frames, replies
 
 Reply = (
     replies.PublishReply
@@ -25,7 +25,13 @@ Reply = (
     | replies.HistoryReply
     | replies.NakReply
     | replies.ExtendReply
+    | replies.RequestPush
+    | replies.ReplyReply
+    | replies.AcceptReply
 )
+
+NOT_REPEATED: Final = frozenset({"request", "reply"})
+"""Commands that are sent at most once: a second request is another one, and a new connection cannot answer an older one's."""
 
 MAX_RATE_WAIT_S: Final = 60.0
 FIRST_ID: Final = 2
@@ -44,6 +50,8 @@ class PendingCommand:
     """The channel of a `subscribe`; None for other commands."""
     on_done: Callable[[Reply | Exception], None] = field(repr=False)
     """Called once with the reply or the final error."""
+    on_part: Callable[[replies.RequestPush], None] | None = field(default=None, repr=False)
+    """Called with each answer to a request before the last one."""
     refusals: int = 0
     deadline: float = math.inf
     """The monotonic time at which its caller stops waiting."""
@@ -70,7 +78,9 @@ class PendingCommand:
         self.id = -1
         self.problem = self._unknown()
 
-    def _unknown(self) -> OutcomeUnknown:
+    def _unknown(self) -> ArtcafeError:
+        if self.kind == "request":
+            return RequestLost("the connection to the server was lost before the answer arrived")
         if self.kind == "publish":
             return OutcomeUnknown()
         return OutcomeUnknown.from_text(f"whether the server has done the {self.kind} command is unknown; it may be repeated")
@@ -92,6 +102,8 @@ class Outbox:
         self._in_flight: dict[int, PendingCommand] = {}
         self._cancelled: dict[int, PendingCommand] = {}
         """Commands in flight that no caller waits for. The effects of their replies (`on_done`) still apply."""
+        self._to_cancel: list[int] = []
+        """Requests in flight to be cancelled at the server."""
         self.subscribing: list[str] = []
         """The channels of the `subscribe` commands in flight: until the reply, the server refuses acks for the channel."""
         self._next_id = FIRST_ID
@@ -109,6 +121,7 @@ class Outbox:
         channel: str | None = None,
         first: bool = False,
         deadline: float = math.inf,
+        on_part: Callable[[replies.RequestPush], None] | None = None,
     ) -> PendingCommand:
         """Queue a command. `on_done` is called once with its reply or final error, unless it is cancelled before it was sent.
 
@@ -116,7 +129,7 @@ class Outbox:
         A command is not held back beyond its `deadline` (monotonic): then it fails at once.
         """
         self._added += 1
-        command = PendingCommand(0 if first else self._added, kind, body, channel, on_done, deadline=deadline)
+        command = PendingCommand(0 if first else self._added, kind, body, channel, on_done, on_part, deadline=deadline)
         heapq.heappush(self._unsent, command)
         return command
 
@@ -124,6 +137,8 @@ class Outbox:
         """Stop waiting for a command; it is not sent again."""
         if command.is_in_flight:
             self._cancelled[command.id] = self._in_flight.pop(command.id)
+            if command.kind == "request":
+                self._to_cancel.append(command.id)
         elif command in self._unsent:
             self._unsent.remove(command)
             heapq.heapify(self._unsent)
@@ -147,6 +162,11 @@ class Outbox:
         self._unsent = kept  # They were popped in order, and a sorted list is a heap.
         return found
 
+    def cancels(self) -> list[frames.Cancel]:
+        """Return the `cancel` commands to send now, and count them as sent."""
+        ids, self._to_cancel = self._to_cancel, []
+        return [frames.Cancel(id) for id in ids]
+
     def wait_s(self, now: float) -> float | None:
         """Return the seconds until a held command is due, or None if none is held."""
         held = [command.held_until for command in self._unsent if command.held_until > now]
@@ -154,10 +174,17 @@ class Outbox:
 
     def on_reply(self, id: int, kind: str, reply: Reply) -> None:
         """Finish a command of this connection. Raises `BadFrame` for a reply of another kind than the command."""
-        if command := self._take(id):
+        if isinstance(reply, replies.RequestPush) and reply.more:
+            self._on_part(id, reply)
+        elif command := self._take(id):
             if command.kind != kind:
                 raise BadFrame(f"a reply of {kind} to {command.kind}", example="a reply of the command's kind")
             command.on_done(reply)
+
+    def _on_part(self, id: int, part: replies.RequestPush) -> None:
+        command = self._in_flight.get(id)
+        if command is not None and command.on_part is not None:
+            command.on_part(part)
 
     def on_error(self, id: int, error: ArtcafeError, *, temporary: bool, now: float) -> None:
         """Finish a command with the server's error, or retry it after a delay if the error is `temporary`.
@@ -170,7 +197,8 @@ class Outbox:
             return
         wait_s = error.wait_s if isinstance(error, RateLimited) else 0.0
         is_too_long = wait_s > 0 and (wait_s > self._max_rate_wait_s or now + wait_s > command.deadline)
-        if not temporary or is_cancelled or is_too_long:
+        is_final = command.kind == "request" and not isinstance(error, RateLimited)  # which says that nothing was sent
+        if not temporary or is_cancelled or is_too_long or is_final:
             command.on_done(error)
             return
         if not isinstance(command.problem, OutcomeUnknown):
@@ -188,16 +216,21 @@ class Outbox:
         return command
 
     def on_connection_lost(self) -> None:
-        """Queue the commands in flight again, before all younger ones."""
-        for command in self._in_flight.values():
-            command.on_connection_lost()
-            heapq.heappush(self._unsent, command)
+        """Queue the commands in flight again, before all younger ones. Finish those that are never repeated."""
+        lost = list(self._in_flight.values())
         self._forget_in_flight()
         self._next_id = FIRST_ID
+        for command in lost:
+            command.on_connection_lost()
+            if command.kind in NOT_REPEATED and command.problem is not None:
+                command.on_done(command.problem)
+            else:
+                heapq.heappush(self._unsent, command)
 
     def _forget_in_flight(self) -> None:
         self._in_flight.clear()
         self._cancelled.clear()
+        self._to_cancel.clear()
         self.subscribing.clear()
 
     def fail(self, error: Exception) -> None:

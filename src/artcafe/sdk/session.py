@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from artcafe import errors
@@ -40,16 +40,38 @@ class ConnectionLost(Exception):
         self.error, self.should_reconnect = error, should_reconnect
 
 
+class PushedRequests(Protocol):
+    """The handler of the requests that the server pushes."""
+
+    @property
+    def max_requests(self) -> int:
+        """How many requests without an answer the connection takes."""
+
+    def on_push(self, frame: replies.Incoming) -> None:
+        """Handle a `request` or `cancel` push."""
+
+    def on_connection_lost(self) -> None:
+        """Stop answering: a new connection cannot answer the requests of an older one."""
+
+
 class Session:
     """One connection of an agent, from its first frame. A frame out of turn raises `BadFrame`."""
 
     def __init__(
-        self, tenant: str, agent: str, max_unacked: int | None, outbox: Outbox, inbox: Inbox, service: str | None = None
+        self,
+        tenant: str,
+        agent: str,
+        max_unacked: int | None,
+        outbox: Outbox,
+        inbox: Inbox,
+        service: str | None = None,
+        answering: PushedRequests | None = None,
     ) -> None:
-        """`service` is the only service to sign a challenge of; None accepts any service, and records it here."""
+        """`service` is the only service to sign a challenge of; None accepts any service, and records it here. `answering`
+        handles requests of others; without it, none are taken."""
         self.service = service
         self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
-        self._outbox, self._inbox = outbox, inbox
+        self._outbox, self._inbox, self._answering = outbox, inbox, answering
         self._wire = ClientSession()
         self._challenge: replies.ChallengeReply | None = None
         self.limits: Mapping[str, int] = {}
@@ -85,7 +107,12 @@ class Session:
     def prove(self, signature: str) -> bytes:
         """Return the second frame, a `connect` command with the armored signature of `to_sign`."""
         assert self._challenge is not None, "the challenge has arrived"
-        proof = frames.Connect(challenge_id=self._challenge.challenge_id, signature=signature, max_unacked=self._max_unacked)
+        proof = frames.Connect(
+            challenge_id=self._challenge.challenge_id,
+            signature=signature,
+            max_unacked=self._max_unacked,
+            max_requests=0 if self._answering is None else self._answering.max_requests,
+        )
         return self._wire.send("connect", proof, CONNECT_ID)
 
     # --- after the login ---
@@ -109,6 +136,8 @@ class Session:
             self.limits = frame.connect.limits
         elif frame.limits is not None:
             self._outbox.limits[frame.limits.name] = frame.limits
+        elif frame.id is None and self._answering is not None and (frame.request or frame.cancel):
+            self._answering.on_push(frame)
         else:
             self._on_reply(kind, frame)
 
@@ -118,11 +147,12 @@ class Session:
             return []
         # Acks leave before a `subscribe`: they move the cursor at which its delivery begins.
         acks = [self._wire.send("ack", ack) for ack in self._inbox.acks(self._outbox.subscribing)]
+        acks += [self._wire.send("cancel", cancel) for cancel in self._outbox.cancels()]
         return acks + [self._wire.send(command.kind, command.body, command.id) for command in self._outbox.due(now)]
 
     def _on_reply(self, kind: str | None, frame: replies.Incoming) -> None:
         reply: Reply | None = frame.publish or frame.subscribe or frame.unsubscribe or frame.status or frame.history
-        reply = reply or frame.nak or frame.extend
+        reply = reply or frame.nak or frame.extend or frame.request or frame.reply or frame.accept
         if kind is not None and reply is not None and frame.id is not None:
             self._outbox.on_reply(frame.id, kind, reply)
         elif frame.id is None and not self._is_warned:
@@ -130,7 +160,9 @@ class Session:
             log.warning("the server sent a frame that this version of the SDK does not know; it was ignored")
 
     def _on_error(self, id: int | None, body: replies.ErrorBody, now: float, *, is_login: bool) -> None:
-        error = replies.fault_of(body.code, body.message, body.limit, body.chain, body.hops, body.retry_after_s)
+        error = replies.fault_of(
+            body.code, body.message, body.limit, body.chain, body.hops, body.retry_after_s, body.delivered, body.agent_code
+        )
         if body.limit is not None:
             self._outbox.limits[body.limit.name] = body.limit
         if is_login:

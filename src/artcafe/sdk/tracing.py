@@ -29,6 +29,7 @@ else:
 
 if TYPE_CHECKING:
     from artcafe.sdk.messages import Message
+    from artcafe.sdk.requests import Request
 
 Headers = Mapping[str, str]
 
@@ -100,6 +101,17 @@ def start_publish(channel: str, headers: Headers | None, agent: str | None = Non
     return _RecordedPublish(_tracer.start_span(f"publish {channel}", None, kind, attributes, _links(given)))
 
 
+def start_request(agent: str, headers: Headers | None, sender: str | None = None) -> PublishSpan:
+    """Start the span of a request to an agent, as `start_publish` does for a message. `sender`: the asking agent's id."""
+    given: object = headers or {}
+    if not IS_INSTALLED or not isinstance(given, Mapping):
+        return _NO_SPAN
+    attributes = _attributes("request", "send", agent)
+    if sender is not None:
+        attributes["messaging.client.id"] = sender
+    return _RecordedPublish(_tracer.start_span(f"request {agent}", None, trace.SpanKind.CLIENT, attributes, _links(given)))
+
+
 class _Processing(contextlib.AbstractContextManager[None]):
     """The span of a message's processing, current in the block."""
 
@@ -127,6 +139,14 @@ def start_processing(message: Message, *, continue_trace: bool) -> contextlib.Ab
     if parent is not None and (current := trace.get_current_span().get_span_context()).is_valid:
         links.append(trace.Link(current))
     return _Processing(_tracer.start_span(f"process {message.channel}", parent, trace.SpanKind.CONSUMER, attributes, links))
+
+
+def start_answering(request: Request) -> contextlib.AbstractContextManager[None]:
+    """Start the span of answering a request, which ends with the block and is linked to the sender's span."""
+    if not IS_INSTALLED:
+        return contextlib.nullcontext()
+    attributes = {**_attributes("answer", "process", request.sender), "messaging.message.id": request.request_id}
+    return _Processing(_tracer.start_span("answer", None, trace.SpanKind.SERVER, attributes, _links(request.headers)))
 
 
 def record_ack(message: Message) -> None:

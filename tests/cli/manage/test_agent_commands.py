@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from artcafe.cli.manage.agent_commands import agent
+from artcafe import Request
+from artcafe.cli.manage.agents import agent
+from artcafe.cli.terminal.exit_codes import UNREACHABLE
 from tests import ssh_keygen
 from tests.casts import recast
 from tests.platform import Cast, Platform
@@ -207,6 +209,25 @@ def test_unreachable_server_exits_with_4(home: Cast, command: list[str]) -> None
     done = run(home, *command, "--wait", "0.1", URL=f"http://127.0.0.1:{closed_port()}")
     assert (done.code, done.stdout) == (4, "")
     assert "connection refused" in done.stderr.splitlines()[-1]
+
+
+async def test_ask_prints_the_answers_of_the_other_agent(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=0)
+    other = cast.agent(1)
+
+    @other.on_request
+    async def count(request: Request) -> AsyncIterator[object]:
+        for number in range(2):
+            yield [request.data, number, dict(request.headers)]
+
+    async with other:
+        one = await asyncio.to_thread(run, cast, "ask", cast.agents[1], '{"n": 1}', "--header", "trace=7f3a")
+        assert (one.code, one.stdout) == (0, '[{"n":1},0,{"trace":"7f3a"}]\n')
+        both = await asyncio.to_thread(run, cast, "ask", cast.agents[1], "--text", "-", "--stream", stdin="hi")
+        assert (both.code, both.stdout) == (0, '["hi",0,{}]\n["hi",1,{}]\n')
+    away = await asyncio.to_thread(run, cast, "ask", cast.agents[1], "1")
+    assert (away.code, away.stdout) == (UNREACHABLE, "")
+    assert "is not connected" in away.stderr
 
 
 def test_json_option_prints_errors_as_json_on_stderr(cast: Cast) -> None:

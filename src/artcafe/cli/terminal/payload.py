@@ -21,6 +21,23 @@ text_option = click.option(
 """Eager, because `data_argument` depends on it."""
 
 
+def _headers(_ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Mapping[str, str] | None:
+    for each in given:
+        if "=" not in each:
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param=param)
+    return dict(each.split("=", 1) for each in given) or None
+
+
+header_option = click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_headers,
+    metavar="NAME=VALUE",
+    help="Add a header to the message; may be repeated.",
+)
+
+
 def message_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None), `reply_to`, `caused_by` and
     `expires_at` (a time, or None)."""
@@ -33,14 +50,7 @@ def message_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--caused-by", metavar="ID", help="The id of the message that this one answers."),
         click.option("--reply-to", metavar="TEXT", help="Where replies are expected; agents define its meaning."),
-        click.option(
-            "--header",
-            "headers",
-            multiple=True,
-            callback=_headers,
-            metavar="NAME=VALUE",
-            help="Add a header to the message; may be repeated.",
-        ),
+        header_option,
         click.option(
             "--message-key",
             metavar="KEY",
@@ -49,13 +59,6 @@ def message_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
-
-
-def _headers(_ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Mapping[str, str] | None:
-    for each in given:
-        if "=" not in each:
-            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param=param)
-    return dict(each.split("=", 1) for each in given) or None
 
 
 def data_argument(command: Callable[..., Any]) -> Callable[..., Any]:
