@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from artcafe.delivery import dead_letter_mover
 from artcafe.errors import ChannelNotFound, Conflict, DeadLetterNotFound, Forbidden, Invalid
@@ -15,6 +17,7 @@ from artcafe.model import Channel, ChannelId, ChannelType, Role, UserId, UserPri
 from artcafe.services.dead_letters import DeadLetters, FailedMessage
 from artcafe.services.redrives import LetterStatus, RedriveRange
 from artcafe.wire.envelopes import DeadLetterReason, Envelope, parse_envelope
+from artcafe.wire.frames import Publish
 from tests.gateway.gateway_app import GatewayApp, gateway_app
 from tests.gateway.raw_client import BOUND_S, RawClient
 from tests.gateway.test_queues import emptied, make_queue, next_of, pending, worker
@@ -51,7 +54,7 @@ async def fail(raw: RawClient, queue: Channel, times: int) -> dict[str, Any]:
     return message
 
 
-async def work(raw: RawClient, queue: Channel, number: int, failing: set[int]) -> list[int]:
+async def work(raw: RawClient, queue: Channel, number: int, failing: set[int]) -> list[Any]:
     """Acknowledge this many messages, or give them back if their data is in `failing`. Return the data, sorted."""
     found = []
     for _ in range(number):
@@ -185,6 +188,34 @@ async def test_two_operators_redrive_all_once_and_until_failure_stops_at_it(tmp_
             assert not result.has_more
             rest = await redrives.redrive_all(it.owner, queue.id, RedriveRange())
             assert [each.status for each in rest.items] == [LetterStatus.REDRIVEN] * 2, "the third, and the one that failed again"
+
+
+@pytest.mark.promise("9b")
+async def test_rejected_and_expired_messages_move_with_their_reason_and_are_not_expired_after_a_redrive(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        queue = await make_queue(it)
+        expires_at = it.clock() + timedelta(seconds=60)
+        expiring = Publish(queue.id, Raw(b'"late"'), expires_at=expires_at.isoformat())
+        late = await it.services.messaging.publish(it.owner, queue.id, expiring)
+        async with worker(it, queue) as one:
+            message = await next_of(one, queue)
+            assert message["seq"] == late.seq
+            await it.publish(b'"rejected"', queue)
+            it.clock.ahead = timedelta(seconds=90)
+            await one.ask("nak", channel=queue.id, seq=message["seq"], delay_s=0)
+            message = await next_of(one, queue)
+            assert message["data"] == "rejected"
+            reply = await one.ask("nak", channel=queue.id, seq=message["seq"], dead=True)
+            assert reply == {"channel": queue.id, "seq": message["seq"]}
+            await one.ack(queue.id, message["seq"])
+            assert (await one.next())["error"]["code"] == "not_held"
+            await has_letters(it, queue, 2)
+            await emptied(it, queue)
+            letters = [each.dead_letter for each in (await letters_of(it, queue.dead_letter)).values()]
+            found = {each.seq: (each.reason, each.deliveries) for each in letters if each is not None}
+            assert found == {late.seq: (DeadLetterReason.EXPIRED, 1), message["seq"]: (DeadLetterReason.REJECTED, 1)}
+            await it.services.redrives.redrive_all(it.owner, queue.id, RedriveRange())
+            assert await work(one, queue, 2, set()) == ["late", "rejected"]
 
 
 async def test_redrive_refuses_what_has_no_dead_letters_and_who_may_not(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import Channel, ChannelId, TenantId
 from artcafe.services.dead_letters import DeadLetters, FailedMessage
 from artcafe.supervision import Supervisor
+from artcafe.wire import envelopes
 from artcafe.wire.envelopes import DeadLetterReason
 
 RETRY_S: Final = 20.0
@@ -29,17 +30,23 @@ class DeadLetterMover:
         self, dead_letters: DeadLetters, find: Callable[[TenantId, ChannelId], Awaitable[Channel]], group: asyncio.TaskGroup
     ) -> None:
         """`find` returns a channel. It raises `ChannelNotFound` or `Unavailable`."""
-        self._dead_letters, self._find, self._group = dead_letters, find, group
+        self._dead_letters, self._find, self._group, self._clock = dead_letters, find, group, dead_letters.clock
         self._waiting: dict[QueueFeed, list[tuple[QueuedMessage, FailedMessage]]] = {}
         """The messages to move, for each feed whose task runs."""
         self.supervisor = Supervisor("dead_letters")
 
     def screen(self, feed: QueueFeed, message: QueuedMessage) -> bool:
-        """Move a message that was delivered as often as its channel allows, and return True; False for any other."""
-        if message.deliveries <= feed.settings.max_deliveries:
-            return False
+        """Move a message that has expired, or was delivered as often as its channel allows, and return True; False for any
+        other."""
         # NATS counts the attempts to move it too.
-        self.move(feed, message, DeadLetterReason.MAX_DELIVERIES, feed.settings.max_deliveries)
+        before = min(message.deliveries - 1, feed.settings.max_deliveries)
+        expires_at = envelopes.expires_at(message.envelope)
+        if expires_at is not None and expires_at <= self._clock():
+            self.move(feed, message, DeadLetterReason.EXPIRED, before)
+        elif message.deliveries > feed.settings.max_deliveries:
+            self.move(feed, message, DeadLetterReason.MAX_DELIVERIES, before)
+        else:
+            return False
         return True
 
     def move(self, feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:

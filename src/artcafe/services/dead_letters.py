@@ -37,7 +37,7 @@ class DeadLetters:
     """Writes dead letters."""
 
     def __init__(self, store: Store, fabric: Fabric, clock: Clock) -> None:
-        self._store, self._fabric, self._clock = store, fabric, clock
+        self._store, self._fabric, self.clock = store, fabric, clock
 
     async def store(self, queue: Channel, failed: Sequence[FailedMessage]) -> bool:
         """Store messages of a queue in its dead-letter channel. Return whether all are there, now or by an earlier call: then
@@ -66,7 +66,7 @@ class DeadLetters:
         return True
 
     def _letter(self, queue: Channel, to: ChannelId, one: FailedMessage) -> MarkedCopy:
-        time, message_id = times.to_text(self._clock()), ids.new_id("msg")
+        time, message_id = times.to_text(self.clock()), ids.new_id("msg")
         origin = DeadLetter(
             channel=queue.id,
             seq=one.seq,
