@@ -33,6 +33,8 @@ class Account(StrEnum):
 TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "STORED": (Account.OURS, "ch.chn_a"),
     "LIVE": (Account.OURS, "live.ch.chn_a"),
+    "INBOXES": (Account.OURS, "ch.@.agt_a"),
+    "LIVE_INBOXES": (Account.OURS, "live.ch.@.agt_a"),
     "PRESENCE": (Account.OURS, "presence"),
     "PRESENCE_ASK": (Account.OURS, "presence.ask"),
     "stored": (Account.OURS, subjects.stored(CHANNEL)),

@@ -11,7 +11,7 @@ import re
 from typing import Final, NewType
 
 from artcafe.model import ChannelId, Seq, TenantId
-from artcafe.rules.inboxes import PREFIX, owner_of
+from artcafe.rules import inboxes
 
 Subject = NewType("Subject", str)
 """A subject without wildcards, or one of the constants below."""
@@ -56,7 +56,7 @@ def token(id: str) -> str:
 
 def _channel(channel: ChannelId) -> str:
     """Return a channel's token, or for an inbox `@` and the token of its agent."""
-    owner = owner_of(channel)
+    owner = inboxes.owner_of(channel)
     return token(channel) if owner is None else f"@.{token(owner)}"
 
 
@@ -68,7 +68,7 @@ def stored(channel: ChannelId) -> Subject:
 
 def channel_token(subject: Subject) -> str:
     """Return the token of a channel's id in the subject of its stored messages; for an inbox `@` and its agent's token."""
-    return subject.removeprefix("ch.").replace("@.", PREFIX, 1)
+    return subject.removeprefix("ch.").replace("@.", inboxes.PREFIX, 1)
 
 
 def marks(channel: ChannelId) -> Subject:
