@@ -57,6 +57,8 @@ from artcafe.services.recount import Recount
 from artcafe.services.redrives import Redrives
 from artcafe.services.requests import Requests
 from artcafe.services.retention import Retention
+from artcafe.services.scheduled import ScheduledDeliveries
+from artcafe.services.scheduler import Scheduler
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, TenantLogs, Tenants
@@ -213,12 +215,21 @@ class Services(TableServices):
             rate_usage.metered_by(store),
         )
         self.limits.add(rate_usage.rates(self.rate_limits))
+        self.scheduled = ScheduledDeliveries(
+            self.record_cache, fabric, self.audit, Scheduler(self.record_cache, fabric, self.meter, clock)
+        )
         self.messaging = Messaging(
-            self.record_cache, fabric, clock, self.usage_counters, self.rate_limits, self.loop_guard, settings.tracing
+            self.record_cache,
+            fabric,
+            clock,
+            self.usage_counters,
+            self.rate_limits,
+            self.loop_guard,
+            self.scheduled.scheduler,
+            settings.tracing,
         )
         self.requests = Requests(self.record_cache, fabric, clock, self.rate_limits, settings.tracing)
-        recount = None if self.meter is None else Recount(store, fabric, self.meter, clock)
-        self.usage_recounts = UsageRecounts(recount, clock)
+        self.usage_recounts = UsageRecounts(None if self.meter is None else Recount(store, fabric, self.meter, clock), clock)
         self.presence, self.redrives = Presence(fabric, clock), Redrives(store, fabric, self.audit, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.limits.add(rate_usage.connections(self.connections))
@@ -247,6 +258,7 @@ class Services(TableServices):
                 "rate_limits": self.rate_limits.run,
                 "audit": self.counters.run,
                 "loop_guard": self.loop_guard.run,
+                "scheduler": self.scheduled.scheduler.run,
                 "record_cache": self.record_cache.run,
                 "changes": self.version_watch.run,
                 "usage": self.usage_counters.run,

@@ -214,6 +214,13 @@ class DeadLetterNotFound(NotFound):
     )
 
 
+class ScheduledNotFound(NotFound):
+    code, text = (
+        "scheduled_not_found",
+        "no scheduled message {id!r} in this channel; the list of scheduled messages shows all that you may see",
+    )
+
+
 class ChainNotFound(NotFound):
     code, text = "chain_not_found", "no chain {id!r} in this tenant within the last day; use the id in `chain` of its messages"
 
@@ -577,6 +584,25 @@ class QuotaFull(LimitFault):
         "the tenant's storage is full (its limit is storage_bytes); this message was not stored, and no older one was removed:"
         " wait until retention removes some, delete a channel, or get a higher limit"
     )
+
+
+@dataclass(eq=False, repr=False)
+class ScheduledLimit(CallerFault):
+    limit: int
+    code, status = "scheduled_limit", 409
+    text = (
+        "this tenant has {limit} scheduled messages, the most that it may have; nothing was stored: cancel some, or wait until"
+        " some are delivered"
+    )
+
+
+@dataclass(eq=False, repr=False)
+class AlreadyDelivered(CallerFault):
+    """The cancellation of a scheduled message that came too late."""
+
+    seq: int
+    code, status = "already_delivered", 409
+    text = "the message was delivered before it could be cancelled; it is the channel's message {seq}"
 
 
 class NotStored(OurFault):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from artcafe.sdk.client import Client
-from artcafe.sdk.records import UsageBound, UsageItem
+from artcafe.sdk.usage_records import UsageBound, UsageItem
 from tests.flows.test_end_to_end import take
 from tests.flows.test_live_channels import live_channel
 from tests.platform import Cast, running

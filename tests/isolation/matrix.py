@@ -52,6 +52,8 @@ class TenantRecords:
     invitation: str
     chain: str
     """A stopped chain of two messages."""
+    scheduled: str
+    """A message that the agent has scheduled in the channel."""
 
     def ids(self) -> dict[str, str]:
         """Return the value of each path parameter."""
@@ -63,6 +65,7 @@ class TenantRecords:
             "user_id": self.user,
             "invitation_id": self.invitation,
             "chain_id": self.chain,
+            "message_id": self.scheduled,
         }
 
 
@@ -133,8 +136,8 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     invitation = tenant.invite(f"{canary}@example.com")["id"]
     channel = tenant.channel(**words)
     tenant.channel(**words, type="queue", dead_letter=channel)  # So that the channel can have dead letters.
-    chain = stopped_chain(tenant, channel, canary)
-    world = TenantRecords(tenant, agent, channel, agent.another_key(), managed, tenant.agent(), user, invitation, chain)
+    chain, late = stopped_chain(tenant, channel, canary), scheduled_message(agent, channel, canary)
+    world = TenantRecords(tenant, agent, channel, agent.another_key(), managed, tenant.agent(), user, invitation, chain, late)
     for each in (world.channel, world.managed):
         tenant.subscribed(each, world.agent)
     return world
@@ -154,6 +157,14 @@ def stopped_chain(tenant: Tenant, channel: str, data: str) -> str:
     stopped = LoopStopped("hops", 1, 2, chain=chain, hops=2)
     rest_app.run(rest_app.services.loop_guard.record_stop(owner, ChannelId(channel), stopped))
     return chain
+
+
+def scheduled_message(agent: Agent, channel: str, data: str) -> str:
+    """Schedule a message as the agent, and return its id."""
+    body = {"data": data, "deliver_at": (now() + timedelta(days=20)).isoformat()}
+    answer = agent.login().post(f"{agent.tenant.path}/channels/{channel}/messages", json=body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["message_id"])
 
 
 def terms_pending(world: TenantRecords) -> Caller:
@@ -204,6 +215,8 @@ def disposable_ids(route: str, world: TenantRecords) -> dict[str, str]:
     if route.endswith("/keys/{key_id}"):
         agent = tenant.agent()
         return ids | {"agent_id": agent.id, "key_id": agent.another_key()}
+    if route.endswith("/scheduled/{message_id}"):
+        return ids | {"message_id": scheduled_message(world.agent, world.channel, "disposable")}
     channel = tenant.channel()
     if route == f"DELETE {S}":
         tenant.subscribed(channel, world.agent)
@@ -248,7 +261,7 @@ def while_suspended(route: str, who: CallerKind) -> tuple[int, str] | None:
         return 403, "tenant_suspended"
     if TABLE[route].there[SUSPENDED[who]] == 403:
         return 403, "forbidden"
-    is_read = route.startswith("GET ") and not route.endswith("/messages")
+    is_read = route.startswith("GET ") and not route.endswith(("/messages", "/scheduled"))
     return None if is_read else (403, "tenant_suspended")
 
 

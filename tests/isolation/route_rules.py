@@ -186,6 +186,10 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"GET {T}/channels/{{channel_id}}/messages": RouteRule(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": RouteRule(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
     f"POST {T}/channels/{{channel_id}}/redrives": RouteRule(writers(200), CHANNEL, lambda _: {"all": True}),
+    f"GET {T}/channels/{{channel_id}}/scheduled": RouteRule(members(200, any_agent=True), CHANNEL),
+    f"DELETE {T}/channels/{{channel_id}}/scheduled/{{message_id}}": RouteRule(
+        {**writers(204, itself=True), CallerKind.OTHER: 404}, CHANNEL | {"message_id": "scheduled_not_found"}
+    ),
     f"GET {T}/chains/{{chain_id}}": RouteRule(members(200), CHAIN),
     f"PATCH {T}/chains/{{chain_id}}": RouteRule(writers(200), CHAIN, lambda _: {"status": "active"}),
     f"GET {T}/audit": RouteRule(admins(200), TENANT),
@@ -204,6 +208,7 @@ ABSENT: Final = {
     "key_id": "key_00000000000000000000000000",
     "user_id": "nobody@example.com",
     "invitation_id": "inv_00000000000000000000000000",
+    "message_id": "msg_00000000000000000000000000",
     "chain_id": "msg_00000000000000000000000000",
 }
 MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SHA256:x", "..\\..", "x" * 129, "x" * 5000)

@@ -11,7 +11,8 @@ from artcafe.delivery.pull_page import newest_seqs, state_for
 from artcafe.errors import AckBeyondLog, ArtcafeError, EpochEnded, Invalid, OurFault, SubscriptionNotFound
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.tenant_log import LogState, TenantLog
+from artcafe.fabric.log_state import LogState
+from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import AgentPrincipal, ChannelId, Cursor, Seq, Subscription
 from artcafe.rules import start_position
 from artcafe.rules.start_position import LogLineage

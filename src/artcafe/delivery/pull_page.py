@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
-from artcafe.fabric.tenant_log import LogState, StoredMessage, TenantLog
+from artcafe.fabric.log_state import LogState
+from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import start_position, subjects
 from artcafe.wire.replies import Gap

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from artcafe.errors import NatsConnectionLost, NoResponder, OurFault
@@ -30,10 +31,12 @@ from artcafe.fabric.storage_probe import StorageProbe
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import TenantLog
+from artcafe.fabric.wake_ups import WakeUps
 from artcafe.fabric.work_queue import delete_consumer
 from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
+from artcafe.rules import subjects
 from artcafe.supervision import Supervisor
 
 IDLE_S: Final = 300.0
@@ -95,6 +98,7 @@ class Fabric:
         self.recent_counters, self.daily_counters = (
             Counters(self._platform, stream, self._renew_platform, replicas=self._replicas) for stream in (RECENT, DAILY)
         )
+        self.wake_ups = WakeUps(self._platform, replicas=self._replicas)
         self._tenants: dict[TenantId, TenantFabric] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
@@ -153,8 +157,8 @@ class Fabric:
         return self._replicas
 
     @property
-    def _platform_streams(self) -> tuple[AuditLog | StorageProbe | Counters, ...]:
-        return self.audit_log, self._probe, self.recent_counters, self.daily_counters
+    def _platform_streams(self) -> tuple[AuditLog | StorageProbe | Counters | WakeUps, ...]:
+        return self.audit_log, self._probe, self.recent_counters, self.daily_counters, self.wake_ups
 
     async def _renew_platform(self) -> None:
         await register_account(self._system, self._accounts.platform_jwt())
@@ -228,6 +232,15 @@ class Fabric:
             self._leave(tenant)
         return len(idle) < excess
 
+    def is_first_for(self, tenant_id: TenantId) -> bool:
+        """Return whether this server is to do work that one server does for a tenant: the others that run choose the same one."""
+
+        def place(server: str) -> bytes:
+            return sha256(f"{server} {tenant_id}".encode()).digest()
+
+        mine = place(self._server)
+        return all(mine < place(server) for server in self.announcements.peers())
+
     def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
         """Limit each log created from now on to the bytes returned by `quota` for its tenant at that time."""
         self._quota = quota
@@ -283,6 +296,8 @@ class Fabric:
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId, *, up_to: Seq | None = None) -> None:
         """Remove a channel's messages, up to `up_to` if given; without it also its consumer, if it is a queue. May be repeated.
         Raise `Unavailable`."""
+        if up_to is None:
+            await self.purge_scheduled(tenant_id, channel_id)
         tenant_log = await self.tenant(tenant_id).connected_log()
         await tenant_log.purge(channel_id, up_to=up_to)
         if up_to is None:
@@ -291,6 +306,15 @@ class Fabric:
     async def delete_queue(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
         """Delete the consumer of a deleted channel, if it is a queue. May be repeated. Raise `Unavailable`."""
         await delete_consumer(await self.tenant(tenant_id).connected_log(), channel_id)
+
+    async def purge_scheduled(self, tenant_id: TenantId, channel_id: ChannelId, *, up_to: Seq | None = None) -> bool:
+        """Remove a channel's scheduled messages, up to `up_to` if given: they are not delivered any more. Return False if the log
+        never had any. May be repeated. Raise `Unavailable`."""
+        tenant_log = await self.tenant(tenant_id).connected_log()
+        if await tenant_log.state() is None or not tenant_log.has_scheduled:
+            return False
+        await tenant_log.purge_subject(subjects.scheduled_of(channel_id), up_to=up_to)
+        return True
 
     async def drop(self, tenant_id: TenantId) -> None:
         """Delete a tenant's log, and then its account: deleted first, the account would bring the log back. May be repeated.

@@ -14,10 +14,11 @@ from typing import Final, NamedTuple, Protocol
 from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
+from artcafe.fabric.log_state import LogState
 from artcafe.fabric.nats.client import FastHandler, IncomingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.subscription import SubjectSubscription
-from artcafe.fabric.tenant_log import LogState, NewestInbox, TenantLog
+from artcafe.fabric.tenant_log import NewestInbox, TenantLog
 from artcafe.model import AgentId, ChannelId, Cursor, Epoch, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import inboxes, start_position, subjects

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.stored_counts import Counts, Head, Segment, count, head_of, merge, origin_of
-from artcafe.fabric.tenant_log import TenantLog
+from artcafe.fabric.tenant_log import BATCH_MESSAGES, TenantLog
 from artcafe.model import Seq
-from artcafe.rules.subjects import Subject
+from artcafe.rules.subjects import EVERYTHING, Subject, is_stored
 from artcafe.rules.usage import Period
 
 MAX_MESSAGES: Final = 20_000
@@ -63,6 +63,12 @@ class RangeCount:
         self.messages_read += 1
         self.to_seq = seq
 
+    def pass_over(self, seq: Seq) -> None:
+        """Extend the range to a scheduled message, which is not counted yet; the sequences in between have no message."""
+        self._missing += seq - self.to_seq - 1
+        self.messages_read += 1
+        self.to_seq = seq
+
     def end_at(self, seq: Seq) -> None:
         """Extend the range to a sequence, with no message in between."""
         self._missing += seq - self.to_seq
@@ -109,7 +115,7 @@ async def _read(log: TenantLog, counted: RangeCount, end: Seq) -> None:
     """Count the messages up to `end` by reading them."""
     while counted.to_seq < end and not counted.is_full:
         expected = counted.to_seq + 1
-        found = await log.all_after(counted.to_seq)
+        found = await log.following(EVERYTHING, counted.to_seq, min(BATCH_MESSAGES, end - counted.to_seq))
         if (not found or found[0][0] != expected) and await log.read(expected) is not None:
             raise unreachable()  # A lagging replica answered.
         for seq, subject, envelope in found:
@@ -117,7 +123,10 @@ async def _read(log: TenantLog, counted: RangeCount, end: Seq) -> None:
                 counted.end_at(end)
             if counted.to_seq >= end or counted.is_full:
                 return
-            counted.add_message(seq, subject, envelope)
+            if is_stored(subject):
+                counted.add_message(seq, subject, envelope)
+            else:
+                counted.pass_over(seq)
         if not found:
             counted.end_at(end)
         await asyncio.sleep(0)

@@ -7,7 +7,6 @@ sharing that flush makes publishing fast. One group in flight at a time preserve
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from artcafe.errors import (
     Unavailable,
 )
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
-from artcafe.fabric.nats.jetstream import check_answer
+from artcafe.fabric.nats.jetstream import as_batch, check_answer
 from artcafe.fabric.pending_publish import PendingPublish
 from artcafe.fabric.publish_metrics import PublishMetrics
 from artcafe.fabric.stored_counts import StoredSegments
@@ -109,7 +108,14 @@ class LogWriter:
         self.supervisor = Supervisor("writer")
 
     def submit(
-        self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str | None, sender: str = ""
+        self,
+        subject: Subject,
+        envelope: bytes,
+        message_id: str,
+        dedupe_id: str | None,
+        sender: str = "",
+        *,
+        has_seq: bool = True,
     ) -> asyncio.Future[PublishReply]:
         """Queue a message. The messages of one sender are stored in the order of the calls, and senders take turns.
 
@@ -125,7 +131,8 @@ class LogWriter:
             return done
         if queue is None:
             queue = self._queues[sender] = deque()
-        queue.append(PendingPublish(subject, envelope, message_id, dedupe_id, done, time.monotonic() + self._timeout_s))
+        deadline = time.monotonic() + self._timeout_s
+        queue.append(PendingPublish(subject, envelope, message_id, dedupe_id, done, deadline, has_seq))
         self._queued += 1
         self._queued_bytes += len(envelope)
         self._wake.set()
@@ -137,14 +144,14 @@ class LogWriter:
         return self._queued
 
     async def find_repeat(
-        self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str
+        self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str, *, has_seq: bool = True
     ) -> asyncio.Future[PublishReply] | None:
         """Return the outcome of `submit` if a message of this key is stored, or None if none is. Store nothing in either case.
 
         A publish of the same key that is still being stored is not found. Raise `NotStored` without an answer.
         """
         done: asyncio.Future[PublishReply] = asyncio.get_running_loop().create_future()
-        one = PendingPublish(subject, envelope, message_id, dedupe_id, done, 0.0)
+        one = PendingPublish(subject, envelope, message_id, dedupe_id, done, 0.0, has_seq)
         message = OutgoingMessage(subject, f"{one.id_header}{REFUSED}", b"")
         try:
             answer = decode(await self._log.connection.request_last([message], timeout_s=ANSWER_TIMEOUT_S))
@@ -344,14 +351,8 @@ class LogWriter:
         await self._commit(group[middle:])
 
     async def _send_batch(self, group: list[PendingPublish]) -> IncomingMessage:
-        batch = f"Nats-Batch-Id: {secrets.token_hex(8)}\r\nNats-Batch-Sequence: "
-        messages = [
-            OutgoingMessage(one.subject, f"{one.id_header}{batch}{position}\r\n", one.envelope)
-            for position, one in enumerate(group, 1)
-        ]
-        last = messages[-1]
-        messages[-1] = last._replace(headers=f"{last.headers}Nats-Batch-Commit: 1\r\n")
-        return await self._log.connection.request_last(messages, timeout_s=ANSWER_TIMEOUT_S)
+        messages = [OutgoingMessage(one.subject, one.id_header, one.envelope) for one in group]
+        return await self._log.connection.request_last(as_batch(messages), timeout_s=ANSWER_TIMEOUT_S)
 
 
 def decode(msg: IncomingMessage) -> dict[str, Any]:

@@ -8,7 +8,6 @@ no window of time ends this, and no answer is needed to know it (decision record
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -17,7 +16,7 @@ from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric.log_writer import ANSWER_TIMEOUT_S, BATCH_BYTES, RETRY_S, decode
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
-from artcafe.fabric.nats.jetstream import StreamMessage, check_answer
+from artcafe.fabric.nats.jetstream import StreamMessage, as_batch, check_answer
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
@@ -113,14 +112,11 @@ async def _store_missing(log: TenantLog, group: Sequence[MarkedCopy], deadline: 
 
 async def _store_batch(log: TenantLog, group: Sequence[MarkedCopy]) -> Seq:
     """Send a batch, and return the sequence of its first message. Each copy is followed by its mark."""
-    batch = f"Nats-Batch-Id: {secrets.token_hex(8)}\r\nNats-Batch-Sequence: "
     messages: list[OutgoingMessage] = []
     for copy in group:
-        messages.append(OutgoingMessage(copy.subject, f"{batch}{len(messages) + 1}\r\n", copy.envelope))
-        messages.append(OutgoingMessage(copy.mark, f"{_UNMARKED}{batch}{len(messages) + 1}\r\n", copy.mark_text()))
-    last = messages[-1]
-    messages[-1] = last._replace(headers=f"{last.headers}Nats-Batch-Commit: 1\r\n")
-    answer = decode(await log.connection.request_last(messages, timeout_s=ANSWER_TIMEOUT_S))
+        messages.append(OutgoingMessage(copy.subject, "", copy.envelope))
+        messages.append(OutgoingMessage(copy.mark, _UNMARKED, copy.mark_text()))
+    answer = decode(await log.connection.request_last(as_batch(messages), timeout_s=ANSWER_TIMEOUT_S))
     check_answer(answer)
     first: Seq = answer["seq"] - answer["count"] + 1
     return first

@@ -18,8 +18,8 @@ from artcafe.wire.trace_context import without_trace
 class PendingPublish:
     """A message in the queue or in flight. `duplicates` are repeats of its key received meanwhile.
 
-    `may_be_stored` is set once it was sent without an answer; its outcome can no longer be `NotStored` then. `deadline` is
-    monotonic.
+    `has_seq`: False for a scheduled message, whose publisher gets no sequence. `may_be_stored` is set once it was sent without an
+    answer; its outcome can no longer be `NotStored` then. `deadline` is monotonic.
     """
 
     subject: Subject
@@ -28,6 +28,7 @@ class PendingPublish:
     dedupe_id: str | None
     done: asyncio.Future[PublishReply]
     deadline: float
+    has_seq: bool = True
     may_be_stored: bool = False
     duplicates: tuple[PendingPublish, ...] = ()
 
@@ -39,7 +40,7 @@ class PendingPublish:
     def resolve(self, seq: int) -> None:
         """Report that it is stored at `seq`, and its duplicates as repeats of it."""
         if not self.done.done():
-            self.done.set_result(PublishReply(seq, self.message_id, duplicate=False))
+            self.done.set_result(PublishReply(seq if self.has_seq else None, self.message_id, duplicate=False))
         for duplicate in self.duplicates:
             duplicate.resolve_repeat(self.envelope, seq)
 
@@ -51,10 +52,11 @@ class PendingPublish:
         """
         if self.done.done():
             return
+        shown = seq if self.has_seq else None
         if first is None:
-            self.done.set_result(PublishReply(seq, None, duplicate=True))
+            self.done.set_result(PublishReply(shown, None, duplicate=True))
         elif same_content(first, self.envelope):
-            self.done.set_result(PublishReply(seq, parse_envelope(first).message_id, duplicate=True))
+            self.done.set_result(PublishReply(shown, parse_envelope(first).message_id, duplicate=True))
         else:
             self.done.set_exception(KeyReused())
 
@@ -71,7 +73,9 @@ class PendingPublish:
 def same_content(first: bytes, second: bytes) -> bool:
     """Return whether two envelopes are equal apart from message id, time and trace context. JSON is compared by value."""
     a, b = parse_envelope(first), parse_envelope(second)
-    if (without_trace(a.headers), a.reply_to, a.expires_at) != (without_trace(b.headers), b.reply_to, b.expires_at):
+    if (a.reply_to, a.expires_at, a.deliver_at) != (b.reply_to, b.expires_at, b.deliver_at):
+        return False
+    if without_trace(a.headers) != without_trace(b.headers):
         return False
     return bytes(a.data) == bytes(b.data) or _canonical(a.data) == _canonical(b.data)
 

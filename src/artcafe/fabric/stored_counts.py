@@ -1,7 +1,7 @@
 """Count the messages of a log by sender, channel and hour: those that this server stored, and those read from the log.
 
-The hour is that of the time in the envelope, which is stored with the message: it is the same for every reader, and in a copy of
-the log. NATS's own time of a message changes when a log is rewritten.
+The hour is that of the time in the envelope, or of a scheduled message that at which it is due. It is stored with the message: it
+is the same for every reader, and in a copy of the log. NATS's own time of a message changes when a log is rewritten.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _parsed_head(envelope: bytes) -> Head:
         parsed = parse_envelope(envelope)
     except msgspec.DecodeError:
         return _TIME + UNKNOWN_HOUR.text.encode()
-    return msgspec.json.encode(parsed.sender)[1:-1] + _TIME + parsed.time[:_HOUR].encode()
+    # A scheduled message is stored when it is due: its own hour may have been billed.
+    return msgspec.json.encode(parsed.sender)[1:-1] + _TIME + (parsed.deliver_at or parsed.time)[:_HOUR].encode()
 
 
 def origin_of(head: Head) -> Origin:
@@ -91,7 +92,9 @@ def origin_of(head: Head) -> Origin:
 
 
 def count(counts: Counts, seq: Seq, subject: Subject, envelope: bytes) -> None:
-    """Add one message to the counts, unless it is a copy of a counted one."""
+    """Add one message to the counts, unless it is a copy of a counted one, or a scheduled one: that is counted when it is due."""
+    if not subject.startswith("ch."):
+        return
     key = (subject, head_of(envelope))
     sums = counts.get(key)
     if sums is None:

@@ -10,6 +10,7 @@ from artcafe.fabric.log_writer import LogWriter
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.presence_registry import PresenceRegistry
 from artcafe.fabric.request_exchange import RequestExchange
+from artcafe.fabric.scheduled_messages import ScheduledMessages
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.fabric.work_queue import WorkQueue
 from artcafe.model import TenantId
@@ -34,6 +35,7 @@ class TenantFabric:
         self.tenant_id = tenant_id
         self.connection, self.writer, self.log, self.presence, self.requests = connection, writer, log, presence, requests
         self.readers = ChannelReaders(log)
+        self.scheduled = ScheduledMessages(log)
         self.work_queues: set[WorkQueue] = set()
         """The queue channels with subscribers on this server."""
         self.used_at = time.monotonic()

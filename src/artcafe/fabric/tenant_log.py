@@ -10,13 +10,13 @@ from typing import Any, Final, NamedTuple
 from ulid import ULID
 
 from artcafe.errors import LogRefused
+from artcafe.fabric.log_state import LogState
 from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of, stream_message
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.plans import UNLIMITED
-from artcafe.rules.start_position import LogLineage
 from artcafe.rules.subjects import Subject
 
 STREAM: Final = "log"
@@ -52,30 +52,6 @@ class StoredMessage(NamedTuple):
         return datetime.fromisoformat(text).timestamp() if text else None
 
 
-class LogState(NamedTuple):
-    """The state of a log at one moment. Sequences rise over the whole log, so `last_seq` is at or above every channel's last
-    one."""
-
-    epoch: Epoch
-    first_seq: Seq
-    last_seq: Seq
-    messages: int = 0
-    continues: Mapping[Epoch, Seq] = {}
-    has_quorum: bool = True
-    """Whether a majority of the replicas followed the reporting leader. Otherwise another leader may have been elected."""
-    size_bytes: int = 0
-    """The disk space of its messages."""
-
-    @property
-    def lineage(self) -> LogLineage:
-        return LogLineage(self.epoch, self.continues)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether no message has ever been removed."""
-        return self.messages == self.last_seq
-
-
 class NewestInbox(NamedTuple):
     """The inbox with the newest message of all inboxes, and that message's sequence."""
 
@@ -104,6 +80,8 @@ class TenantLog:
         """The log's last known size limit; None while it is unknown or unlimited."""
         self.is_beginning = False
         """Whether the log did not exist when it was last read, and is being created."""
+        self.has_scheduled = False
+        """Whether the log may have scheduled messages, as it was last read."""
 
     async def state(self) -> LogState | None:
         """Return the log's state, or None before its first message. Raise `Unavailable`."""
@@ -164,6 +142,19 @@ class TenantLog:
             config["metadata"] = {**config.get("metadata", {}), EPOCH: new_epoch(), CONTINUES: ""}
             return self._record(await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config))
 
+    async def accept_scheduled(self) -> None:
+        """Let the log store scheduled messages too; create it if necessary. May be repeated. Raise `Unavailable`."""
+        await self.ensure()
+        async with self._making:
+            info = await self._jetstream.info(STREAM)
+            if info is None:
+                raise unreachable()
+            config = info["config"]
+            if subjects.SCHEDULED not in config["subjects"]:
+                config["subjects"] = [*config["subjects"], subjects.SCHEDULED]
+                info = await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config)
+            self._record(info)
+
     async def limit(self, max_bytes: int) -> None:
         """Set the log's size limit and its number of replicas where they differ; remove no message. Raise `Unavailable`.
 
@@ -189,9 +180,13 @@ class TenantLog:
 
         A mark is stored after its message, so none is removed before its message is.
         """
-        end = {} if up_to is None else {"seq": up_to + 1}
         for subject in (subjects.stored(channel), subjects.marks(channel)):
-            await self._ignore_missing(f"STREAM.PURGE.{STREAM}", {"filter": subject, **end})
+            await self.purge_subject(subject, up_to=up_to)
+
+    async def purge_subject(self, subject: Subject, *, up_to: Seq | None = None) -> None:
+        """Remove the messages of one subject, up to `up_to` if given. Ignore a missing log."""
+        end = {} if up_to is None else {"seq": up_to + 1}
+        await self._ignore_missing(f"STREAM.PURGE.{STREAM}", {"filter": subject, **end})
 
     async def drop(self) -> None:
         """Delete the log. May be repeated."""
@@ -259,7 +254,7 @@ class TenantLog:
 
         The id of an inbox whose agent has a hashed token contains the hash. Raise `Unavailable`.
         """
-        found = await self._following(subjects.INBOXES, 0, BATCH_MESSAGES)
+        found = await self.following(subjects.INBOXES, 0, BATCH_MESSAGES)
         return {ChannelId(subjects.channel_token(each.subject)): each.seq for each in found if each.seq < below}
 
     async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[StoredMessage]:
@@ -270,7 +265,7 @@ class TenantLog:
         """
         found: list[StoredMessage] = []
         prev = seq
-        for each in await self._following(subjects.stored(channel), seq, most):
+        for each in await self.following(subjects.stored(channel), seq, most):
             found.append(StoredMessage(each.seq, prev or None, each.data))
             prev = each.seq
         return found
@@ -278,9 +273,10 @@ class TenantLog:
     async def all_after(self, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[tuple[Seq, Subject, bytes]]:
         """Return the next messages of all channels above `seq`, in order, each with its subject. Limits and errors are those of
         `after`."""
-        return list(await self._following(subjects.STORED, seq, most))
+        return list(await self.following(subjects.STORED, seq, most))
 
-    async def _following(self, subject: Subject, seq: Seq, most: int) -> list[StreamMessage]:
+    async def following(self, subject: Subject, seq: Seq, most: int = BATCH_MESSAGES) -> list[StreamMessage]:
+        """Return the next messages of these subjects above `seq`, as `after` does."""
         return await self._jetstream.read_after(
             STREAM, subject, seq, most=most, most_bytes=BATCH_BYTES, is_replicated=self.replicas > 1
         )
@@ -339,7 +335,7 @@ class TenantLog:
         """
         found: dict[Seq, StreamMessage] = {}
         seq = 0
-        while some := await self._following(subjects.redriven_marks(channel), seq, BATCH_MESSAGES):
+        while some := await self.following(subjects.redriven_marks(channel), seq, BATCH_MESSAGES):
             found |= {subjects.marked_seq(each.subject): each for each in some}
             seq = some[-1].seq
         return found
@@ -370,6 +366,7 @@ class TenantLog:
         metadata = info["config"].get("metadata", {})
         self.epoch = Epoch(metadata.get(EPOCH, ""))
         self.is_beginning = False
+        self.has_scheduled = subjects.SCHEDULED in info["config"]["subjects"]
         self.replicas = max(self.replicas, info["config"].get("num_replicas", 1))
         self._note_limit(info["config"])
         state, continues = info["state"], parse_continues(metadata.get(CONTINUES, ""))

@@ -65,6 +65,7 @@ LOOPS: Final = (
     "record_cache",
     "requests",
     "retention",
+    "scheduler",
     "shares",
     "tables",
     "usage",

@@ -71,6 +71,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
             errors.TooLarge,
             errors.LimitReached,
             errors.RateExceeded,
+            errors.ScheduledLimit,
             errors.KeyReused,
             errors.CauseNotFound,
             errors.LoopStopped,

@@ -37,13 +37,17 @@ class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reply_to: str | None = None
     caused_by: frames.CausedBy | None = None
     expires_at: str | None = None
+    deliver_at: str | None = None
 
 
 class Published(ResponseModel):
     """The receipt of a published message."""
 
     seq: int | None = Field(
-        description="The sequence, which increases within a channel and may skip numbers. Null in a `live` channel.",
+        description=(
+            "The sequence, which increases within a channel and may skip numbers. Null in a `live` channel, and for a scheduled"
+            " message, which gets one when it is due."
+        ),
         examples=[59],
     )
     message_id: str | None = Field(
@@ -74,6 +78,14 @@ SCHEMA: Final[dict[str, Any]] = {
             "type": ["string", "null"],
             "format": "date-time",
             "description": "Subscribers do not get the message from this RFC 3339 time on: a gap with the reason `expired`.",
+        },
+        "deliver_at": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": (
+                "Store the message now, and deliver it to the channel at this RFC 3339 time, at most 30 days ahead. Until then it"
+                " can be listed and cancelled."
+            ),
         },
         "caused_by": {
             "description": (
@@ -193,6 +205,7 @@ async def read_history(
             errors.CauseNotFound,
             errors.LoopStopped,
             errors.LimitReached,
+            errors.ScheduledLimit,
             errors.QuotaFull,
             errors.NotStored,
             errors.OutcomeUnknown,
@@ -223,6 +236,7 @@ async def publish(
             reply_to=message.reply_to,
             caused_by=message.caused_by,
             expires_at=message.expires_at,
+            deliver_at=message.deliver_at,
         ),
     )
     if reply.duplicate:

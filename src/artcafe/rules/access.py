@@ -38,6 +38,8 @@ class Action(StrEnum):
     READ_MANAGED = "receive this managed channel without a subscription that allows it"
     PULL = "pull or acknowledge this agent's messages: only the agent itself can"
     READ_INBOX = "read this inbox, which its agent alone may read"
+    READ_SCHEDULED = "read scheduled messages"
+    CANCEL_SCHEDULED = "cancel scheduled messages"
     READ_CHAINS = "read chains of answers"
     RELEASE_CHAINS = "release a stopped chain of answers"
     REDRIVE = "send dead letters back to their queue"
@@ -88,6 +90,8 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_MANAGED: (_VIEWER, AgentAccess.NONE),
     Action.PULL: (frozenset(), AgentAccess.ITSELF),
     Action.READ_INBOX: (frozenset(), AgentAccess.ITSELF),
+    Action.READ_SCHEDULED: (_VIEWER, AgentAccess.ANY),
+    Action.CANCEL_SCHEDULED: (_MEMBER, AgentAccess.ANY),
     Action.READ_CHAINS: (_VIEWER, AgentAccess.NONE),
     Action.RELEASE_CHAINS: (_MEMBER, AgentAccess.NONE),
     Action.REDRIVE: (_MEMBER, AgentAccess.NONE),

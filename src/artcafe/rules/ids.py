@@ -41,6 +41,12 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{_time_letters(time.time_ns() // 1_000_000)}{letters}"
 
 
+def id_at(prefix: str, time: datetime) -> str:
+    """Return an id as `new_id` does, with another time than the present: `time_of` returns it, to the millisecond."""
+    first = ulid.ULID.from_datetime(time)
+    return f"{prefix}_{str(first)[:10]}{new_id(prefix)[-16:]}"
+
+
 def _more_random() -> str:
     """Fill `_random`, and return one more random part."""
     letters = os.urandom(16 * _RANDOM_PARTS).translate(_LETTERS).decode()

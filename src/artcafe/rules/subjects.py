@@ -18,12 +18,16 @@ Subject = NewType("Subject", str)
 
 STORED: Final = Subject("ch.>")
 """All subjects stored by the tenant's stream."""
+EVERYTHING: Final = Subject(">")
+"""All subjects of an account."""
 LIVE: Final = Subject("live.ch.>")
 """The subjects of the stream's republished messages, and of messages in `live` channels."""
 INBOXES: Final = Subject("ch.@.*")
 """The subjects of the stored messages of all inboxes. No channel's token is `@`."""
 LIVE_INBOXES: Final = Subject("live.ch.@.*")
 """The subjects of the republished messages of all inboxes."""
+SCHEDULED: Final = Subject("later.>")
+"""All subjects of scheduled messages, which the tenant's stream stores too, and does not republish."""
 PRESENCE: Final = Subject("presence")
 """Presence updates: each server announces the agents connected to it."""
 PRESENCE_ASK: Final = Subject("presence.ask")
@@ -39,11 +43,14 @@ HEALTH: Final = Subject("health")
 """In the platform's account: the storage check of the servers."""
 CENSUS: Final = Subject("census")
 """In the platform's account: a server asks the others for their connections of a tenant."""
+WAKE_UPS: Final = Subject("wake.>")
+"""In the platform's account: the minutes in which tenants have scheduled messages."""
 RECENT_COUNTERS: Final = Subject("count.recent.>")
 """In the platform's account: all counters that expire within minutes."""
 DAILY_COUNTERS: Final = Subject("count.daily.>")
 """In the platform's account: all counters that expire after a day without use."""
 
+_SCHEDULED: Final = "later."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -66,9 +73,34 @@ def stored(channel: ChannelId) -> Subject:
     return Subject(f"ch.{_channel(channel)}")
 
 
+def is_stored(subject: Subject) -> bool:
+    """Return whether a subject of the tenant's stream is that of a channel's stored messages, and not of scheduled ones."""
+    return subject.startswith("ch.")
+
+
 def channel_token(subject: Subject) -> str:
     """Return the token of a channel's id in the subject of its stored messages; for an inbox `@` and its agent's token."""
     return subject.removeprefix("ch.").replace("@.", inboxes.PREFIX, 1)
+
+
+def scheduled(channel: ChannelId, message_id: str) -> Subject:
+    """Return the subject of one scheduled message."""
+    return Subject(f"{_SCHEDULED}{_channel(channel)}.{token(message_id)}")
+
+
+def scheduled_of(channel: ChannelId) -> Subject:
+    """Return the subjects of a channel's scheduled messages, with a wildcard: only to remove them."""
+    return Subject(f"{_SCHEDULED}{_channel(channel)}.*")
+
+
+def scheduled_id(subject: Subject) -> str:
+    """Return the message id in the subject of a scheduled message."""
+    return subject.rpartition(".")[2]
+
+
+def delivered(scheduled: Subject) -> Subject:
+    """Return the subject of the stored messages of a scheduled message's channel."""
+    return Subject(f"ch.{scheduled.removeprefix(_SCHEDULED).rpartition('.')[0]}")
 
 
 def marks(channel: ChannelId) -> Subject:
@@ -128,6 +160,11 @@ def census_answers(server: str) -> Subject:
 def requests(server: str) -> Subject:
     """Return the subject, in the tenant's account, of the requests to the agents on a server. `server` as in `census_answers`."""
     return Subject(f"requests.{server}")
+
+
+def wake_up(tenant_id: TenantId, minute: int) -> Subject:
+    """Return the subject that says that a tenant has messages scheduled in a minute, counted since 1970."""
+    return Subject(f"wake.{token(tenant_id)}.{minute}")
 
 
 def rate_counter(tenant_id: TenantId, limit: str, slot: int) -> Subject:

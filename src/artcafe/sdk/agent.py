@@ -23,11 +23,12 @@ from artcafe.sdk.client import Client
 from artcafe.sdk.commands import OutgoingCommand
 from artcafe.sdk.connection import CLOSED, AgentConnection
 from artcafe.sdk.handling import HANDLED, CausedBy, cause_of, handled_in
-from artcafe.sdk.http import moment, place
+from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
+from artcafe.sdk.publishing import with_times
 from artcafe.sdk.pull import Pulled
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.sdk.requests import MAX_PENDING, Answering, RequestingAgent
@@ -165,6 +166,8 @@ class Agent(RequestingAgent):
         caused_by: CausedBy = HANDLED,
         expires_at: datetime | None = None,
         expires_in_s: float | None = None,
+        deliver_at: datetime | None = None,
+        delay_s: float | None = None,
         timeout_s: float = 30.0,
     ) -> Receipt:
         """Store a message in a channel; it is on disk when this returns.
@@ -181,7 +184,8 @@ class Agent(RequestingAgent):
         publish is sent again without it, and a warning is logged; so is a publish that would not fit a frame with it.
 
         From `expires_at` (an aware time), or `expires_in_s` seconds after this call, the message is not delivered any more:
-        subscribers get a `Gap` with the reason `expired` instead.
+        subscribers get a `Gap` with the reason `expired` instead. With `deliver_at` or `delay_s` the message is stored now, and
+        delivered at that time, at most 30 days ahead: the receipt has no `seq`, and `Client.cancel_scheduled` cancels it.
 
         Raises the server's error if a retry cannot help, and the last error after the timeout: `OutcomeUnknown` if the message
         may have been stored (publishing again with the same `key` is safe), any other if it was not. Raises `TooLarge`, `Invalid`
@@ -192,14 +196,8 @@ class Agent(RequestingAgent):
         self._check_entered()
         text = encoding.data_text(data, self._connection.limits.get("json_depth", frames.MAX_DEPTH))
         cause = handled_in(self.tenant) if caused_by is HANDLED else caused_by
-        body = frames.Publish(
-            channel,
-            text,
-            uuid.uuid4().hex if key is None else key,
-            headers,
-            reply_to,
-            expires_at=moment("expires_at", expires_at, "expires_in_s", expires_in_s),
-        )
+        body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
+        body = with_times(body, expires_at, expires_in_s, deliver_at, delay_s)
         if cause is None:
             return await self._publish(body, timeout_s)
         answer = msgspec.structs.replace(body, caused_by=cause_of(cause))

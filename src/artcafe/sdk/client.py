@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack
 
-from artcafe.sdk import encoding, tracing
-from artcafe.sdk.handling import cause_of
-from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, moment, path_of, place
+from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
-from artcafe.sdk.messages import Gap, Message, Receipt, warn_of
+from artcafe.sdk.messages import Gap, warn_of
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
 from artcafe.sdk.people import People
+from artcafe.sdk.publishing import PublishRoutes
 from artcafe.sdk.pull import Pulled, acknowledge, pull
 from artcafe.sdk.records import (
     AgentInfo,
@@ -32,19 +30,18 @@ from artcafe.sdk.records import (
     LimitsInfo,
     Me,
     QueueOptions,
-    Recounted,
     SubscriptionInfo,
     TenantInfo,
     Token,
-    Usage,
 )
 from artcafe.sdk.redrives import Redriving
 from artcafe.sdk.rest_login import log_in
 from artcafe.sdk.usage import read_usage
+from artcafe.sdk.usage_records import Recounted, Usage
 from artcafe.wire import replies
 
 
-class Client(Redriving):
+class Client(PublishRoutes, Redriving):
     """A client of a platform's REST API with one token. Use it in `async with`.
 
     `url` may be several addresses of the platform, in a sequence or separated by commas: if one accepts no connection, the
@@ -295,36 +292,6 @@ class Client(Redriving):
     async def delete_subscription(self, tenant: str, channel: str, agent: str) -> None:
         """Delete a subscription with its cursor."""
         await self._http.remove(_subscription(tenant, channel, agent))
-
-    async def publish(
-        self,
-        tenant: str,
-        channel: str,
-        data: object,
-        *,
-        key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        reply_to: str | None = None,
-        caused_by: Message | KeptMessage | str | None = None,
-        expires_at: datetime | None = None,
-        expires_in_s: float | None = None,
-    ) -> Receipt:
-        """Store a message; it is on disk when this returns. `data` and the times are as for `Agent.publish`.
-
-        `caused_by` is the message that this one answers, or its id. Raises `Invalid` and TypeError before the request is sent,
-        `CauseNotFound`, and `LoopStopped` above the limits of a chain of answers.
-        """
-        made = uuid.uuid4().hex if key is None else key
-        body: dict[str, object] = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
-        if caused_by is not None:
-            body["caused_by"] = cause_of(caused_by)
-        body |= given(expires_at=moment("expires_at", expires_at, "expires_in_s", expires_in_s))
-        path = path_of(tenant, "channels", channel, "messages")
-        with tracing.start_publish(channel, headers) as span:
-            body["headers"] = span.add_context(headers, lambda merged: encoding.fits_request({**body, "headers": merged}))
-            found = await self._http.send(replies.PublishReply, "POST", path, body)
-            span.set_message_id(found.message_id)
-        return Receipt(found.seq, found.message_id, found.duplicate)
 
     async def pull(self, tenant: str, agent: str, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
         """Return messages that wait for the agent of this token, as `Agent.pull` does."""

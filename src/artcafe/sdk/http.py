@@ -11,7 +11,7 @@ import ssl
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -261,20 +261,6 @@ def given(**fields: object) -> dict[str, Any]:
 def place(given: int | datetime | str | None) -> int | str | None:
     """Encode a place in a channel: a sequence, or a time as text."""
     return given.isoformat() if isinstance(given, datetime) else given
-
-
-def moment(name: str, at: datetime | None, relative: str, in_s: float | None) -> str | None:
-    """Return a time of a message as text: `at`, or `in_s` seconds from now; None without either.
-
-    `name` and `relative` are the names of both arguments. Raises ValueError if both are given, or `at` has no zone.
-    """
-    if at is not None and in_s is not None:
-        raise ValueError(f"give {name} or {relative}, not both")
-    if in_s is not None:
-        at = datetime.now(UTC) + timedelta(seconds=in_s)
-    if at is not None and at.tzinfo is None:
-        raise ValueError(f"{name} needs a time zone, such as datetime.UTC")
-    return None if at is None else at.isoformat()
 
 
 def _verification(urls: Iterable[str]) -> ssl.SSLContext:

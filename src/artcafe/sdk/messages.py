@@ -31,7 +31,8 @@ def time_of(text: str | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The result of a publish: the message is stored on disk. `seq` is None for a `live` channel, because it stores nothing.
+    """The result of a publish: the message is stored on disk. `seq` is None for a `live` channel, because it stores nothing, and
+    for a scheduled message, which gets one when it is due.
 
     `duplicate`: a message with this key was stored before, and this publish stored nothing. `message_id` is None only for a
     duplicate whose first message was removed since.
@@ -196,6 +197,11 @@ class Message:
     def expires_at(self) -> datetime | None:
         """The time from which it is not delivered any more; None if it does not expire."""
         return time_of(self._pushed.expires_at)
+
+    @cached_property
+    def deliver_at(self) -> datetime | None:
+        """The time at which it was to be delivered; None if it was not scheduled."""
+        return time_of(self._pushed.deliver_at)
 
     @property
     def dead_letter(self) -> DeadLetter | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from artcafe.sdk.http import PAGE, HttpClient, path_of
-from artcafe.sdk.records import Usage, UsageItem, UsagePage
+from artcafe.sdk.usage_records import Usage, UsageItem, UsagePage
 
 
 async def read_usage(http: HttpClient, tenant: str, query: Mapping[str, str]) -> Usage:

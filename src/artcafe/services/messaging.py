@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from artcafe.errors import AgentNotFound, ArtcafeError, Invalid, LimitExceeded, LoopStopped, TooLarge, Unavailable
+from artcafe.errors import (
+    AgentNotFound,
+    ArtcafeError,
+    Invalid,
+    LimitExceeded,
+    LoopStopped,
+    ScheduledLimit,
+    TooLarge,
+    Unavailable,
+)
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import Access, AgentPrincipal, Channel, Permission, Principal
@@ -21,6 +30,7 @@ from artcafe.services.causes import Cause
 from artcafe.services.loop_guard import Admission, LoopGuard
 from artcafe.services.rate_limits import RateLimits
 from artcafe.services.record_cache import RecordCache
+from artcafe.services.scheduler import Scheduler
 from artcafe.services.usage_counters import UsageCounters
 from artcafe.wire import envelopes, frames, payloads, replies, trace_context
 from artcafe.wire.envelopes import ChainLink
@@ -37,10 +47,12 @@ class Messaging:
         usage: UsageCounters,
         rate_limits: RateLimits,
         loop_guard: LoopGuard,
+        scheduler: Scheduler,
         tracing: Tracing | None = None,
     ) -> None:
         self._record_cache, self._fabric, self._clock, self._usage = record_cache, fabric, clock, usage
         self._rate_limits, self._loop_guard, self._tracing = rate_limits, loop_guard, tracing
+        self._scheduler = scheduler
 
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Store a message, and return its position once it is flushed to disk. A live channel's message is only sent.
@@ -83,12 +95,11 @@ class Messaging:
             check(publish, limits.message_bytes)
             publish = await self._with_reply_to(principal, publish)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
-            if publish.expires_at is not None:
-                check_stored(channel, "expires_at")
-                publish = message_times.normal(publish)
-                problem = message_times.problem_of(publish, self._clock())
+            if publish.expires_at is not None or publish.deliver_at is not None:
+                publish = _with_times(channel, publish)
+                problem = await self._problem_with_times(principal, publish)
                 if problem is not None:
-                    return await self._refuse_late(principal, channel, publish, admission, problem)
+                    return await self._refuse_now(principal, channel, publish, admission, problem)
         except ArtcafeError:
             self.withdraw(principal, admission)
             raise
@@ -105,9 +116,9 @@ class Messaging:
         self, principal: Principal, channel_id: str, publish: frames.Publish, link: ChainLink | None = None
     ) -> asyncio.Future[replies.PublishReply] | None:
         """Queue a message without waiting. None if `submit` must be used: the channel or the sender is not cached, the channel is
-        managed or without a log, no message is reserved (`services.rate_limits`), the message expires, or it answers another one
-        and has no `link` yet."""
-        if publish.expires_at is not None or (publish.caused_by is not None and link is None) or _names_agent(publish):
+        managed or without a log, no message is reserved (`services.rate_limits`), the message has times, or it answers another
+        one and has no `link` yet."""
+        if (publish.caused_by is not None and link is None) or _needs_lookup(publish):
             return None
         channel = self._record_cache.peek_destination(principal.tenant_id, channel_id)
         tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
@@ -163,15 +174,26 @@ class Messaging:
         self._loop_guard.watch(principal.tenant_id, link, outcome)
         return outcome
 
-    async def _refuse_late(
+    async def _problem_with_times(self, principal: Principal, publish: frames.Publish) -> Invalid | ScheduledLimit | None:
+        """Return why a message with times cannot be accepted now, or None. Prepares the delivery of a scheduled one."""
+        problem = message_times.problem_of(publish, self._clock())
+        if problem is not None or publish.deliver_at is None:
+            return problem
+        try:
+            await self._scheduler.prepare(principal.tenant_id, times.from_text(publish.deliver_at))
+        except ScheduledLimit as exc:
+            return exc
+        return None
+
+    async def _refuse_now(
         self,
         principal: Principal,
         channel: Channel,
         publish: frames.Publish,
         admission: Admission | None,
-        problem: Invalid,
+        problem: Invalid | ScheduledLimit,
     ) -> asyncio.Future[replies.PublishReply]:
-        """Raise the problem with a time that has passed. The repeat of a message that was stored in time gets its outcome."""
+        """Raise the problem with a message's times. The repeat of a message that was accepted before gets its outcome."""
         repeat = await self._find_repeat(principal, channel, publish)
         if repeat is None:
             raise problem
@@ -201,7 +223,11 @@ class Messaging:
     ) -> asyncio.Future[replies.PublishReply]:
         """Queue an envelope, or send it if the channel has no log."""
         kind, tenant_fabric = KINDS[channel.type], self._fabric.tenant(principal.tenant_id)
-        outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        if publish.deliver_at is None:
+            outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        else:
+            subject = subjects.scheduled(channel.id, message_id)
+            outcome = tenant_fabric.writer.submit(subject, envelope, message_id, dedupe_id, principal.sender, has_seq=False)
         if not kind.has_log:  # the meter counts those in the log
             self._usage.count(principal.tenant_id, Metric.MESSAGES_LIVE, agent=principal.sender, channel=channel.id)
         if self._tracing is not None:
@@ -215,7 +241,8 @@ class Messaging:
         if dedupe_id is None or not KINDS[channel.type].has_log:
             return None
         writer = self._fabric.tenant(principal.tenant_id).writer
-        return await writer.find_repeat(subjects.stored(channel.id), envelope, message_id, dedupe_id)
+        subject, has_seq = subjects.stored(channel.id), publish.deliver_at is None
+        return await writer.find_repeat(subject, envelope, message_id, dedupe_id, has_seq=has_seq)
 
     async def _handle_of(self, principal: Principal) -> str | None:
         """Return an agent's handle; None for a person."""
@@ -233,7 +260,10 @@ class Messaging:
         link: ChainLink | None = None,
     ) -> tuple[str, bytes, str | None]:
         """Return a new message id, the envelope, and the id of the key if one is given."""
-        message_id = ids.new_id("msg")
+        # The id of a scheduled message has the time at which it is due: its subject needs that time, and a search by id finds the
+        # message in the log (`services.causes`).
+        at = publish.deliver_at
+        message_id = ids.new_id("msg") if at is None else ids.id_at("msg", times.from_text(at))
         time = times.to_text(self._clock())
         sender = principal.sender
         envelope = envelopes.envelope(publish, message_id=message_id, sender=sender, time=time, link=link, sender_handle=handle)
@@ -242,6 +272,11 @@ class Messaging:
             self._loop_guard.causes.remember(principal.tenant_id, answer)
         key = publish.key
         return message_id, envelope, None if key is None else subjects.dedupe_id(channel.id, sender, key)
+
+
+def _needs_lookup(publish: frames.Publish) -> bool:
+    """Return whether a publish has a part that few have, and that cannot be checked without waiting."""
+    return publish.expires_at is not None or publish.deliver_at is not None or _names_agent(publish)
 
 
 def _names_agent(publish: frames.Publish) -> bool:
@@ -264,10 +299,12 @@ def _trace(
     )
 
 
-def check_stored(channel: Channel, field: str) -> None:
-    """Raise `Invalid` if the channel stores nothing: the field is about stored messages."""
+def _with_times(channel: Channel, publish: frames.Publish) -> frames.Publish:
+    """Return the publish with its times in their normal form. Raises `Invalid`, also if the channel stores nothing."""
     if not KINDS[channel.type].has_log:
+        field = "deliver_at" if publish.expires_at is None else "expires_at"
         raise Invalid(field, f"has no meaning in a {channel.type.value} channel, which stores nothing; nothing was sent")
+    return message_times.normal(publish)
 
 
 def check(publish: frames.Publish, max_bytes: int) -> None:

@@ -14,8 +14,8 @@ from typing import Final
 
 from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_state import LogState
 from artcafe.fabric.tenant_fabric import TenantFabric
-from artcafe.fabric.tenant_log import LogState
 from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
@@ -158,6 +158,11 @@ class Meter:
         """Return the meter of an open tenant; None if it was not looked at yet."""
         return self._tenants.get(tenant_id)
 
+    def look_again(self, tenant_id: TenantId) -> None:
+        """Count the tenant's log soon: messages were stored there by other ways than its writer."""
+        if (meter := self._tenants.get(tenant_id)) is not None:
+            meter.look_again()
+
     async def catch_up(self, tenant_id: TenantId) -> MeterState | None:
         """Count every message that was stored before the call. Return the meter's row, None without one. Raise `Unavailable`."""
         return await self._of(self._fabric.tenant(tenant_id)).catch_up()
@@ -187,6 +192,8 @@ class Meter:
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
         """Count a channel's messages, and then remove them. May be repeated. Raise `Unavailable`."""
         counted = await self.catch_up(tenant_id)
+        if await self._fabric.purge_scheduled(tenant_id, channel_id, up_to=None if counted is None else counted.cursor.seq):
+            counted = await self.catch_up(tenant_id)  # some may have been delivered meanwhile; no more are
         await self._fabric.purge(tenant_id, channel_id, up_to=None if counted is None else counted.cursor.seq)
 
     async def release(self) -> None:

@@ -16,11 +16,12 @@ from typing import Final
 
 from artcafe.errors import Unavailable
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_state import LogState
 from artcafe.fabric.stored_counts import Counts, count
-from artcafe.fabric.tenant_log import LogState, TenantLog
+from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import Record, Seq, TenantId
 from artcafe.observe.clock import Clock
-from artcafe.rules.subjects import Subject
+from artcafe.rules.subjects import EVERYTHING, Subject
 from artcafe.rules.usage import Metric, Period, PeriodKind, period_of
 from artcafe.services.meter import Meter
 from artcafe.services.usage_counts import by_hour
@@ -207,7 +208,7 @@ async def _consistent(usage: UsageStore, periods: list[Period], now: datetime) -
 async def _read(tenant_log: TenantLog, after: Seq, up_to: Seq, on_progress: OnProgress) -> FoundMessages:
     found, seq = FoundMessages(after), after
     while seq < up_to:
-        some = await tenant_log.all_after(seq, most=AT_ONCE)
+        some = await tenant_log.following(EVERYTHING, seq, AT_ONCE)
         for seq, subject, envelope in some:
             if seq <= up_to:
                 found.add(seq, subject, envelope)

@@ -16,8 +16,9 @@ from typing import Final
 
 from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_state import LogState
 from artcafe.fabric.tenant_fabric import TenantFabric
-from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S, LogState
+from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S
 from artcafe.model import ChannelId, Cursor, Seq, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log

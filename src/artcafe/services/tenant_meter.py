@@ -16,9 +16,10 @@ import msgspec
 
 from artcafe.errors import Unavailable
 from artcafe.fabric.log_counter import RangeCount, count_range
+from artcafe.fabric.log_state import LogState
 from artcafe.fabric.stored_counts import Counts, Segment, merge
 from artcafe.fabric.tenant_fabric import TenantFabric
-from artcafe.fabric.tenant_log import LogState, TenantLog
+from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import Cursor, Seq
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
@@ -95,6 +96,10 @@ class TenantMeter:
         return self._state is not None and self._state.attributed < self._state.cursor.seq
 
     # --- calls ---
+
+    def look_again(self) -> None:
+        """Expect messages that this server did not store with its writer."""
+        self._is_up_to_date = False
 
     async def work(self, interval_s: float) -> None:
         """Count what is new and write parts that are due, unless another server is the tenant's meter at present."""

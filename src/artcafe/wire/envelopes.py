@@ -44,7 +44,7 @@ def envelope(
     """Return the JSON object to store. `message_frame` only adds `channel`, `seq` and `prev` in front of it.
 
     `sender_handle` is the sender's present handle, which may change later. A message without a `link` begins a chain: its
-    envelope has no `caused_by`, `hops` and `chain`. `publish.expires_at`, if any, is as of `rules.times.to_text`, and comes
+    envelope has no `caused_by`, `hops` and `chain`. The times of `publish`, if any, are as of `rules.times.to_text`, and come
     first.
     """
     headers = publish.headers or {}
@@ -57,8 +57,9 @@ def envelope(
     head["headers"] = headers
     if publish.reply_to is not None:
         head["reply_to"] = publish.reply_to
-    if publish.expires_at is not None:
-        head = {"expires_at": publish.expires_at} | head
+    if publish.expires_at is not None or publish.deliver_at is not None:
+        times = {"expires_at": publish.expires_at, "deliver_at": publish.deliver_at}
+        head = {name: text for name, text in times.items() if text is not None} | head
     return b'%b,"data":%b}' % (_encode(head)[:-1], publish.data)
 
 
@@ -96,6 +97,11 @@ def message_text(channel: bytes, seq: int, envelope: bytes) -> bytes:
     """Return a stored message as an entry of history: a JSON object, made without parsing the envelope. `channel` is its
     `channel_text`."""
     return b'{"channel":%b,"seq":%d,%b' % (channel, seq, envelope[1:])
+
+
+def scheduled_text(channel: bytes, envelope: bytes) -> bytes:
+    """Return a scheduled message, which has no sequence yet, as an entry of a list. `channel` is its `channel_text`."""
+    return b'{"channel":%b,%b' % (channel, envelope[1:])
 
 
 class DeadLetterReason(StrEnum):
@@ -153,6 +159,7 @@ class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from", "sender_ha
     dead_letter: DeadLetter | None = None
     redriven: Redriven | None = None
     expires_at: str | None = None
+    deliver_at: str | None = None
 
 
 class EnvelopeHead(msgspec.Struct, frozen=True, rename={"sender": "from"}):

@@ -58,6 +58,11 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "DeadLetter.reason": "`max_deliveries`, `rejected` (by its holder) or `expired`.",
     "DeadLetter.deliveries": "How often the message was delivered.",
     "DeadLetter.time": "The time of the move.",
+    "deliver_at": "The time at which the message was to be delivered; absent if it was not scheduled.",
+    "Publish.deliver_at": (
+        "An RFC 3339 time, at most 30 days ahead, at which the message is delivered to the channel. Until then it has no `seq`,"
+        " and can be listed and cancelled over REST. Not in a `live` channel."
+    ),
     "delay_s": (
         "The seconds until the message is delivered again, at most 86,400; 0: at once. Absent or null: the channel's `back_off`."
     ),

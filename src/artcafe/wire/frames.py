@@ -95,7 +95,7 @@ CausedBy = Cause | Name
 
 
 class Publish(Frame, frozen=True):
-    """A message to publish. `data` is checked to be JSON, and passed on as the same text."""
+    """A message to publish. `data` is checked to be JSON, and passed on as the same text. Both times are RFC 3339."""
 
     channel: Name
     data: msgspec.Raw
@@ -104,6 +104,7 @@ class Publish(Frame, frozen=True):
     reply_to: str | None = None
     caused_by: CausedBy | None = None
     expires_at: Name | None = None
+    deliver_at: Name | None = None
 
 
 class Subscribe(Frame, frozen=True, rename={"start": "from"}):

@@ -46,8 +46,8 @@ class ConnectReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class PublishReply(msgspec.Struct, frozen=True):
-    """The stored message. `seq` is null in a `live` channel, because it stores nothing. `message_id` is null for a repeat if
-    the first message was removed since."""
+    """The stored message. `seq` is null in a `live` channel, because it stores nothing, and for a scheduled message, which gets
+    one when it is due. `message_id` is null for a repeat if the first message was removed since."""
 
     seq: int | None
     message_id: str | None
@@ -117,6 +117,7 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
     expires_at: str | None = None
+    deliver_at: str | None = None
     data: msgspec.Raw
 
 
@@ -247,6 +248,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     headers: Mapping[str, str] = {}
     reply_to: str | None = None
     expires_at: str | None = None
+    deliver_at: str | None = None
     data: msgspec.Raw
 
 

@@ -18,7 +18,7 @@ from artcafe.cli.manage import usage_export
 from artcafe.cli.manage.usage import METRICS
 from artcafe.cli.manage.usage_export import Price, Prices
 from artcafe.rules.usage import Metric
-from artcafe.sdk.records import Usage, UsageItem
+from artcafe.sdk.usage_records import Usage, UsageItem
 from tests.cli.manage.shell_user import Person
 from tests.platform import Cast, Platform
 

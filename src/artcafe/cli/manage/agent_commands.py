@@ -213,6 +213,7 @@ def publish(
     reply_to: str | None,
     caused_by: str | None,
     expires_at: datetime | None,
+    deliver_at: datetime | None,
     as_json: bool,
 ) -> None:
     """Publish DATA to CHANNEL, or to '@' and an agent.
@@ -228,7 +229,7 @@ def publish(
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
         raise click.UsageError("--lines reads standard input and assigns a key to each line: omit DATA and --message-key")
-    send = Publisher(channel, headers, reply_to, caused_by, expires_at, is_text, as_json)
+    send = Publisher(channel, headers, reply_to, caused_by, expires_at, deliver_at, is_text, as_json)
     if by_line:
         asyncio.run(send.lines(options))
     else:
@@ -244,6 +245,7 @@ class Publisher:
     reply_to: str | None
     caused_by: str | None
     expires_at: datetime | None
+    deliver_at: datetime | None
     is_text: bool
     as_json: bool
 
@@ -260,6 +262,7 @@ class Publisher:
             reply_to=self.reply_to,
             caused_by=self.caused_by,
             expires_at=self.expires_at,
+            deliver_at=self.deliver_at,
         )
 
     async def lines(self, options: AgentOptions) -> None:

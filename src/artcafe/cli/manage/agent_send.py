@@ -30,6 +30,7 @@ def send(
     reply_to: str | None,
     caused_by: str | None,
     expires_at: datetime | None,
+    deliver_at: datetime | None,
     as_json: bool,
 ) -> None:
     """Send DATA to the inbox of the agent TO.
@@ -42,5 +43,5 @@ def send(
       artcafe agent send agt_… '{"task": "summarise"}'
     """
     inbox = frames.INBOX_PREFIX + to.removeprefix(frames.INBOX_PREFIX)
-    publisher = Publisher(inbox, headers, reply_to, caused_by, expires_at, is_text, as_json)
+    publisher = Publisher(inbox, headers, reply_to, caused_by, expires_at, deliver_at, is_text, as_json)
     asyncio.run(publisher.one(options, data, message_key))

@@ -14,6 +14,7 @@ import msgspec
 from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.history import history
 from artcafe.cli.manage.redrive import redrive
+from artcafe.cli.manage.scheduled import cancel, scheduled
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
@@ -290,6 +291,8 @@ async def _deleted_beside(context: CommandContext, found: ChannelInfo) -> str:
 
 channel.add_command(history)
 channel.add_command(redrive)
+channel.add_command(scheduled)
+channel.add_command(cancel)
 
 
 @channel.command(cls=ArtcafeCommand)
@@ -308,6 +311,7 @@ async def publish(
     reply_to: str | None,
     caused_by: str | None,
     expires_at: datetime | None,
+    deliver_at: datetime | None,
 ) -> None:
     """Publish DATA to CHANNEL as yourself.
 
@@ -318,6 +322,7 @@ async def publish(
     Examples:
       artcafe channel publish news '{"task": "summarise"}'
       date | artcafe channel publish news --text
+      artcafe channel publish news '"time is up"' --deliver-at 30m
     """
     receipt = await context.rest.publish(
         context.tenant,
@@ -328,5 +333,6 @@ async def publish(
         reply_to=reply_to,
         caused_by=caused_by,
         expires_at=expires_at,
+        deliver_at=deliver_at,
     )
     click.echo(msgspec.json.encode(receipt) if context.as_json else receipt_line(receipt))

@@ -15,7 +15,7 @@ from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.usage_export import Prices
 from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
 from artcafe.cli.terminal.output import as_text, show_table
-from artcafe.sdk.records import RecountComparison, Recounted, Usage, UsageItem
+from artcafe.sdk.usage_records import RecountComparison, Recounted, Usage, UsageItem
 
 By = Literal["agent", "channel"]
 Every = Literal["day", "hour"]

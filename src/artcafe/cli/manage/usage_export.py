@@ -23,7 +23,7 @@ from typing import Any, Final
 import click
 
 from artcafe.rules.usage import Period, PeriodKind, parse_period, period_of
-from artcafe.sdk.records import Usage, UsageItem
+from artcafe.sdk.usage_records import Usage, UsageItem
 
 FOCUS_VERSION: Final = "1.4"
 

@@ -39,9 +39,15 @@ header_option = click.option(
 
 
 def message_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None), `reply_to`, `caused_by` and
-    `expires_at` (a time, or None)."""
+    """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None), `reply_to`, `caused_by`,
+    `expires_at` and `deliver_at` (times, or None)."""
     for option in (
+        click.option(
+            "--deliver-at",
+            type=TimeParam(ahead=True),
+            metavar="TIME",
+            help="Store the message now, and deliver it at this time, such as 10m or '2026-11-28 10:00' (UTC).",
+        ),
         click.option(
             "--expires-at",
             type=TimeParam(ahead=True),

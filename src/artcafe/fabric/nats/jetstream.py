@@ -6,14 +6,15 @@ The streams themselves are configured in `tenant_log`, `audit_log`, `storage_pro
 from __future__ import annotations
 
 import asyncio
+import secrets
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder, QuotaFull
-from artcafe.fabric.nats.client import IncomingMessage
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, NatsConnection, unreachable
 from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
@@ -151,7 +152,7 @@ class JetStream:
         query = {"seq": seq + 1, "next_by_subj": subject}
         some = await self.get_direct(stream, {**query, "batch": most, "max_bytes": most_bytes})
         if some or not is_replicated:
-            if subject.endswith((".*", ".>")):
+            if subject.endswith(("*", ">")):
                 return [stream_message(each) for each in some]
             return [StreamMessage(seq_of(each), subject, each.data) for each in some]  # without decoding 256 equal headers
         one = await self.get_from_leader(stream, query)
@@ -210,6 +211,17 @@ class JetStream:
                 raise LogRefused(end.status, end.description)
             return some, end
         raise unreachable()
+
+
+def as_batch(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+    """Return messages as one atomic batch: send them in one write, the last as a request. NATS stores all or none of them."""
+    batch = f"Nats-Batch-Id: {secrets.token_hex(8)}\r\nNats-Batch-Sequence: "
+    found = [
+        OutgoingMessage(subject, f"{headers}{batch}{position}\r\n", body)
+        for position, (subject, headers, body) in enumerate(messages, 1)
+    ]
+    found[-1] = found[-1]._replace(headers=f"{found[-1].headers}Nats-Batch-Commit: 1\r\n")
+    return found
 
 
 def is_settled(answer: dict[str, Any]) -> bool:

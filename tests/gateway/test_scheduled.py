@@ -1,0 +1,181 @@
+"""Scheduled messages through the services of one server, and of two: accepted, listed, cancelled and delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from msgspec import Raw as Json
+
+from artcafe.errors import AlreadyDelivered, Invalid, KeyReused, ScheduledLimit, ScheduledNotFound
+from artcafe.fabric.fabric import Fabric
+from artcafe.model import AgentPrincipal, ChannelType, Principal
+from artcafe.rules import times
+from artcafe.rules.pages import PageRequest
+from artcafe.services import scheduler
+from artcafe.services.scheduler import Scheduler
+from artcafe.wire.frames import Publish
+from artcafe.wire.replies import PublishReply
+from tests import ssh_keygen
+from tests.gateway.gateway_app import GatewayApp, gateway_app
+
+MINUTE = timedelta(minutes=1)
+
+
+def due(it: GatewayApp, data: bytes, after: timedelta = MINUTE, key: str | None = None) -> Publish:
+    return Publish(it.channel.id, Json(data), key, deliver_at=times.to_text(it.clock() + after))
+
+
+async def publish(it: GatewayApp, message: Publish, principal: Principal | None = None) -> PublishReply:
+    return await it.services.messaging.publish(principal or it.owner, message.channel, message)
+
+
+async def listed(it: GatewayApp, principal: Principal | None = None, limit: int = 50) -> list[str]:
+    """Return the ids of the channel's scheduled messages, over all pages."""
+    found: list[str] = []
+    request = PageRequest(limit)
+    while True:
+        _, page = await it.services.scheduled.page(principal or it.owner, it.channel.id, request)
+        found += [each.message_id for each in page.items]
+        if page.next is None:
+            return found
+        request = PageRequest(limit, page.next)
+
+
+async def cancel(it: GatewayApp, message_id: str | None, principal: Principal | None = None) -> None:
+    assert message_id is not None
+    await it.services.scheduled.cancel(principal or it.owner, it.channel.id, message_id)
+
+
+@asynccontextmanager
+async def delivering(*schedulers: Scheduler) -> AsyncIterator[None]:
+    """Run the loops of these servers."""
+    async with asyncio.TaskGroup() as group:
+        loops = [group.create_task(each.run()) for each in schedulers]
+        try:
+            yield
+        finally:
+            for loop in loops:
+                loop.cancel()
+
+
+async def test_scheduled_message_has_no_seq_until_its_time_and_is_then_delivered_once(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it, it.connected() as raw, delivering(it.services.scheduled.scheduler):
+        await it.caught_up()
+        late, soon = [await publish(it, due(it, data, MINUTE * at)) for data, at in ((b'"late"', 2), (b'"soon"', 1))]
+        assert (late.seq, late.duplicate, soon.seq) == (None, False, None)
+        assert await listed(it) == await listed(it, limit=1) == [soon.message_id, late.message_id]
+        await it.publish(b'"now"')
+        assert (await raw.message())["data"] == "now"
+        assert await raw.is_quiet()
+
+        accepted = it.clock()
+        it.clock.ahead = MINUTE + timedelta(seconds=1)
+        message = await raw.message()
+        assert (message["data"], message["message_id"]) == ("soon", soon.message_id)
+        assert message["time"] <= times.to_text(accepted) < message["deliver_at"], "the time is that of the publish"
+        assert await listed(it) == [late.message_id]
+        with pytest.raises(AlreadyDelivered) as refused:
+            await cancel(it, soon.message_id)
+        assert refused.value.seq == message["seq"]
+
+        it.clock.ahead = MINUTE * 2 + timedelta(seconds=1)
+        message = await raw.message()
+        assert (message["data"], message["message_id"]) == ("late", late.message_id)
+        assert [await listed(it), await raw.is_quiet()] == [[], True]
+
+
+async def test_cancelled_message_is_never_delivered_and_a_repeated_key_names_it(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
+        message = due(it, b"1", key="remind-me")
+        first, again = await publish(it, message), await publish(it, message)
+        assert (again.seq, again.message_id, again.duplicate) == (None, first.message_id, True)
+        for other in (due(it, b"1", MINUTE * 2, "remind-me"), Publish(it.channel.id, Json(b"1"), "remind-me")):
+            with pytest.raises(KeyReused):
+                await publish(it, other)
+        kept = await publish(it, due(it, b"2"))
+        for _ in range(2):
+            await cancel(it, first.message_id)
+        assert (await publish(it, message)).message_id == first.message_id
+
+        async with delivering(it.services.scheduled.scheduler):
+            it.clock.ahead = MINUTE + timedelta(seconds=1)
+            assert (await raw.message())["message_id"] == kept.message_id
+            assert await raw.is_quiet()
+        assert (await publish(it, message)).message_id == first.message_id, "also after its time"
+
+
+async def test_scheduled_message_is_checked_when_it_is_published(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
+        for after, problem in ((-MINUTE, "which has passed"), (timedelta(days=31), "30 days"), (timedelta(days=9999), "30 days")):
+            with pytest.raises(Invalid, match=problem):
+                await publish(it, due(it, b"1", after))
+        with pytest.raises(Invalid, match="stores nothing"):
+            await publish(it, Publish(live.id, Json(b"1"), deliver_at="2036-11-22T16:50:57Z"))
+        at = times.to_text(it.clock() + MINUTE)
+        with pytest.raises(Invalid, match="before the message is delivered"):
+            await publish(it, Publish(it.channel.id, Json(b"1"), deliver_at=at, expires_at=at))
+        assert (await publish(it, due(it, b"1", timedelta(seconds=-1)))).seq is None, "a little late: it is delivered at once"
+
+        small = Scheduler(it.services.record_cache, it.services.fabric, None, it.clock, most=1)
+        with pytest.raises(ScheduledLimit):
+            await small.prepare(it.owner.tenant_id, it.clock() + MINUTE)
+
+
+async def test_agent_sees_and_cancels_its_own_scheduled_messages_only(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        key = ssh_keygen.make_key(tmp_path / "other")
+        agent = await it.services.agents.create(it.owner, name="other", public_key=ssh_keygen.public_line(key))
+        other = AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=0)
+        mine, theirs = [await publish(it, due(it, b"1"), each) for each in (it.principal, other)]
+        assert set(await listed(it)) == {mine.message_id, theirs.message_id}
+        assert await listed(it, it.principal) == [mine.message_id]
+        for message_id in (theirs.message_id, "msg_none", "late"):
+            with pytest.raises(ScheduledNotFound):
+                await cancel(it, message_id, it.principal)
+        await cancel(it, mine.message_id, it.principal)
+        with pytest.raises(ScheduledNotFound):
+            await cancel(it, mine.message_id, other)
+        await cancel(it, theirs.message_id)
+        assert await listed(it) == []
+
+
+async def test_deleted_channel_delivers_nothing_more(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        await publish(it, due(it, b"1"))
+        await it.publish(b"2")
+        await it.services.channels.delete(it.owner, it.channel.id)
+        log = await it.services.fabric.tenant(it.owner.tenant_id).connected_log()
+        state = await log.state()
+        assert state is not None
+        assert state.messages == 0
+
+
+async def test_other_server_delivers_what_a_server_that_ended_has_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "LOOK_S", 0.05)
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
+        await it.caught_up()
+        replies = [await publish(it, due(it, b"%d" % number, MINUTE * (1 + number % 2))) for number in range(6)]
+        fabric = Fabric([it.nats.url], it.nats.accounts)  # This one never opened the tenant, and never accepted a message.
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(fabric.run())
+            await fabric.wait_up(5)
+            two = [Scheduler(it.services.record_cache, fabric, None, it.clock) for _ in range(2)]
+            async with delivering(*two, it.services.scheduled.scheduler):
+                it.clock.ahead = MINUTE * 2 + timedelta(seconds=1)
+                messages = [await raw.message() for _ in range(6)]
+                assert {each["message_id"] for each in messages} == {each.message_id for each in replies}
+                it.clock.ahead = MINUTE * 10
+                async with asyncio.timeout(5):
+                    while it.services.fabric.wake_ups.minutes():  # noqa: ASYNC110 (a loop of the server, without an event)
+                        await asyncio.sleep(0.01)
+                assert await raw.is_quiet()
+            fabric.close()
+            await running
