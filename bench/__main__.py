@@ -26,6 +26,7 @@ from bench import (
     processes,
     publish,
     queue,
+    requests,
     revoke,
     tables,
 )
@@ -57,6 +58,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "processes": processes,
     "metering": metering,
     "queue": queue,
+    "requests": requests,
 }
 """The benches: each module has a `run`, and a docstring that says what it measures and how."""
 
