@@ -13,8 +13,9 @@ import pytest
 from artcafe.errors import ChannelNotFound, Unavailable
 from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.queue_consumer import MARGIN_S, PULL_S, QueueConsumer
 from artcafe.fabric.tenant_log import STREAM, TenantLog
-from artcafe.fabric.work_queue import MARGIN_S, PULL_S, QueuedMessage, WorkQueue, delete_consumer, parse
+from artcafe.fabric.work_queue import QueuedMessage, WorkQueue, parse
 from artcafe.model import QueueSettings
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
@@ -243,13 +244,13 @@ async def test_a_deleted_consumer_is_made_again_and_not_for_a_deleted_channel(na
     async with nats.connection(a_tenant()) as connection:
         await put(connection, 1)
         log = TenantLog(connection)
-        await delete_consumer(log, A)
+        await QueueConsumer(log, A).delete()
         taker = Taker()
         async with working(connection, taker):
             await taker.next()
-            await delete_consumer(log, A)
+            await QueueConsumer(log, A).delete()
             assert (await taker.next())[0].deliveries == 1
-        await delete_consumer(log, A)
+        await QueueConsumer(log, A).delete()
         async with working(connection, Taker(), is_deleted=True):
             await asyncio.sleep(0.05)
         assert (await consumer(connection))["error"]["err_code"] == 10014

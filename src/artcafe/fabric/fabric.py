@@ -26,13 +26,13 @@ from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, r
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.server_proof import ServerProof
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
+from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.request_exchange import Ask, RequestExchange, Withdraw
 from artcafe.fabric.storage_probe import StorageProbe
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.fabric.wake_ups import WakeUps
-from artcafe.fabric.work_queue import delete_consumer
 from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
@@ -301,11 +301,11 @@ class Fabric:
         tenant_log = await self.tenant(tenant_id).connected_log()
         await tenant_log.purge(channel_id, up_to=up_to)
         if up_to is None:
-            await delete_consumer(tenant_log, channel_id)
+            await QueueConsumer(tenant_log, channel_id).delete()
 
     async def delete_queue(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
         """Delete the consumer of a deleted channel, if it is a queue. May be repeated. Raise `Unavailable`."""
-        await delete_consumer(await self.tenant(tenant_id).connected_log(), channel_id)
+        await QueueConsumer(await self.tenant(tenant_id).connected_log(), channel_id).delete()
 
     async def purge_scheduled(self, tenant_id: TenantId, channel_id: ChannelId, *, up_to: Seq | None = None) -> bool:
         """Remove a channel's scheduled messages, up to `up_to` if given: they are not delivered any more. Return False if the log

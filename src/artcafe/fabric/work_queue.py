@@ -12,15 +12,15 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from nats.aio.msg import Msg
 
 from artcafe.errors import ChannelNotFound, LogRefused, NatsConnectionLost, NoResponder, OurFault, Unavailable
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
-from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream
 from artcafe.fabric.nats.subscription import SubjectSubscription
+from artcafe.fabric.queue_consumer import MARGIN_S, PULL_S, QueueConsumer
 from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
 from artcafe.observe.logs import log
@@ -28,16 +28,8 @@ from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
 
-PULL_S: Final = 4.0
-"""How long NATS keeps a request for messages. A message was delivered at most this long after the request, however late this
-process read it, for example after a stop of the process."""
-MARGIN_S: Final = 6.0
-"""How much later than the server NATS redelivers a message: the server's clock of a message may be `PULL_S` late, and its
-messages to NATS take some time."""
 LANES: Final = 2
 """Requests for messages that may wait at once, so that one can be answered while the next is on its way."""
-MAX_PENDING: Final = 65_536
-"""Messages of one channel that are held or wait for a later delivery. Above it, NATS delivers no further ones."""
 BATCH: Final = 1024
 """Acks in one write to NATS, of which the last one is answered."""
 MAX_PULL: Final = 1024
@@ -45,7 +37,6 @@ ANSWER_S: Final = 4.0
 RETRY_S: Final = 0.2
 CLOSE_S: Final = 3.0
 
-CONSUMER_NOT_FOUND: Final = 10014
 TIMED_OUT: Final = 408
 
 _ACK: Final = b"+ACK"
@@ -112,12 +103,11 @@ class WorkQueue:
     ) -> None:
         """`confirm` is called before the consumer is made, and raises `ChannelNotFound` for a deleted channel."""
         self.channel, self.settings = channel, settings
-        self._log, self._connection, self._jetstream = tenant_log, tenant_log.connection, JetStream(tenant_log.connection)
+        self._connection, self._consumer = tenant_log.connection, QueueConsumer(tenant_log, channel)
         self._sink, self._confirm = sink, confirm
         self._epoch: Epoch | None = None
         """The epoch of the log that the taken messages belong to."""
-        self._name = subjects.queue_consumer(channel)
-        self._pull_subject = subjects.queue_pull(STREAM, self._name)
+        self._pull_subject = subjects.queue_pull(STREAM, self._consumer.name)
         self.lanes = [_Lane(Subject(f"{self._connection.new_inbox()}.{at}")) for at in range(LANES)]
         self._outgoing: list[_Outgoing] = []
         self._wake = asyncio.Event()
@@ -333,52 +323,11 @@ class WorkQueue:
                 lane.subscription = await self._connection.subscribe(lane.inbox, slow, fast)
         await self._confirm()
         settings = self.settings
-        state = await self._log.ensure()
-        info = await self._info()
-        is_ahead = info is not None and info["delivered"]["stream_seq"] > state.last_seq
-        if info is None:
-            await self._put_consumer({"deliver_policy": "all"})
-        elif is_ahead:
-            # The log has lost its newest messages, and gives their sequences to other ones, which this consumer would skip.
-            await delete_consumer(self._log, self.channel)
-            floor = min(info["ack_floor"]["stream_seq"], state.last_seq)
-            await self._put_consumer({"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1})
-        elif info["config"]["ack_wait"] != self._ack_wait_ns:
-            await self._put_consumer(info["config"])
-        if is_ahead or self._epoch not in (None, state.epoch):
+        made = await self._consumer.make(settings)
+        if made.is_new_log or self._epoch not in (None, made.epoch):
             self._outgoing.clear()
             self._sink.forget()
-        self._epoch, self._is_made = state.epoch, settings == self.settings
-
-    @property
-    def _ack_wait_ns(self) -> int:
-        return int((self.settings.ack_wait_s + MARGIN_S) * 1e9)
-
-    async def _info(self) -> dict[str, Any] | None:
-        """Return the consumer's configuration and state, or None without one."""
-        try:
-            return await self._jetstream.request(f"CONSUMER.INFO.{STREAM}.{self._name}", {})
-        except LogRefused as exc:
-            if exc.error_code != CONSUMER_NOT_FOUND:
-                raise
-            return None
-
-    async def _put_consumer(self, known: dict[str, Any]) -> None:
-        """Create the consumer, or update the one of this configuration. Two servers may do so at once."""
-        subject = subjects.stored(self.channel)
-        config = {
-            **known,
-            "name": self._name,
-            "durable_name": self._name,
-            "filter_subject": subject,
-            "ack_policy": "explicit",
-            "ack_wait": self._ack_wait_ns,
-            "max_deliver": -1,
-            "max_ack_pending": MAX_PENDING,
-            "replay_policy": "instant",
-        }
-        verb = f"CONSUMER.CREATE.{STREAM}.{self._name}.{subject}"
-        await self._jetstream.request(verb, {"stream_name": STREAM, "config": config, "action": ""})
+        self._epoch, self._is_made = made.epoch, settings == self.settings
 
 
 def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:
@@ -387,25 +336,3 @@ def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:
     words = message.reply.split(b".")
     at = 4 if len(words) <= 9 else 6
     return QueuedMessage(int(words[at + 1]), int(words[at]), message.data, taken_at, Subject(message.reply.decode()))
-
-
-async def is_done(tenant_log: TenantLog, channel: ChannelId, seq: Seq) -> bool:
-    """Return whether a queue's messages up to a sequence are acknowledged or terminated. Raise `Unavailable`."""
-    try:
-        info = await JetStream(tenant_log.connection).request(f"CONSUMER.INFO.{STREAM}.{subjects.queue_consumer(channel)}", {})
-    except LogRefused as exc:
-        if exc.error_code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
-            return False  # nobody has subscribed to it yet
-        raise
-    floor: Seq = info["ack_floor"]["stream_seq"]
-    return floor >= seq
-
-
-async def delete_consumer(tenant_log: TenantLog, channel: ChannelId) -> None:
-    """Delete a channel's consumer. May be repeated, and does nothing for a channel without one. Raise `Unavailable`."""
-    try:
-        verb = f"CONSUMER.DELETE.{STREAM}.{subjects.queue_consumer(channel)}"
-        await JetStream(tenant_log.connection).request(verb, {})
-    except LogRefused as exc:
-        if exc.error_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
-            raise

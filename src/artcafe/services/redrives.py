@@ -19,8 +19,8 @@ from artcafe.errors import ChannelNotFound, Conflict, DeadLetterNotFound
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.marked_copies import MOST_COPIES, MarkedCopy, StoredCopy, store_copies
 from artcafe.fabric.nats.jetstream import StreamMessage
+from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.fabric.work_queue import is_done
 from artcafe.model import ChannelId, Principal, Record, Seq
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
@@ -262,7 +262,7 @@ class Redrives:
         assert sent.redriven_seq is not None
         while True:
             # First whether it is done, and then why: a message is marked as dead before it is terminated.
-            is_past = await is_done(redrive.log, sent.channel, sent.redriven_seq)
+            is_past = await QueueConsumer(redrive.log, sent.channel).is_done(sent.redriven_seq)
             if await redrive.log.mark(subjects.dead_mark(sent.channel, sent.redriven_seq)) is not None:
                 return _with_status(sent, LetterStatus.FAILED)
             if is_past:

@@ -1,0 +1,96 @@
+"""The durable JetStream consumer of one queue channel: made, changed, made again, and deleted. `work_queue` pulls from it."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from artcafe.errors import LogRefused
+from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream
+from artcafe.fabric.tenant_log import STREAM, TenantLog
+from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
+from artcafe.rules import subjects
+
+PULL_S: Final = 4.0
+"""How long NATS keeps a request for messages. A message was delivered at most this long after the request, however late this
+process read it, for example after a stop of the process."""
+MARGIN_S: Final = 6.0
+"""How much later than the server NATS redelivers a message: the server's clock of a message may be `PULL_S` late, and its
+messages to NATS take some time."""
+MAX_PENDING: Final = 65_536
+"""Messages of one channel that are held or wait for a later delivery. Above it, NATS delivers no further ones."""
+
+CONSUMER_NOT_FOUND: Final = 10014
+
+
+class MadeConsumer(NamedTuple):
+    """The epoch of a consumer's log, and whether messages delivered before may be others now, with the same sequences."""
+
+    epoch: Epoch
+    is_new_log: bool
+
+
+class QueueConsumer:
+    """The consumer of one channel. Every method may be repeated, and raises `Unavailable` or `LogRefused`."""
+
+    def __init__(self, tenant_log: TenantLog, channel: ChannelId) -> None:
+        self._log, self._jetstream = tenant_log, JetStream(tenant_log.connection)
+        self.name = subjects.queue_consumer(channel)
+        self._subject = subjects.stored(channel)
+
+    async def make(self, settings: QueueSettings) -> MadeConsumer:
+        """Create the consumer at the oldest message, or give it these settings. Create the log if it does not exist."""
+        state = await self._log.ensure()
+        info = await self.info()
+        if info is None:
+            await self._put({"deliver_policy": "all"}, settings)
+        elif info["delivered"]["stream_seq"] > state.last_seq:
+            # The log has lost its newest messages, and gives their sequences to other ones, which this consumer would skip.
+            await self.delete()
+            floor = min(info["ack_floor"]["stream_seq"], state.last_seq)
+            await self._put({"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}, settings)
+            return MadeConsumer(state.epoch, is_new_log=True)
+        elif info["config"]["ack_wait"] != _ack_wait_ns(settings):
+            await self._put(info["config"], settings)
+        return MadeConsumer(state.epoch, is_new_log=False)
+
+    async def info(self) -> dict[str, Any] | None:
+        """Return the consumer's configuration and state, or None without one."""
+        try:
+            return await self._jetstream.request(f"CONSUMER.INFO.{STREAM}.{self.name}", {})
+        except LogRefused as exc:
+            if exc.error_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                raise
+            return None
+
+    async def is_done(self, seq: Seq) -> bool:
+        """Return whether the messages up to a sequence are acknowledged or terminated."""
+        info = await self.info()
+        return info is not None and bool(info["ack_floor"]["stream_seq"] >= seq)  # without one, nobody has subscribed yet
+
+    async def delete(self) -> None:
+        """Delete the consumer. Do nothing for a channel without one."""
+        try:
+            await self._jetstream.request(f"CONSUMER.DELETE.{STREAM}.{self.name}", {})
+        except LogRefused as exc:
+            if exc.error_code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                raise
+
+    async def _put(self, known: dict[str, Any], settings: QueueSettings) -> None:
+        """Create the consumer, or update the one of this configuration. Two servers may do so at once."""
+        config = {
+            **known,
+            "name": self.name,
+            "durable_name": self.name,
+            "filter_subject": self._subject,
+            "ack_policy": "explicit",
+            "ack_wait": _ack_wait_ns(settings),
+            "max_deliver": -1,
+            "max_ack_pending": MAX_PENDING,
+            "replay_policy": "instant",
+        }
+        verb = f"CONSUMER.CREATE.{STREAM}.{self.name}.{self._subject}"
+        await self._jetstream.request(verb, {"stream_name": STREAM, "config": config, "action": ""})
+
+
+def _ack_wait_ns(settings: QueueSettings) -> int:
+    return int((settings.ack_wait_s + MARGIN_S) * 1e9)
