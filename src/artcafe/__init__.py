@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from artcafe.sdk.pull import Pulled
     from artcafe.sdk.records import History
     from artcafe.sdk.requests import Request
+    from artcafe.sdk.tracked_receipts import TrackedReceipt
 
     Rest = Client  # Deprecated.
 
@@ -34,6 +35,7 @@ __all__ = [
     "Request",
     "Signer",
     "Subscribed",
+    "TrackedReceipt",
     "agent_signer",
     "errors",
     "load_signer",
@@ -51,6 +53,7 @@ _MODULES: Final = {
     "Request": "artcafe.sdk.requests",
     "Signer": "artcafe.sdk.keys",
     "Subscribed": "artcafe.sdk.messages",
+    "TrackedReceipt": "artcafe.sdk.tracked_receipts",
     "agent_signer": "artcafe.sdk.keys",
     "load_signer": "artcafe.sdk.keys",
 }

@@ -29,12 +29,15 @@ from artcafe.rules.tokens import Tokens
 from artcafe.rules.usage import Metric
 from artcafe.services import rate_usage
 from artcafe.services.agents import Agents
+from artcafe.services.audiences import Audiences
 from artcafe.services.audit import Audit, Chains
 from artcafe.services.authentication import Authentication
 from artcafe.services.causes import Causes
 from artcafe.services.changes import Changes
+from artcafe.services.channel_figures import Figures
 from artcafe.services.channels import ChannelLogs, Channels
 from artcafe.services.connections import Connections
+from artcafe.services.cursor_moves import CursorMoves
 from artcafe.services.cursors import Cursors
 from artcafe.services.dead_letters import DeadLetters
 from artcafe.services.history import MessageHistory
@@ -47,11 +50,14 @@ from artcafe.services.login_throttle import LoginThrottle
 from artcafe.services.loop_guard import LoopGuard
 from artcafe.services.member_login import MemberLogin
 from artcafe.services.members import Members
+from artcafe.services.message_receipts import MessageReceipts
 from artcafe.services.messaging import Messaging
 from artcafe.services.meter import INTERVAL_S, Meter, MeteredLogs
 from artcafe.services.presence import Presence
 from artcafe.services.rate_limits import RateLimits
 from artcafe.services.readiness import Checks, Readiness, checks_of
+from artcafe.services.receipts import Receipts
+from artcafe.services.recipients import Recipients
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.recount import Recount
 from artcafe.services.redrives import Redrives
@@ -197,11 +203,10 @@ class Services(TableServices):
         self.limits.add(storage(fabric.storage_used))
         self.shares = Shares()
         fabric.set_group_limit(lambda: self.shares.max_per_group)
-        self.cursors = Cursors(store, settings.cursor_s)
+        self.cursors = Cursors(store, settings.cursor_s, clock)
         fabric.trace_stores(settings.tracing)
         self.queue_hub = QueueHub(fabric, group, self.record_cache.channel, DeadLetters(store, fabric, clock))
         self.hub = Hub(fabric, group, self.retention.removed_to, clock, self.record_cache, settings.tracing)
-        self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.usage_counters = UsageCounters(store, clock)
         self.usage_counters.add_source(self._deliveries)
         self.usage_counters.add_source(self._requests)
@@ -218,6 +223,7 @@ class Services(TableServices):
         self.scheduled = ScheduledDeliveries(
             self.record_cache, fabric, self.audit, Scheduler(self.record_cache, fabric, self.meter, clock)
         )
+        self._make_readers(store, fabric, clock)
         self.messaging = Messaging(
             self.record_cache,
             fabric,
@@ -226,6 +232,7 @@ class Services(TableServices):
             self.rate_limits,
             self.loop_guard,
             self.scheduled.scheduler,
+            self.audiences,
             settings.tracing,
         )
         self.requests = Requests(self.record_cache, fabric, clock, self.rate_limits, settings.tracing)
@@ -245,6 +252,18 @@ class Services(TableServices):
         for on_change in (*changed, self.pulls.waits.on_change):
             self.invalidation.subscribe(on_change)
 
+    def _make_readers(self, store: Store, fabric: Fabric, clock: Clock) -> None:
+        """Make the services that show logs, cursors and the recipients of messages."""
+        self.history = MessageHistory(self.record_cache, fabric, self.retention)
+        self.cursor_moves = CursorMoves(store, self.changes, self.audit, clock, self.record_cache, fabric, self.retention)
+        self.audiences = Audiences(store, fabric, self.record_cache)
+        self.invalidation.subscribe(self.audiences.changed)
+        self.recipients = Recipients(store, fabric, self.cursors, clock)
+        self.message_receipts = MessageReceipts(self.record_cache, fabric, self.recipients, clock)
+        self.receipts = Receipts(fabric, self.record_cache, self.recipients)
+        self.invalidation.subscribe(self.receipts.changed)
+        self.figures = Figures(fabric, self.record_cache)
+
     async def run(self) -> None:
         """Run every background loop until cancelled. A loop that raises is logged and restarted."""
         meter = {} if self.meter is None else {"meter": self.meter.run}
@@ -262,6 +281,8 @@ class Services(TableServices):
                 "record_cache": self.record_cache.run,
                 "changes": self.version_watch.run,
                 "usage": self.usage_counters.run,
+                "audiences": self.audiences.run,
+                "receipts": self.receipts.run,
             }
         )
 

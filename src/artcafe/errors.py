@@ -221,6 +221,10 @@ class ScheduledNotFound(NotFound):
     )
 
 
+class MessageNotFound(NotFound):
+    code, text = "message_not_found", "no message with the sequence {id} is stored in this channel; retention may have removed it"
+
+
 class ChainNotFound(NotFound):
     code, text = "chain_not_found", "no chain {id!r} in this tenant within the last day; use the id in `chain` of its messages"
 

@@ -191,11 +191,13 @@ class Cursor(Record, frozen=True, kw_only=True):
     """A subscription's position: everything up to `seq` in the log of `epoch` is acknowledged, or before the subscription's
     start.
 
-    Without an epoch, the subscription is older than its tenant's log, and its position is 0 in the first log.
+    Without an epoch, the subscription is older than its tenant's log, and its position is 0 in the first log. `moves` counts the
+    requests that set the cursor: an ack of a delivery that began before the last one is void.
     """
 
     epoch: Epoch | None = None
     seq: Seq = 0
+    moves: int = 0
 
 
 class QueueSettings(Record, frozen=True, kw_only=True):
@@ -251,8 +253,20 @@ class Channel(Record, frozen=True, kw_only=True):
         return None if self.queue is None else self.queue.max_deliveries
 
 
+class SkippedRange(Record, frozen=True, kw_only=True):
+    """Messages that a request moved the cursor over, above `after` and up to `to`, in the log of `epoch`: not acknowledged."""
+
+    epoch: Epoch
+    after: Seq
+    to: Seq
+
+
 class Subscription(Record, frozen=True, kw_only=True):
-    """A row by which an agent receives a channel; in a managed channel, it contains the agent's permissions."""
+    """A row by which an agent receives a channel; in a managed channel, it contains the agent's permissions.
+
+    `start` is the position at its creation, or a lower one that the cursor was moved to since. `acked_at` is when the last ack
+    was written; older rows have none.
+    """
 
     tenant_id: TenantId
     channel_id: ChannelId
@@ -260,6 +274,9 @@ class Subscription(Record, frozen=True, kw_only=True):
     status: SubscriptionStatus = SubscriptionStatus.ACTIVE
     permissions: frozenset[Permission] = frozenset({Permission.RECEIVE})
     cursor: Cursor = Cursor()
+    start: Cursor = Cursor()
+    skipped: SkippedRange | None = None
+    acked_at: datetime | None = None
     created_at: datetime | None
     updated_at: datetime | None
 

@@ -16,7 +16,7 @@ from artcafe.delivery.watcher import Watcher
 from artcafe.errors import AckBeyondSent, ArtcafeError
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
-from artcafe.model import ChannelId, ChannelType, Epoch
+from artcafe.model import ChannelId, ChannelType, Cursor, Epoch
 from artcafe.wire.envelopes import parse_envelope
 from artcafe.wire.replies import Gap
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
@@ -70,6 +70,9 @@ class EventStream:
     def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
         """Keep the gap."""
         self.gaps.append(gap)
+
+    def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
+        """Ignore it: these tests move no cursor."""
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
         """Keep the error."""

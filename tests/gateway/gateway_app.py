@@ -226,7 +226,14 @@ async def _make(
         gateway, services, tables, clock, identity, f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner,
         agent, key, channel, authority.client() if authority else None,
     )  # fmt: skip
-    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.access_updates.run(), services.rate_limits.run())]
+    loops = (
+        gateway.run(),
+        gateway.access_updates.run(),
+        services.rate_limits.run(),
+        services.audiences.run(),
+        services.receipts.run(),
+    )
+    return made, [group.create_task(loop) for loop in loops]
 
 
 def _tls(authority: Authority | None) -> ssl.SSLContext | None:

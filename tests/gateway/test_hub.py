@@ -11,7 +11,7 @@ from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError, Internal
 from artcafe.fabric.channel_kinds import LOGGED
 from artcafe.gateway.encoding import WebSocketEncoding
-from artcafe.model import ChannelId, Epoch, SubscriptionStatus
+from artcafe.model import ChannelId, Cursor, Epoch, SubscriptionStatus
 from artcafe.wire.replies import Gap
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import RawClient, open_client
@@ -150,6 +150,9 @@ class FailingPeer:
 
     def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
         raise AssertionError
+
+    def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
+        """Ignore it: these tests move no cursor."""
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
         raise AssertionError

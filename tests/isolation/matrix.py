@@ -54,6 +54,8 @@ class TenantRecords:
     """A stopped chain of two messages."""
     scheduled: str
     """A message that the agent has scheduled in the channel."""
+    seq: str
+    """The sequence of its first message, in `channel`."""
 
     def ids(self) -> dict[str, str]:
         """Return the value of each path parameter."""
@@ -66,6 +68,7 @@ class TenantRecords:
             "invitation_id": self.invitation,
             "chain_id": self.chain,
             "message_id": self.scheduled,
+            "seq": self.seq,
         }
 
 
@@ -136,15 +139,16 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     invitation = tenant.invite(f"{canary}@example.com")["id"]
     channel = tenant.channel(**words)
     tenant.channel(**words, type="queue", dead_letter=channel)  # So that the channel can have dead letters.
-    chain, late = stopped_chain(tenant, channel, canary), scheduled_message(agent, channel, canary)
-    world = TenantRecords(tenant, agent, channel, agent.another_key(), managed, tenant.agent(), user, invitation, chain, late)
+    (chain, seq), late = stopped_chain(tenant, channel, canary), scheduled_message(agent, channel, canary)
+    key, other = agent.another_key(), tenant.agent()
+    world = TenantRecords(tenant, agent, channel, key, managed, other, user, invitation, chain, late, seq)
     for each in (world.channel, world.managed):
         tenant.subscribed(each, world.agent)
     return world
 
 
-def stopped_chain(tenant: Tenant, channel: str, data: str) -> str:
-    """Publish a message and its answer, stop the chain, and return its id."""
+def stopped_chain(tenant: Tenant, channel: str, data: str) -> tuple[str, str]:
+    """Publish a message and its answer, stop the chain, and return its id and the first message's sequence."""
     path, rest_app = f"{tenant.path}/channels/{channel}/messages", tenant.rest_app
     published = tenant.owner.post(path, json={"data": data})
     assert published.status_code == 201, published.text
@@ -156,7 +160,7 @@ def stopped_chain(tenant: Tenant, channel: str, data: str) -> str:
     owner = UserPrincipal(user_id=UserId(person), tenant_id=TenantId(tenant.id), role=Role.OWNER)
     stopped = LoopStopped("hops", 1, 2, chain=chain, hops=2)
     rest_app.run(rest_app.services.loop_guard.record_stop(owner, ChannelId(channel), stopped))
-    return chain
+    return chain, str(first["seq"])
 
 
 def scheduled_message(agent: Agent, channel: str, data: str) -> str:
@@ -237,7 +241,8 @@ def elsewhere(ours: TenantRecords, theirs: TenantRecords, parameter: str, who: C
 
     A foreign tenant's id is also combined with its own records.
     """
-    for id in (theirs.ids()[parameter], ABSENT[parameter], *(MALFORMED if who is CallerKind.OWNER else MALFORMED[:2])):
+    foreign = ABSENT[parameter] if parameter == "seq" else theirs.ids()[parameter]  # Every tenant has its own sequences.
+    for id in (foreign, ABSENT[parameter], *(MALFORMED if who is CallerKind.OWNER else MALFORMED[:2])):
         yield ours.ids() | {parameter: id}
     if parameter == "tenant_id":
         yield theirs.ids()
@@ -261,7 +266,7 @@ def while_suspended(route: str, who: CallerKind) -> tuple[int, str] | None:
         return 403, "tenant_suspended"
     if TABLE[route].there[SUSPENDED[who]] == 403:
         return 403, "forbidden"
-    is_read = route.startswith("GET ") and not route.endswith(("/messages", "/scheduled"))
+    is_read = route.startswith("GET ") and not route.endswith(("/messages", "/scheduled", "/receipts"))
     return None if is_read else (403, "tenant_suspended")
 
 

@@ -130,6 +130,7 @@ USER: Final = TENANT | {"user_id": "member_not_found"}
 CHAIN: Final = TENANT | {"chain_id": "chain_not_found"}
 INVITATION: Final = TENANT | {"invitation_id": "invitation_not_found"}
 CHANNEL: Final = TENANT | {"channel_id": "channel_not_found"}
+MESSAGE: Final = CHANNEL | {"seq": "message_not_found"}
 BOTH: Final = TENANT | {"agent_id": "agent_not_found", "channel_id": "channel_not_found"}
 SUBSCRIPTION: Final = TENANT | {"agent_id": "subscription_not_found", "channel_id": "subscription_not_found"}
 
@@ -190,6 +191,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"DELETE {T}/channels/{{channel_id}}/scheduled/{{message_id}}": RouteRule(
         {**writers(204, itself=True), CallerKind.OTHER: 404}, CHANNEL | {"message_id": "scheduled_not_found"}
     ),
+    f"GET {T}/channels/{{channel_id}}/messages/{{seq}}/receipts": RouteRule(members(200), MESSAGE),
     f"GET {T}/chains/{{chain_id}}": RouteRule(members(200), CHAIN),
     f"PATCH {T}/chains/{{chain_id}}": RouteRule(writers(200), CHAIN, lambda _: {"status": "active"}),
     f"GET {T}/audit": RouteRule(admins(200), TENANT),
@@ -210,6 +212,7 @@ ABSENT: Final = {
     "invitation_id": "inv_00000000000000000000000000",
     "message_id": "msg_00000000000000000000000000",
     "chain_id": "msg_00000000000000000000000000",
+    "seq": "9007199254740992",
 }
 MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SHA256:x", "..\\..", "x" * 129, "x" * 5000)
 PARAMETER: Final = re.compile(r"{(\w+)}")

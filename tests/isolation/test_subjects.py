@@ -37,6 +37,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "LIVE_INBOXES": (Account.OURS, "live.ch.@.agt_a"),
     "PRESENCE": (Account.OURS, "presence"),
     "PRESENCE_ASK": (Account.OURS, "presence.ask"),
+    "POSITIONS_ASK": (Account.OURS, "positions.ask"),
     "stored": (Account.OURS, subjects.stored(CHANNEL)),
     "live": (Account.OURS, subjects.live(CHANNEL)),
     "marks": (Account.OURS, "ch.chn_a.dead.1"),

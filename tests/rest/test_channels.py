@@ -19,7 +19,7 @@ def test_created_channel_equals_its_row(tenant: Tenant, owner: Caller) -> None:
     assert made["created_at"] == made["updated_at"]
     assert made["created_at"].endswith("Z")
     assert answer.headers["location"] == f"{tenant.path}/channels/{made['id']}"
-    assert owner.get(answer.headers["location"]).json() == made
+    assert owner.get(answer.headers["location"]).json() == made | {"first_seq": 0, "last_seq": 0, "messages": 0}
     assert made in owner.get(f"{tenant.path}/channels", params={"limit": 200}).json()["items"]
 
 
@@ -68,8 +68,17 @@ def test_channel_can_be_renamed_but_its_type_is_fixed(tenant: Tenant, owner: Cal
     path = f"{tenant.path}/channels/{tenant.channel(description='Stays')}"
     answer = owner.patch(path, json={"name": "Findings"})
     assert (answer.status_code, answer.json()["name"], answer.json()["description"]) == (200, "Findings", "Stays")
-    assert owner.get(path).json() == answer.json()
+    assert owner.get(path).json() == answer.json() | {"first_seq": 0, "last_seq": 0, "messages": 0}
     assert owner.patch(path, json={"type": "broadcast"}).status_code == 422
+
+
+def test_channel_shows_its_first_and_last_message_and_their_number(tenant: Tenant, owner: Caller) -> None:
+    one, other = (f"{tenant.path}/channels/{tenant.channel()}" for _ in range(2))
+    seqs = [owner.post(f"{path}/messages", json={"data": 1}).json()["seq"] for path in (one, other, one, one)]
+    shown = owner.get(one).json()
+    assert (shown["first_seq"], shown["last_seq"], shown["messages"]) == (seqs[0], seqs[3], 3)
+    live = owner.get(f"{tenant.path}/channels/{tenant.channel(type='live')}").json()
+    assert (live["first_seq"], live["last_seq"], live["messages"]) == (None, None, None)
 
 
 def test_retention_is_set_and_reset_to_the_plans(tenant: Tenant, owner: Caller) -> None:

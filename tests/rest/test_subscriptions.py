@@ -5,7 +5,10 @@ import pytest
 from artcafe.model import Role
 from tests.rest.rest_app import Caller, Tenant
 
-ATTRIBUTES = {"id", "tenant_id", "channel_id", "agent_id", "status", "permissions", "cursor", "created_at", "updated_at"}
+ATTRIBUTES = {
+    "id", "tenant_id", "channel_id", "agent_id", "status", "permissions", "cursor", "lag", "last_seen",
+    "created_at", "updated_at",
+}  # fmt: skip
 
 
 def test_put_creates_a_subscription_once(tenant: Tenant, owner: Caller) -> None:
@@ -47,9 +50,49 @@ def test_subscription_is_paused_and_resumed(tenant: Tenant, owner: Caller) -> No
     assert owner.put(path).status_code == 200
 
 
-@pytest.mark.parametrize("body", [{}, {"status": "away"}, {"status": None}, {"status": "paused", "cursor": 7}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"status": "away"},
+        {"status": None},
+        {"cursor": -1},
+        {"cursor": "soon"},
+        {"cursor": True},
+        {"cursor": 10**17},
+        {"seq": 1},
+    ],
+)
 def test_invalid_patch_is_refused(tenant: Tenant, owner: Caller, body: dict[str, object]) -> None:
     assert owner.patch(tenant.subscribed(tenant.channel(), tenant.agent()), json=body).status_code == 422
+
+
+def test_lag_counts_the_channels_own_messages_above_each_cursor(tenant: Tenant, owner: Caller) -> None:
+    channel, other = tenant.channel(), tenant.channel()
+    early = tenant.agent()
+    tenant.subscribed(channel, early)
+    for name in (channel, other, channel, other, channel):
+        seq = owner.post(f"{tenant.path}/channels/{name}/messages", json={"data": 1}).json()["seq"]
+    late = tenant.agent()
+    tenant.subscribed(channel, late)
+    owner.patch(f"{tenant.path}/channels/{channel}/subscriptions/{early.id}", json={"cursor": seq - 2})
+    items = owner.get(f"{tenant.path}/channels/{channel}/subscriptions").json()["items"]
+    assert {each["agent_id"]: each["lag"] for each in items} == {early.id: 1, late.id: 0}
+    path = f"{tenant.path}/channels/{channel}/subscriptions/{early.id}"
+    assert owner.patch(path, json={"cursor": "first"}).json()["lag"] == 3
+    (listed,) = owner.get(f"{early.path}/subscriptions").json()["items"]
+    assert (listed["lag"], listed["last_seen"]) == (3, None)
+
+
+def test_cursor_is_moved_to_a_sequence_and_to_the_first_message(tenant: Tenant, owner: Caller) -> None:
+    path = tenant.subscribed(channel := tenant.channel(), tenant.agent())
+    messages = f"{tenant.path}/channels/{channel}/messages"
+    seq = [owner.post(messages, json={"data": 1}).json()["seq"] for _ in range(2)][1]
+    for place, expected in ((seq, seq), ("first", 0), ("last", seq), ("2026-01-01T00:00:00Z", seq - 2)):
+        answer = owner.patch(path, json={"cursor": place})
+        assert (answer.status_code, answer.json()["cursor"]["seq"]) == (200, expected), place
+    both = owner.patch(path, json={"cursor": "last", "status": "paused"}).json()
+    assert (both["cursor"]["seq"], both["status"]) == (seq, "paused")
 
 
 def test_put_refuses_unknown_fields(tenant: Tenant, owner: Caller) -> None:

@@ -24,6 +24,7 @@ from artcafe.model import (
     Member,
     Permission,
     Role,
+    SkippedRange,
     Subscription,
     SubscriptionStatus,
     Tenant,
@@ -99,6 +100,7 @@ def subscription(cursor: Cursor = Cursor(), tenant_id: TenantId = ACME) -> Subsc
         agent_id=AGENT,
         status=SubscriptionStatus.PAUSED,
         cursor=cursor,
+        start=cursor,
         created_at=NOW,
         updated_at=NOW,
     )
@@ -387,7 +389,44 @@ async def test_cursor_advances_or_changes_epoch_and_never_moves_back(store: Stor
             await store.tenant(ACME).subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=Epoch(epoch), seq=seq)) is moves
         ), (epoch, seq)
     assert not await store.tenant(ACME).subscriptions.write_cursor(CHANNEL, AGENT, Cursor())
-    assert await acme.subscriptions.get(CHANNEL, AGENT) == subscription(Cursor(epoch=Epoch("e2"), seq=4))
+    found = await acme.subscriptions.get(CHANNEL, AGENT)
+    assert found is not None
+    assert (found.cursor, found.start) == (Cursor(epoch=Epoch("e2"), seq=4), Cursor(epoch=Epoch("e1"), seq=10))
+
+
+async def test_move_sets_the_cursor_back_and_voids_acks_of_before(store: Store, acme: TenantStore) -> None:
+    epoch, subscriptions = Epoch("e1"), store.tenant(ACME).subscriptions
+    before = subscription(Cursor(epoch=epoch, seq=10))
+    await acme.transact([acme.subscriptions.insert(before)])
+    assert await subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=epoch, seq=20), NOW)
+
+    to = Cursor(epoch=epoch, seq=5)
+    skipped = SkippedRange(epoch=epoch, after=1, to=2)
+    await acme.transact([subscriptions.move_cursor(before, to, to, skipped, NOW)])
+    found = await subscriptions.get(CHANNEL, AGENT)
+    assert found is not None
+    assert (found.cursor, found.start) == (Cursor(epoch=epoch, seq=5, moves=1), to)
+    assert (found.skipped, found.acked_at) == (skipped, NOW)
+
+    assert not await subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=epoch, seq=21))
+    assert not await subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=Epoch("e2"), seq=1))
+    assert await subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=epoch, seq=6, moves=1))
+    with pytest.raises(ConditionFailed):  # It was moved since `before` was read.
+        await acme.transact([subscriptions.move_cursor(before, to, to, None, NOW)])
+
+
+async def test_ack_and_move_at_once_leave_the_cursor_at_or_above_the_move(store: Store, acme: TenantStore) -> None:
+    epoch, subscriptions = Epoch("e"), store.tenant(ACME).subscriptions
+    before = subscription(Cursor(epoch=epoch, seq=50))
+    await acme.transact([acme.subscriptions.insert(before)])
+    to = Cursor(epoch=epoch, seq=10)
+    async with asyncio.TaskGroup() as group:
+        for seq in range(51, 57):
+            group.create_task(subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=epoch, seq=seq)))
+        group.create_task(acme.transact([subscriptions.move_cursor(before, to, to, None, NOW)]))
+    found = await subscriptions.get(CHANNEL, AGENT)
+    assert found is not None
+    assert found.cursor == Cursor(epoch=epoch, seq=10, moves=1)
 
 
 async def test_cursor_older_than_its_log_takes_the_first_epoch(store: Store, tables: Tables, acme: TenantStore) -> None:

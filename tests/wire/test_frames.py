@@ -326,7 +326,7 @@ def test_replies_errors_and_gaps_have_the_text_of_the_contract() -> None:
     lost = ChannelNotFound("chn_1")
 
     assert replies.reply(2, "publish", replies.PublishReply(59, "msg_1", duplicate=False)) == (
-        b'{"id":2,"publish":{"seq":59,"message_id":"msg_1","duplicate":false}}'
+        b'{"id":2,"publish":{"seq":59,"message_id":"msg_1","duplicate":false,"subscribers":null,"connected":null}}'
     )
     assert replies.reply(3, "subscribe", replies.SubscribeReply("epoch", 41, 59, None, "chn_1")) == (
         b'{"id":3,"subscribe":{"epoch":"epoch","cursor":41,"last":59,"gap":null,"channel":"chn_1"}}'

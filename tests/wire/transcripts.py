@@ -58,7 +58,7 @@ LIMITS: Final = {"frame_bytes": 65536, "json_depth": 32, "subscriptions": 128}
 REPLIES: Final[dict[str, msgspec.Struct]] = {
     "challenge": replies.ChallengeReply("chl_1", CHALLENGE_TEXT, "2026-11-28T12:05:00Z"),
     "connect": replies.ConnectReply(session_id="ses_1", agent_id=AGENT, tenant_id=TENANT, ping_s=25, limits=LIMITS),
-    "publish": replies.PublishReply(2, "msg_2", duplicate=False),
+    "publish": replies.PublishReply(2, "msg_2", duplicate=False, subscribers=2, connected=1),
     "subscribe": replies.SubscribeReply("E1", 0, 1),
     "unsubscribe": replies.UnsubscribeReply(CHANNEL),
     "nak": replies.NakReply(CHANNEL, 1),
@@ -94,6 +94,19 @@ PUSHES: Final[dict[str, bytes]] = {
     "message": message(1),
     "gap": replies.gap(CHANNEL, replies.Gap(3, 7, "retention")),
     "presence": replies.presence(replies.PresencePush(agent=AGENT, connected=True, status=None, since=TIME)),
+    "moved": replies.moved(replies.MovedPush(channel=CHANNEL, epoch="E1", cursor=0, moves=1)),
+    "receipt": replies.receipt(
+        replies.ReceiptPush(
+            channel=CHANNEL,
+            seq=2,
+            message_id="msg_2",
+            receipt="acked",
+            recipients=[replies.Recipient(AGENT, "acked"), replies.Recipient("agt_2", "away", TIME)],
+            open=1,
+            final=True,
+            reason="deadline",
+        )
+    ),
     "limits": replies.limits(replies.LimitsPush("messages_a_minute", 600, 480, 120, TIME, 80)),
     "request": request_frames.push("ask_1", "agt_2", {"lang": "fr"}, TIME, msgspec.Raw(b'{"task":1}')),
     "cancel": request_frames.cancel(replies.CancelPush("ask_1", "timed_out")),
@@ -153,6 +166,18 @@ def agent_by_signature(on: Recorder) -> None:
     on.push("gap")
     for kind in ("status", "history", "unsubscribe"):
         on.exchange(kind)
+
+
+def publisher_with_a_receipt(on: Recorder) -> None:
+    """An agent publishes a message and learns what became of it; then its own cursor is moved back."""
+    for kind in ("challenge", "connect", "subscribe"):
+        on.exchange(kind)
+    on.push("message")
+    on.command("ack")
+    on.exchange("publish", frames.Publish(CHANNEL, msgspec.Raw(b"1"), receipt="acked", receipt_s=5.0))
+    on.push("receipt")
+    on.push("moved")
+    on.push("message")
 
 
 def agent_by_token_without_waiting(on: Recorder) -> None:
@@ -259,6 +284,7 @@ SCRIPTS: Final[tuple[Callable[[Recorder], None], ...]] = (
     agent_by_signature,
     agent_by_token_without_waiting,
     worker_of_a_queue,
+    publisher_with_a_receipt,
     renewal_by_token,
     renewal_by_signature,
     person_who_watches,

@@ -9,7 +9,7 @@ from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
-from artcafe.model import ChannelId, Epoch
+from artcafe.model import ChannelId, Cursor, Epoch
 from artcafe.rules.plan_check import AGENT_SUBSCRIPTIONS
 from artcafe.wire.replies import Gap
 
@@ -62,6 +62,9 @@ class Peer(Protocol):
 
     def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
         """Push a gap, before any message written after this call. `epoch`: of the current log."""
+
+    def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
+        """Push the place where a delivery begins whose cursor a request has set, before any message written after this call."""
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
         """Push an error outside any command, with the affected channels."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from artcafe.delivery.pull_page import newest_seqs, state_for
 from artcafe.errors import AckBeyondLog, ArtcafeError, EpochEnded, Invalid, OurFault, SubscriptionNotFound
 from artcafe.fabric.channel_kinds import KINDS
@@ -136,6 +138,7 @@ class PullAcks:
 
         async def write(name: str, cursor: Cursor) -> None:
             row = channels[name].subscription
+            cursor = msgspec.structs.replace(cursor, moves=row.cursor.moves)
             try:
                 await self._services.cursors.write_now(row.tenant_id, row.channel_id, row.agent_id, cursor)
             except OurFault as exc:

@@ -29,6 +29,7 @@ from artcafe.errors import (
 )
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.inbox_router import InboxWaiter
+from artcafe.fabric.position_exchange import AgentPosition
 from artcafe.model import (
     Access,
     AgentPrincipal,
@@ -144,6 +145,7 @@ class Subscriber:
         """Make a channel's delivery due, or end it, according to its subscription. None: the subscription was deleted."""
         self._is_stale = self._is_reading
         if row is not None and row.allows(Permission.RECEIVE):
+            self._end_moved(row)
             if self._is_delivered(channel_id) or channel_id in self._muted:
                 return
             if not isinstance(row, InboxSubscription) or channel_id in self._withheld:
@@ -168,6 +170,13 @@ class Subscriber:
         queues = 0 if self._queues is None else len(self._queues)
         return len(self._deliveries) - (self._inbox.id in self._deliveries) + queues
 
+    def _end_moved(self, row: Subscription) -> None:
+        """End the delivery of a subscription whose cursor a request has moved since it began."""
+        if (delivery := self._deliveries.get(row.channel_id)) is not None and delivery.is_before(row.cursor):
+            self._end_delivery(row.channel_id)
+        if (withheld := self._withheld.get(row.channel_id)) is not None and withheld.is_before(row.cursor):
+            del self._withheld[row.channel_id]
+
     @property
     def is_due(self) -> bool:
         """Whether `begin_next` has a delivery to begin."""
@@ -185,6 +194,7 @@ class Subscriber:
             await self._read_again()
             return
         channel_id, row = next(iter(self._due.items()))
+        self._end_moved(row)  # A delivery may have begun since, from an older row.
         if not self._is_delivered(channel_id):
             if self._delivered >= MAX_SUBSCRIPTIONS and channel_id != self._inbox.id:
                 self._leave_out()
@@ -214,10 +224,10 @@ class Subscriber:
         if before is None:
             await self._begin(channel_id, "cursor", partial(self._services.cursors.newest, row), self._max_unacked)
             return
-        await self._begin(channel_id, "cursor", lambda: Cursor(epoch=before.epoch, seq=before.sent), before.max_unacked)
+        await self._begin(channel_id, "cursor", before.cursor, before.max_unacked)
         delivery = self._deliveries.get(channel_id)
         if delivery is not None and delivery.epoch == before.epoch:
-            delivery.acked, delivery.unacked = min(before.acked, delivery.acked), before.unacked
+            delivery.continue_from(before)
         self._withheld.pop(channel_id, None)
 
     def _leave_out(self) -> None:
@@ -287,14 +297,9 @@ class Subscriber:
         tracing = delivery.feed.tracing
         if tracing is not None:
             tracing.record_ack(self.principal.agent_id, delivery.acked, seq)
-        delivery.ack(seq)
+        cursor = delivery.ack(seq)
         self.backlog.resume()
-        # The log may have been empty when this delivery began. It has an epoch now, known to the feed before the first message.
-        delivery.epoch = delivery.epoch or delivery.feed.lineage.epoch
-        assert delivery.epoch is not None
-        agent = self.principal
-        cursor = Cursor(epoch=delivery.epoch, seq=seq)
-        self._services.cursors.acknowledge(agent.tenant_id, delivery.feed.channel, agent.agent_id, cursor)
+        self._services.cursors.acknowledge(self.principal.tenant_id, delivery.feed.channel, self.principal.agent_id, cursor)
 
     @property
     def queues(self) -> QueueDeliveries:
@@ -308,6 +313,11 @@ class Subscriber:
         self.backlog.resume()
         if self._queues is not None:
             self._queues.resume()
+
+    def position(self, channel_id: ChannelId) -> AgentPosition | None:
+        """Return how far this connection has been sent a channel with a log, also while its subscription is paused."""
+        delivery = self._deliveries.get(channel_id) or self._withheld.get(channel_id)
+        return None if delivery is None else delivery.position(self.principal.agent_id)
 
     def end(self) -> None:
         """End every delivery. May be repeated."""
@@ -340,8 +350,10 @@ class Subscriber:
             lineage, newest = (state.lineage, state.last_seq) if state else (start_position.LogLineage(None), 0)
             last = await tenant_log.last_seq_of(channel_id) if state else 0
             removed_to = await services.hub.removed_to(tenant_id, channel_id)
-            seq, gap = start_position.resolve(start, cursor(), lineage, newest, removed_to)
+            place = cursor()
+            seq, gap = start_position.resolve(start, place, lineage, newest, removed_to)
             delivery = Delivery(self._peer, feed, seq, lineage.epoch, max_unacked, self.principal.sender)
+            delivery.moves = place.moves
             if 0 < last <= seq:
                 delivery.anchor, delivery.has_anchor = last, True
         finally:
@@ -349,6 +361,8 @@ class Subscriber:
                 services.hub.release(feed)
         self._end_delivery(channel_id)
         self._deliveries[channel_id] = delivery
+        if start == "cursor" and delivery.moves:
+            self._peer.send_moved(channel_id, Cursor(epoch=lineage.epoch, seq=seq, moves=delivery.moves))
         if gap is not None:
             # An ack of the position where delivery continues acknowledges the gap, and moves the cursor over it.
             delivery.acked = min(gap.from_, seq) - 1

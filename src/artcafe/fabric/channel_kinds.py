@@ -26,6 +26,8 @@ class ChannelKind(ABC):
 
     has_log: ClassVar[bool]
     """Whether messages are stored: only then are there sequences, cursors, a backlog, gaps, history and retention."""
+    has_cursors: ClassVar[bool]
+    """Whether each subscription has a cursor of its own, moved by acks."""
 
     is_shared: ClassVar[bool] = False
     """Whether each message goes to one subscriber at a time (`work_queue`), and not to all of them."""
@@ -57,6 +59,7 @@ class LoggedKind(ChannelKind):
     """Channels with messages in the tenant's log: `broadcast`."""
 
     has_log = True
+    has_cursors = True
 
     def submit_nowait(
         self,
@@ -92,6 +95,7 @@ class LoggedKind(ChannelKind):
 class QueueKind(LoggedKind):
     """Channels with messages in the log whose subscribers share them. People who watch one see every message."""
 
+    has_cursors = False
     is_shared = True
 
     def texts(self, channel: bytes, messages: Sequence[StoredMessage]) -> list[bytes]:
@@ -107,6 +111,7 @@ class LiveKind(ChannelKind):
     """Channels without stored messages: present subscribers get each message at most once, and keys are ignored."""
 
     has_log = False
+    has_cursors = False
 
     async def submit(
         self,

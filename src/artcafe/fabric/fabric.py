@@ -25,6 +25,7 @@ from artcafe.fabric.nats.account_claims import delete_account, register_account
 from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, replica_count
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.server_proof import ServerProof
+from artcafe.fabric.position_exchange import PositionExchange
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
 from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.request_exchange import Ask, RequestExchange, Withdraw
@@ -103,6 +104,7 @@ class Fabric:
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._on_failure: list[Callable[[TenantId], None]] = []
+        self._on_open: Callable[[TenantFabric], None] = lambda _: None
         self._quota: Callable[[TenantId], Awaitable[int]] | None = None
         self._max_group: Callable[[], int] = lambda: BATCH_MESSAGES
         self._is_metered = False
@@ -205,7 +207,10 @@ class Fabric:
             stored = StoredSegments() if self._is_metered else None
             start_store = None if self._tracing is None else partial(self._tracing.start_store, tenant_id)
             writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id, start_store=start_store)
-            tenant = self._tenants[tenant_id] = TenantFabric(tenant_id, connection, writer, tenant_log, presence, requests)
+            positions = PositionExchange(connection, self._server)
+            tenant = TenantFabric(tenant_id, connection, writer, tenant_log, presence, requests, positions)
+            self._tenants[tenant_id] = tenant
+            self._on_open(tenant)
             # An empty context: its log events must not carry the ids of the request that opened it.
             self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
         return tenant
@@ -244,6 +249,10 @@ class Fabric:
     def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
         """Limit each log created from now on to the bytes returned by `quota` for its tenant at that time."""
         self._quota = quota
+
+    def on_open(self, callback: Callable[[TenantFabric], None]) -> None:
+        """Call `callback` with each tenant that is opened from now on, before anything is received from it."""
+        self._on_open = callback
 
     def set_group_limit(self, max_group: Callable[[], int]) -> None:
         """Call `max_group` before each group commit for the number of messages it may contain."""

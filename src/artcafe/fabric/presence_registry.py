@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.model import AgentId
+from artcafe.observe.clock import now
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import PRESENCE, PRESENCE_ASK, Subject
 from artcafe.supervision import Supervisor
@@ -31,6 +33,8 @@ RENEW_S: Final = 20.0
 ASK_S: Final = 1.0
 """How long to wait for the other servers. A server without an answer by then publishes with its next renewal, or is gone."""
 RETRY_S: Final = 0.2
+MAX_LEFT: Final = 10_000
+"""Agents of a tenant whose last connection a server remembers, some 0.2 KB each."""
 PORTION: Final = 500
 """Agents in one message: at most 170 KB with the longest statuses. NATS accepts 1 MiB."""
 
@@ -85,6 +89,8 @@ class PresenceRegistry:
         self._own: dict[AgentId, AgentPresence] = {}
         self._others: dict[str, dict[AgentId, tuple[AgentPresence, float]]] = {}
         """By server: its update of each agent, with its monotonic expiry."""
+        self._left: OrderedDict[AgentId, datetime] = OrderedDict()
+        """When agents left a server, the newest at the end."""
         self._unpublished: set[AgentId] = set()
         self._due = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -138,6 +144,7 @@ class PresenceRegistry:
     def remove(self, agent: AgentId) -> None:
         """Remove an agent from this server. May be repeated."""
         if self._own.pop(agent, None) is not None:
+            self._note_left(agent, now())
             self._publish_soon(agent)
             self._notify([agent])
 
@@ -145,6 +152,12 @@ class PresenceRegistry:
         self._unpublished.add(agent)
         self._wanted.set()
         self._due.set()
+
+    def _note_left(self, agent: AgentId, at: datetime) -> None:
+        self._left[agent] = at
+        self._left.move_to_end(agent)
+        if len(self._left) > MAX_LEFT:
+            self._left.popitem(last=False)
 
     # --- all servers' agents ------------------------------------------------------------------------------------------
 
@@ -154,17 +167,21 @@ class PresenceRegistry:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * ASK_S):
                 await self._settled.wait()
-        return self._is_known and self._connection.is_up
+        return self.is_known_now
 
     @property
     def is_known_now(self) -> bool:
-        """Whether `find` and `servers_of` cover all servers now."""
+        """Whether `find` covers all servers now, as far as is known."""
         return self._is_known and self._connection.is_up
 
+    def left_at(self, agent: AgentId) -> datetime | None:
+        """Return when an agent was last noticed to leave a server; None if that is unknown."""
+        return self._left.get(agent)
+
     def servers_of(self, agent: AgentId) -> list[str]:
-        """Return the names of the other servers to which the agent is connected."""
-        now = time.monotonic()
-        return [server for server, held in self._others.items() if held.get(agent, _ABSENT)[1] > now]
+        """Return the names of the other servers that an agent is connected to."""
+        at = time.monotonic()
+        return [server for server, held in self._others.items() if held.get(agent, _ABSENT)[1] > at]
 
     def agents(self) -> set[AgentId]:
         """Return every agent that may be connected to any server."""
@@ -173,8 +190,8 @@ class PresenceRegistry:
     def find(self, agent: AgentId) -> AgentPresence | None:
         """Return the agent's presence over all servers: connected since the earliest, with the newest status. None: not
         connected."""
-        now = time.monotonic()
-        presences = [presence for held in self._others.values() for presence, until in [held.get(agent, _ABSENT)] if until > now]
+        at = time.monotonic()
+        presences = [presence for held in self._others.values() for presence, until in [held.get(agent, _ABSENT)] if until > at]
         if agent in self._own:
             presences.append(self._own[agent])
         found: AgentPresence | None = None
@@ -264,8 +281,8 @@ class PresenceRegistry:
     async def _on_request(self, msg: Msg) -> None:
         try:
             await self._publish(list(self._own), is_end=True)
-            now = time.monotonic()
-            others = [name for name, held in self._others.items() if any(until > now for _, until in held.values())]
+            at = time.monotonic()
+            others = [name for name, held in self._others.items() if any(until > at for _, until in held.values())]
             names = [*others, *([self._server] if self._own else [])]
             await self._connection.send(OutgoingMessage(Subject(msg.reply), "", _encode(names)))
         except OurFault as exc:  # the asking server continues after a timeout, and receives the next renewal
@@ -294,6 +311,7 @@ class PresenceRegistry:
             if presence.since is not None:
                 held[presence.agent] = (presence, until)
             elif (left := held.pop(presence.agent, None)) is not None:
+                self._note_left(presence.agent, now())
                 self._inherit(left[0])
         if not held:
             del self._others[server]
@@ -306,11 +324,12 @@ class PresenceRegistry:
             self.put(msgspec.structs.replace(own, status=left.status, status_at=left.status_at))
 
     def _forget_expired(self) -> None:
-        now = time.monotonic()
+        at = time.monotonic()
         for server, held in list(self._others.items()):
-            gone = [agent for agent, (_, until) in held.items() if until <= now]
+            gone = [agent for agent, (_, until) in held.items() if until <= at]
             for agent in gone:
-                del held[agent]
+                _, until = held.pop(agent)
+                self._note_left(agent, now() - timedelta(seconds=at - until + self._lease_s))  # its last update
             if not held:
                 del self._others[server]
             self._notify(gone)

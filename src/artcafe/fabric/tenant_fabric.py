@@ -8,6 +8,7 @@ import time
 from artcafe.fabric.channel_readers import ChannelReaders
 from artcafe.fabric.log_writer import LogWriter
 from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.position_exchange import PositionExchange
 from artcafe.fabric.presence_registry import PresenceRegistry
 from artcafe.fabric.request_exchange import RequestExchange
 from artcafe.fabric.scheduled_messages import ScheduledMessages
@@ -31,6 +32,7 @@ class TenantFabric:
         log: TenantLog,
         presence: PresenceRegistry,
         requests: RequestExchange,
+        positions: PositionExchange,
     ) -> None:
         self.tenant_id = tenant_id
         self.connection, self.writer, self.log, self.presence, self.requests = connection, writer, log, presence, requests
@@ -38,6 +40,7 @@ class TenantFabric:
         self.scheduled = ScheduledMessages(log)
         self.work_queues: set[WorkQueue] = set()
         """The queue channels with subscribers on this server."""
+        self.positions = positions
         self.used_at = time.monotonic()
         self.is_uncounted = False
         """Whether this server's meter has work here. The tenant stays open meanwhile, so that nothing must be read again."""
@@ -54,6 +57,7 @@ class TenantFabric:
                 ("inboxes", self.readers.inboxes.run),
                 ("presence", self.presence.run),
                 ("requests", self.requests.run),
+                ("positions", self.positions.run),
             )
             parts = [group.create_task(Supervisor(name).keep(loop)) for name, loop in loops]
             parts.append(group.create_task(self.writer.run()))

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from artcafe.assembly import Services
 from artcafe.errors import ArtcafeError, Internal, OurFault
+from artcafe.fabric.position_exchange import MAX_SOCKETS, AgentPosition, Wanted
 from artcafe.gateway.agent_requests import AgentRequests
 from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.user_session import UserSession
@@ -124,6 +125,20 @@ class AccessUpdates:
         """Return the connections of an agent to this server, as those that take its requests."""
         tenant = self._tenants.get(tenant_id)
         return [] if tenant is None else [session.requests for session in tenant.agents.get(agent_id, ())]
+
+    def positions(self, tenant_id: TenantId, wanted: Wanted) -> list[AgentPosition]:
+        """Return how far each of these agents' sockets here has been sent these channels, and its last ack."""
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            return []
+        found: list[AgentPosition] = []
+        for channel_id, agents in wanted.items():
+            for agent_id in agents:
+                for session in list(tenant.agents.get(agent_id, ()))[:MAX_SOCKETS]:
+                    position = session.subscriber.position(channel_id)
+                    if position is not None:
+                        found.append(position)
+        return found
 
     def changed(self, change: TenantChange) -> None:
         """Schedule a change to be applied to the tenant's sessions."""

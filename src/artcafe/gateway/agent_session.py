@@ -36,6 +36,7 @@ from artcafe.observe.logs import log
 from artcafe.rules import ids
 from artcafe.services.history import parse_position
 from artcafe.services.loop_guard import Admission
+from artcafe.services.receipts import FollowedReceipt
 from artcafe.services.tenant_rate import Notice
 from artcafe.wire import envelopes, frames, replies
 from artcafe.wire.envelopes import ChainLink
@@ -66,6 +67,7 @@ class AgentSession:
         "_is_waiting",
         "_max_requests",
         "_noticed",
+        "_receipts",
         "_requests",
         "_services",
         "_socket",
@@ -100,6 +102,8 @@ class AgentSession:
         """The last notices of limits that were pushed."""
         self._admitted: list[tuple[frames.Publish, Admission]] | None = None
         """The next publishes, if they answer other messages, in order; None for an agent that never answered."""
+        self._receipts: set[FollowedReceipt] | None = None
+        """The receipts that wait; None for an agent that never requested one."""
         self.in_flight = 0
         """Publishes without a reply yet."""
         self._max_requests = frames.MAX_REQUESTS if max_requests is None else max_requests
@@ -141,6 +145,9 @@ class AgentSession:
         for _, admission in self._admitted or ():
             self._services.messaging.withdraw(self.principal, admission)
         self._admitted = None
+        for receipt in self._receipts or ():
+            self._services.receipts.cancel(receipt)
+        self._receipts = None
         self.subscriber.end()
 
     @property
@@ -243,7 +250,7 @@ class AgentSession:
             self._note_spent(exc)
             raise
         self._note_spent()
-        self._reply_when_stored(id, stored, size)
+        self._reply_when_stored(id, body, stored, size)
 
     def do_nowait(self, id: int | None, body: frames.Body, size: int) -> bool:
         """Publish, send a request or answer one without a task. `size`: bytes of the frame.
@@ -275,7 +282,7 @@ class AgentSession:
         self._forget_admission(link)
         if self._services.rate_limits.notices:
             self._push_limits()
-        self._reply_when_stored(id, stored, size)
+        self._reply_when_stored(id, body, stored, size)
         return True
 
     def _note_spent(self, refusal: ArtcafeError | None = None) -> None:
@@ -323,22 +330,50 @@ class AgentSession:
         if admission is not None and self._admitted:
             del self._admitted[0]
 
-    def _reply_when_stored(self, id: int, stored: asyncio.Future[replies.PublishReply], size: int) -> None:
+    def _reply_when_stored(
+        self, id: int, publish: frames.Publish, stored: asyncio.Future[replies.PublishReply], size: int
+    ) -> None:
         self.in_flight += 1
         self._socket.adjust_in_flight(+1, +size)
-        stored.add_done_callback(partial(self._on_stored, id, size))
+        # Only the channel: the message is kept by the log writer, and not needed twice.
+        wanted = publish if publish.receipt is not None else None
+        stored.add_done_callback(partial(self._on_stored, id, publish.channel, wanted, size))
 
-    def _on_stored(self, id: int, size: int, stored: asyncio.Future[replies.PublishReply]) -> None:
+    def _on_stored(
+        self, id: int, channel: str, wanted: frames.Publish | None, size: int, stored: asyncio.Future[replies.PublishReply]
+    ) -> None:
+        """Send the reply to a publish. `wanted`: the publish if it requests a receipt."""
         self.in_flight -= 1
         self._socket.adjust_in_flight(-1, -size)
         error = OutcomeUnknown() if stored.cancelled() else stored.exception()
         if error is None:
-            self._socket.send(replies.reply(id, "publish", stored.result()))
+            reply = stored.result()
+            subscribers, connected = self._services.audiences.peek(self.principal.tenant_id, channel)
+            counted = replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, subscribers, connected)
+            self._socket.send(replies.reply(id, "publish", counted))
+            if wanted is not None:
+                self._follow(wanted, reply)
             return
         if not isinstance(error, ArtcafeError):
             log.error("publish.failed", error=repr(error))
             error = OutcomeUnknown()
         self._socket.send_error(error, id=id)
+
+    def _follow(self, publish: frames.Publish, reply: replies.PublishReply) -> None:
+        """Push receipts of a stored message until the last one or the end of the connection."""
+        if self._is_over:
+            return
+
+        def push(receipt: replies.ReceiptPush) -> None:
+            if receipt.final and self._receipts is not None and followed is not None:
+                self._receipts.discard(followed)
+            self._socket.send(replies.receipt(receipt))
+
+        followed: FollowedReceipt | None = None
+        followed = self._services.receipts.follow(self.principal.tenant_id, publish, reply, push)
+        if followed is not None:
+            self._receipts = self._receipts or set()
+            self._receipts.add(followed)
 
     # --- deliveries --------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from artcafe.gateway.connection_events import ConnectionEvents
 from artcafe.gateway.encoding import WebSocketEncoding, text_frame
 from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
 from artcafe.gateway.user_session import UserSession
-from artcafe.model import ChannelId, Epoch
+from artcafe.model import ChannelId, Cursor, Epoch
 from artcafe.observe import metrics
 from artcafe.observe.context import bind_origin
 from artcafe.observe.logs import log
@@ -249,6 +249,11 @@ class Connection(WSListener):
     def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
         """Push a gap, before any message written later."""
         self.send(replies.gap(channel_id, gap, epoch))
+
+    def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
+        """Push the place of a delivery that a request has set, before any message written later."""
+        push = replies.MovedPush(channel=channel_id, epoch=cursor.epoch, cursor=cursor.seq, moves=cursor.moves)
+        self.send(replies.moved(push))
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = (), *, id: int | None = None) -> None:
         """Send the error reply to a command, or without `id` an error push, and count it."""

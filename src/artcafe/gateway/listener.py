@@ -84,6 +84,7 @@ class Gateway:
         services.invalidation.subscribe(self.access_updates.changed)
         services.version_watch.add_served(self.access_updates.tenants)
         services.requests.held.set_receivers(self.access_updates.receivers)
+        services.recipients.set_sockets(self.access_updates.positions)
         services.fabric.on_tenant_failure(self.close_tenant)
         self._is_draining = False
         self._closed = asyncio.Event()

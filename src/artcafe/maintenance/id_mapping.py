@@ -138,6 +138,8 @@ class NewIds:
         start = Cursor(epoch=subscription.cursor.epoch, seq=_seq(item.get("start_seq")))
         place = self.place(subscription.cursor)
         item |= {"id": subscription_id(channel_id, agent_id), "channel_id": channel_id, "agent_id": agent_id}
+        for name in ("start_epoch", rows.SKIPPED):  # They are of the copied log, for receipts of its messages.
+            item.pop(name, None)
         if "acked_seq" in item or place.epoch is not None:
             item |= {"start_seq": self.place(start).seq, "acked_seq": place.seq}
         return item if place.epoch is None else {**item, "epoch": place.epoch}

@@ -111,6 +111,14 @@ class ChannelResponse(ResponseModel):
     updated_at: KnownTime
 
 
+class ChannelDetails(ChannelResponse):
+    """A channel with the figures of its stored messages. They are null in a `live` channel, and while the log does not answer."""
+
+    first_seq: int | None = Field(None, description="The oldest stored message; 0 without any.", examples=[12])
+    last_seq: int | None = Field(None, description="The newest stored message; 0 without any.", examples=[59])
+    messages: int | None = Field(None, description="The number of stored messages.", examples=[31])
+
+
 class ChannelPage(ResponseModel):
     """One page of the tenant's channels."""
 
@@ -163,9 +171,11 @@ async def create_channel(
 
 
 @router.get("/{channel_id}", summary="Read a channel", responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound))
-async def read_channel(services: ServicesDep, principal: InTenant, channel_id: ChannelPath) -> ChannelResponse:
-    """Return the channel. For members, and for agents that find it in the list."""
-    return ChannelResponse.model_validate(await services.channels.get(principal, channel_id))
+async def read_channel(services: ServicesDep, principal: InTenant, channel_id: ChannelPath) -> ChannelDetails:
+    """Return the channel, with the figures of its log. For members, and for agents that find it in the list."""
+    channel = await services.channels.get(principal, channel_id)
+    figures = await services.figures.of_channel(channel)
+    return ChannelDetails.model_validate(channel).model_copy(update=figures._asdict())
 
 
 @router.patch(

@@ -64,7 +64,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
             "headers": {"trace": "7f3a"},
             "caused_by": {"channel": "chn_01M7", "seq": 41},
         },
-        {"seq": 59, "message_id": "msg_01M8", "duplicate": False},
+        {"seq": 59, "message_id": "msg_01M8", "duplicate": False, "subscribers": 3, "connected": 2},
         (
             *CHANNEL_ERRORS,
             errors.Invalid,
@@ -228,6 +228,26 @@ PUSHES: Final[Mapping[str, FrameDoc]] = {
     "presence": FrameDoc(
         "The presence of an agent, for people who watch it: once for each agent connected at the start, then after each change.",
         {"agent": "agt_01M8", "connected": True, "status": "busy", "since": "2026-11-22T17:50:19.894Z"},
+    ),
+    "receipt": FrameDoc(
+        "What became of a message for its recipients, for a publisher that requested a receipt.",
+        {
+            "channel": "chn_01M8",
+            "seq": 59,
+            "message_id": "msg_01M8",
+            "receipt": "acked",
+            "recipients": [
+                {"agent": "agt_01M8", "state": "acked"},
+                {"agent": "agt_01M9", "state": "away", "last_seen": "2026-11-22T16:50:19.894Z"},
+            ],
+            "open": 1,
+            "final": True,
+            "reason": "deadline",
+        },
+    ),
+    "moved": FrameDoc(
+        "Delivery begins where a request has moved the subscription's cursor, forward or back. Earlier acks are void.",
+        {"channel": "chn_01M8", "epoch": "01M825XBWF4S8NAK4DV9X03YBS", "cursor": 41, "moves": 1},
     ),
     "limits": FrameDoc(
         "A limit of the tenant of which 80 % or 100 % is used, for a connection that uses it: by a publish, or by connecting.",

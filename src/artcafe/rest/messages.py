@@ -54,6 +54,12 @@ class Published(ResponseModel):
         description="Null for a duplicate whose original message was removed.", examples=["msg_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
     )
     duplicate: bool = Field(description="Whether the message was stored by an earlier request with the same key.")
+    subscribers: int | None = Field(
+        None, description="The active subscriptions that receive the channel. Null: not known at this moment.", examples=[3]
+    )
+    connected: int | None = Field(
+        None, description="How many of these agents are connected now, to any server. Null: not known.", examples=[2]
+    )
 
 
 SCHEMA: Final[dict[str, Any]] = {
@@ -241,4 +247,4 @@ async def publish(
     )
     if reply.duplicate:
         response.status_code = 200
-    return Published(seq=reply.seq, message_id=reply.message_id, duplicate=reply.duplicate)
+    return Published.model_validate(reply)

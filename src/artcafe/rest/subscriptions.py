@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, field_validator
 
 from artcafe import errors, model
+from artcafe.assembly import Services
+from artcafe.model import TenantId
 from artcafe.rest import problems
 from artcafe.rest.bodies import Items, json_body, optional_body, request_schema
 from artcafe.rest.dependencies import ServicesDep
-from artcafe.rest.paging import KnownTime, Listing, PageQuery
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
+from artcafe.services.cursor_moves import Place
+from artcafe.services.history import parse_position
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["subscriptions"])
@@ -32,10 +37,19 @@ class NewSubscription(RequestModel):
 
 
 class SubscriptionChange(RequestModel):
-    """Changes of a subscription."""
+    """Changes of a subscription; omitted fields stay unchanged."""
 
     status: model.SubscriptionStatus = Field(
-        description="`paused` stops delivery and keeps the cursor; `active` resumes from it."
+        default=model.SubscriptionStatus.ACTIVE,
+        description="`paused` stops delivery and keeps the cursor; `active` resumes from it.",
+    )
+    cursor: int | str = Field(
+        default=0,
+        description=(
+            "The new position, forward or back: a sequence up to which everything counts as acknowledged, `first` (before the"
+            " oldest stored message), `last` (after the newest), or a time (before the first message stored then or later)."
+        ),
+        examples=["first", 41, "2026-11-22T16:50:57Z"],
     )
 
 
@@ -47,7 +61,7 @@ class CursorResponse(ResponseModel):
 
 
 class SubscriptionResponse(ResponseModel):
-    """The subscription of an agent to a channel."""
+    """The subscription of an agent to a channel, with the progress of the agent."""
 
     id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2#agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -56,6 +70,15 @@ class SubscriptionResponse(ResponseModel):
     status: model.SubscriptionStatus
     permissions: list[model.Permission]
     cursor: CursorResponse
+    lag: int | None = Field(
+        None,
+        description="The number of the channel's messages above the cursor; null if it is unknown or there is no cursor.",
+        examples=[3],
+    )
+    last_seen: Time | None = Field(
+        None,
+        description="When the agent was last known to be connected to any server; now, if it is. Null: unknown.",
+    )
     created_at: KnownTime
     updated_at: KnownTime
 
@@ -63,6 +86,22 @@ class SubscriptionResponse(ResponseModel):
     @classmethod
     def _in_order(cls, permissions: frozenset[model.Permission]) -> list[model.Permission]:
         return sorted(permissions)
+
+
+async def details(services: Services, tenant_id: TenantId, found: Sequence[model.Subscription]) -> list[SubscriptionResponse]:
+    """Return subscriptions with the progress of their agents: one batch for all of them."""
+    lags = await services.figures.lags(tenant_id, found)
+    view, now = await services.presence.view(tenant_id), services.clock()
+    seen = [None if view is None else view.last_seen(each.agent_id, now, each.acked_at) for each in found]
+    return [
+        SubscriptionResponse.model_validate(each).model_copy(update={"lag": lag, "last_seen": at})
+        for each, lag, at in zip(found, lags, seen, strict=True)
+    ]
+
+
+async def _detailed(services: Services, subscription: model.Subscription) -> SubscriptionResponse:
+    (shown,) = await details(services, subscription.tenant_id, [subscription])
+    return shown
 
 
 class SubscriptionPage(ResponseModel):
@@ -83,9 +122,8 @@ async def list_channel_subscriptions(
     """List the subscriptions to the channel. For members."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await services.subscriptions.of_channel(principal, channel_id, listing.request)
-    return SubscriptionPage(
-        items=[SubscriptionResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
-    )
+    items = await details(services, principal.tenant_id, page.items)
+    return SubscriptionPage(items=items, next_cursor=listing.next_cursor(page))
 
 
 @router.get(
@@ -99,9 +137,8 @@ async def list_agent_subscriptions(
     """List the subscriptions of the agent. For members and the agent itself."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await services.subscriptions.of_agent(principal, agent_id, listing.request)
-    return SubscriptionPage(
-        items=[SubscriptionResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
-    )
+    items = await details(services, principal.tenant_id, page.items)
+    return SubscriptionPage(items=items, next_cursor=listing.next_cursor(page))
 
 
 @router.get("/channels/{channel_id}/subscriptions/{agent_id}", summary="Read a subscription", responses=problems.responses(*ONE))
@@ -109,7 +146,8 @@ async def read_subscription(
     services: ServicesDep, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath
 ) -> SubscriptionResponse:
     """Return the subscription. For members and the agent itself."""
-    return SubscriptionResponse.model_validate(await services.subscriptions.get(principal, channel_id, agent_id))
+    found = await services.subscriptions.get(principal, channel_id, agent_id)
+    return await _detailed(services, found)
 
 
 @router.put(
@@ -144,12 +182,12 @@ async def put_subscription(
         response.headers["Location"] = tenant_path(
             subscription.tenant_id, "channels", subscription.channel_id, "subscriptions", subscription.agent_id
         )
-    return SubscriptionResponse.model_validate(subscription)
+    return await _detailed(services, subscription)
 
 
 @router.patch(
     "/channels/{channel_id}/subscriptions/{agent_id}",
-    summary="Pause or resume a subscription",
+    summary="Pause, resume or move a subscription",
     responses=problems.responses(*ONE, *problems.BODY),
     openapi_extra=request_schema(SubscriptionChange),
 )
@@ -160,13 +198,28 @@ async def change_subscription(
     agent_id: AgentPath,
     body: Annotated[SubscriptionChange, Depends(json_body(SubscriptionChange))],
 ) -> SubscriptionResponse:
-    """Pause or resume delivery. Messages published during a pause are delivered afterwards.
+    """Pause or resume delivery, or move its cursor. Messages published during a pause are delivered afterwards.
 
-    For members except viewers, and for the agent itself.
+    After a move, every connection of the agent continues at the new position within 5 s, and acks of messages sent before change
+    nothing. For members except viewers, and for the agent itself.
     """
-    return SubscriptionResponse.model_validate(
-        await services.subscriptions.set_status(principal, channel_id, agent_id, body.status)
-    )
+    given = body.given()
+    if not given:
+        raise errors.Invalid("status", "or cursor is required")
+    if "cursor" in given:
+        place = _place(body.cursor)
+        changed = await services.cursor_moves.move(principal, channel_id, agent_id, place)
+    if "status" in given:
+        changed = await services.subscriptions.set_status(principal, channel_id, agent_id, body.status)
+    return await _detailed(services, changed)
+
+
+def _place(cursor: int | str) -> Place:
+    match cursor:
+        case "first" | "last":
+            return cursor
+        case _:
+            return parse_position(str(cursor), "cursor")
 
 
 @router.delete(

@@ -32,6 +32,8 @@ PRESENCE: Final = Subject("presence")
 """Presence updates: each server announces the agents connected to it."""
 PRESENCE_ASK: Final = Subject("presence.ask")
 """Requests of a server for presence updates from all others."""
+POSITIONS_ASK: Final = Subject("positions.ask")
+"""Questions of a server that follows receipts: how far have the others delivered to these agents?"""
 CHANGES: Final = Subject("changes")
 """In the platform's account: a server announces changed tenants."""
 

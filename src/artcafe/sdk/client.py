@@ -30,18 +30,18 @@ from artcafe.sdk.records import (
     LimitsInfo,
     Me,
     QueueOptions,
-    SubscriptionInfo,
     TenantInfo,
     Token,
 )
 from artcafe.sdk.redrives import Redriving
 from artcafe.sdk.rest_login import log_in
+from artcafe.sdk.subscription_calls import SubscriptionCalls
 from artcafe.sdk.usage import read_usage
 from artcafe.sdk.usage_records import Recounted, Usage
 from artcafe.wire import replies
 
 
-class Client(PublishRoutes, Redriving):
+class Client(PublishRoutes, Redriving, SubscriptionCalls):
     """A client of a platform's REST API with one token. Use it in `async with`.
 
     `url` may be several addresses of the platform, in a sequence or separated by commas: if one accepts no connection, the
@@ -266,33 +266,6 @@ class Client(PublishRoutes, Redriving):
         """Delete a channel with its subscriptions and messages; a queue also with the dead-letter channel made with it."""
         await self._http.remove(path_of(tenant, "channels", channel))
 
-    async def subscribe(
-        self, tenant: str, channel: str, agent: str, *, permissions: Sequence[str] | None = None
-    ) -> SubscriptionInfo:
-        """Subscribe an agent to a channel. May be repeated: an existing subscription keeps its state, except for the permissions
-        (`receive`, `publish`, for a managed channel) if they are given."""
-        body = given(permissions=permissions) or None
-        return await self._http.send(SubscriptionInfo, "PUT", _subscription(tenant, channel, agent), body)
-
-    def subscriptions(self, tenant: str, channel: str, *, limit: int | None = None) -> AsyncIterator[SubscriptionInfo]:
-        """List the subscriptions of a channel."""
-        return self._http.all_of(SubscriptionInfo, path_of(tenant, "channels", channel, "subscriptions"), limit=limit)
-
-    def agent_subscriptions(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[SubscriptionInfo]:
-        """List the subscriptions of an agent."""
-        return self._http.all_of(SubscriptionInfo, path_of(tenant, "agents", agent, "subscriptions"), limit=limit)
-
-    async def subscription(self, tenant: str, channel: str, agent: str) -> SubscriptionInfo:
-        return await self._http.read(SubscriptionInfo, _subscription(tenant, channel, agent))
-
-    async def update_subscription(self, tenant: str, channel: str, agent: str, *, status: str) -> SubscriptionInfo:
-        """Change the status of a subscription. `paused` stops delivery and keeps the cursor; `active` continues from it."""
-        return await self._http.send(SubscriptionInfo, "PATCH", _subscription(tenant, channel, agent), {"status": status})
-
-    async def delete_subscription(self, tenant: str, channel: str, agent: str) -> None:
-        """Delete a subscription with its cursor."""
-        await self._http.remove(_subscription(tenant, channel, agent))
-
     async def pull(self, tenant: str, agent: str, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
         """Return messages that wait for the agent of this token, as `Agent.pull` does."""
         return await pull(self._http, tenant, agent, limit=limit, wait_s=wait_s, channel=channel)
@@ -376,7 +349,3 @@ class Client(PublishRoutes, Redriving):
         A million messages take about a minute.
         """
         return await self._http.read(Recounted, path_of(tenant, "usage", "recount"), given(period=period))
-
-
-def _subscription(tenant: str, channel: str, agent: str) -> str:
-    return path_of(tenant, "channels", channel, "subscriptions", agent)

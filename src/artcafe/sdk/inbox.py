@@ -44,6 +44,8 @@ class ChannelState:
     life: int = 0
     """The number of logs and starts so far; a sequence is meaningful within one of them."""
     epoch: str | None = None
+    moves: int = 0
+    """How often requests have moved the subscription's cursor, as far as the server has reported."""
     resume_from: int | None = None
     """The cursor of a channel that did not begin at its stored cursor: a new connection must subscribe to it explicitly."""
     is_resuming: bool = False
@@ -184,6 +186,19 @@ class Inbox:
         else:
             state.received = gap.last
         self._report(state, gap)
+
+    def on_moved(self, pushed: replies.MovedPush) -> None:
+        """Continue at a cursor that a request has set. Drop the channel's buffered messages: those above it come again."""
+        state = self._channel(pushed.channel)
+        if pushed.moves <= state.moves:
+            return
+        state.moves = pushed.moves
+        if state.is_resuming:  # The program has chosen another place for this connection.
+            return
+        state.epoch = pushed.epoch if state.epoch is not None else None
+        state.restart(pushed.cursor)
+        self._buffered -= len(state.waiting)
+        state.waiting.clear()
 
     def _report(self, state: ChannelState, gap: Gap) -> None:
         warn_of(gap)

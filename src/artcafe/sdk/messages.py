@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 
@@ -41,6 +41,15 @@ class Receipt:
     seq: int | None
     message_id: str | None
     duplicate: bool
+    subscribers: int | None = field(default=None, compare=False)
+    """The active subscriptions that receive the channel; None if the server did not know them at that moment."""
+    connected: int | None = field(default=None, compare=False)
+    """How many of these agents were connected, to any server; None if that was not known."""
+
+    @classmethod
+    def of(cls, reply: replies.PublishReply) -> Self:
+        """Convert the reply to a publish."""
+        return cls(reply.seq, reply.message_id, reply.duplicate, reply.subscribers, reply.connected)
 
 
 @dataclass(frozen=True, slots=True)

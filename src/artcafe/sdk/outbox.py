@@ -15,6 +15,7 @@ import msgspec
 
 from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown, RateLimited, RequestLost
 from artcafe.sdk import backoff
+from artcafe.sdk.tracked_receipts import TrackedReceipts
 from artcafe.wire import frames, replies
 
 Reply = (
@@ -96,6 +97,8 @@ class Outbox:
     def __init__(self, delay_s: Callable[[int], float] = backoff.delay_s, max_rate_wait_s: float = MAX_RATE_WAIT_S) -> None:
         """`max_rate_wait_s`: a command refused by a rate limit is retried if the server asks for a wait of at most this long."""
         self._delay_s, self._max_rate_wait_s = delay_s, max_rate_wait_s
+        self.receipts = TrackedReceipts()
+        """The receipts of stored messages that the server follows on this connection."""
         self.limits: dict[str, replies.LimitState] = {}
         """The last known state of the tenant's limits, by name."""
         self._unsent: list[PendingCommand] = []
@@ -219,6 +222,7 @@ class Outbox:
         """Queue the commands in flight again, before all younger ones. Finish those that are never repeated."""
         lost = list(self._in_flight.values())
         self._forget_in_flight()
+        self.receipts.end_all()
         self._next_id = FIRST_ID
         for command in lost:
             command.on_connection_lost()
@@ -238,6 +242,7 @@ class Outbox:
         waiting = sorted([*self._unsent, *self._in_flight.values()])
         self._unsent.clear()
         self._forget_in_flight()
+        self.receipts.end_all()
         for command in waiting:
             unknown = command.timeout_error()
             if unknown is not None:

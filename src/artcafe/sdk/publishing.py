@@ -76,7 +76,7 @@ class PublishRoutes:
             body["headers"] = span.add_context(headers, lambda merged: encoding.fits_request({**body, "headers": merged}))
             found = await self._http.send(replies.PublishReply, "POST", path, body)
             span.set_message_id(found.message_id)
-        return Receipt(found.seq, found.message_id, found.duplicate)
+        return Receipt.of(found)
 
     def scheduled(self, tenant: str, channel: str, *, limit: int | None = None) -> AsyncIterator[ScheduledInfo]:
         """List a channel's scheduled messages in the order of their delivery: all of them, or with an agent's token its own."""

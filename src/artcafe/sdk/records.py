@@ -198,6 +198,11 @@ class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime | None
     retention_s: int | None = None
     """The retention of messages in seconds; None: as long as the tenant's plan allows."""
+    first_seq: int | None = None
+    last_seq: int | None = None
+    messages: int | None = None
+    """The oldest and newest stored message (0 without any), and their number. None in a list, in a `live` channel, and while the
+    log does not answer."""
     ack_wait_s: int | None = None
     """Seconds to acknowledge a message of a `queue`. Channels of other types have none of these three."""
     back_off: tuple[int, ...] | None = None
@@ -225,6 +230,10 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     cursor: CursorInfo
     created_at: datetime | None
     updated_at: datetime | None
+    lag: int | None = None
+    """The number of messages above the cursor; None if it is unknown, or the channel has no cursors."""
+    last_seen: datetime | None = None
+    """When the agent was last known to be connected: now, if it is. None: unknown."""
 
 
 class ChainInfo(msgspec.Struct, frozen=True):

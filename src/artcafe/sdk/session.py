@@ -130,6 +130,10 @@ class Session:
             self._inbox.on_message(frame.message)
         elif frame.gap is not None:
             self._inbox.on_gap(frame.gap.channel, frame.gap, frame.gap.epoch)
+        elif frame.receipt is not None:
+            self._outbox.receipts.on_push(frame.receipt)
+        elif frame.moved is not None:
+            self._inbox.on_moved(frame.moved)
         elif frame.challenge is not None:
             self._challenge = frame.challenge
         elif frame.connect is not None:

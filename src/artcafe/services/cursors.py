@@ -1,6 +1,7 @@
 """Cursors: the acknowledged position of each subscription, buffered in memory and written to its row periodically.
 
-A cursor never moves back. After a lost write messages are delivered again; none is lost (design, decision 5).
+A cursor never moves back, unless a request moves it (`services.cursor_moves`): acks of an earlier delivery are void then. After a
+lost write messages are delivered again; none is lost (design, decision 5).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from artcafe.errors import OurFault
 from artcafe.model import AgentId, ChannelId, Cursor, Subscription, TenantId
+from artcafe.observe.clock import Clock, now
 from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
@@ -27,8 +29,8 @@ Known = dict[Who, dict[ChannelId, Cursor]]
 class Cursors:
     """The cursors of the agents connected to this server."""
 
-    def __init__(self, store: Store, write_s: float) -> None:
-        self._store, self._write_s = store, write_s
+    def __init__(self, store: Store, write_s: float, clock: Clock = now) -> None:
+        self._store, self._write_s, self._clock = store, write_s, clock
         self._unwritten: Known = {}
         self._written: list[Known] = [{}, {}]
         """Cursors written in this period of `REMEMBER_S` and the previous one: a row read before a write, and used after it, must
@@ -40,7 +42,7 @@ class Cursors:
         """Move a cursor forward, to be written within `write_s` seconds. A cursor below the known one is ignored."""
         channels = self._unwritten.setdefault((tenant_id, agent_id), {})
         known = channels.get(channel_id)
-        if known is None or known.epoch != cursor.epoch or known.seq < cursor.seq:
+        if known is None or is_newer(cursor, known):
             channels[channel_id] = cursor
 
     async def write_now(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> None:
@@ -57,12 +59,19 @@ class Cursors:
         newest = subscription.cursor
         for known in self._written:
             written = known.get(who, {}).get(channel_id)
-            if written is not None and newest.epoch in (None, written.epoch):
+            if written is not None and written.moves == newest.moves and newest.epoch in (None, written.epoch):
                 newest = max(newest, written, key=lambda cursor: cursor.seq)
         unwritten = self._unwritten.get(who, {}).get(channel_id)
-        if unwritten is None or (unwritten.epoch == newest.epoch and unwritten.seq < newest.seq):
-            return newest
-        return unwritten
+        return unwritten if unwritten is not None and is_newer(unwritten, newest) else newest
+
+    def known(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId) -> Cursor | None:
+        """Return the newest ack of an agent that this server has in memory, or None."""
+        who = (tenant_id, agent_id)
+        for place in (self._unwritten, *self._written):
+            cursor = place.get(who, {}).get(channel_id)
+            if cursor is not None:
+                return cursor
+        return None
 
     def has_unwritten(self, tenant_id: TenantId, agent_id: AgentId) -> bool:
         """Return whether an ack of the agent is not written yet."""
@@ -105,7 +114,7 @@ class Cursors:
         if cursor is None:
             return
         tenant_id, agent_id = who
-        await self._store.tenant(tenant_id).subscriptions.write_cursor(channel_id, agent_id, cursor)
+        await self._store.tenant(tenant_id).subscriptions.write_cursor(channel_id, agent_id, cursor, self._clock())
         self._remember(who, channel_id, cursor)
         channels = self._unwritten.get(who, {})
         if channels.get(channel_id) == cursor:  # else it moved during the write
@@ -118,3 +127,10 @@ class Cursors:
         if now - self._period_began > REMEMBER_S:
             self._written, self._period_began = [{}, self._written[0]], now
         self._written[0].setdefault(who, {})[channel_id] = cursor
+
+
+def is_newer(cursor: Cursor, known: Cursor) -> bool:
+    """Return whether an ack's cursor replaces a known one: of a later move, or of the same one and further, or in another log."""
+    if cursor.moves != known.moves:
+        return cursor.moves > known.moves
+    return cursor.epoch != known.epoch or cursor.seq > known.seq

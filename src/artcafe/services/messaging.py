@@ -26,6 +26,7 @@ from artcafe.observe.tracing import Tracing
 from artcafe.rules import access, fields, ids, inboxes, message_times, subjects, times
 from artcafe.rules.plans import Limit
 from artcafe.rules.usage import Metric
+from artcafe.services.audiences import Audiences
 from artcafe.services.causes import Cause
 from artcafe.services.loop_guard import Admission, LoopGuard
 from artcafe.services.rate_limits import RateLimits
@@ -48,9 +49,11 @@ class Messaging:
         rate_limits: RateLimits,
         loop_guard: LoopGuard,
         scheduler: Scheduler,
+        audiences: Audiences,
         tracing: Tracing | None = None,
     ) -> None:
         self._record_cache, self._fabric, self._clock, self._usage = record_cache, fabric, clock, usage
+        self.audiences = audiences
         self._rate_limits, self._loop_guard, self._tracing = rate_limits, loop_guard, tracing
         self._scheduler = scheduler
 
@@ -65,7 +68,9 @@ class Messaging:
         except ArtcafeError as exc:
             metrics.count_refused_publish(exc, principal.tenant_id)
             raise
-        return await stored
+        reply = await stored
+        audience = await self.audiences.wait(principal.tenant_id, channel_id)
+        return replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, *audience)
 
     async def admit(self, principal: Principal, answers: Sequence[frames.Publish]) -> Sequence[Admission]:
         """Count messages that answer others in their chains, all at once. Publish each with its admission, or withdraw that."""
@@ -94,6 +99,7 @@ class Messaging:
             limits = await self._record_cache.limits(principal.tenant_id)
             check(publish, limits.message_bytes)
             publish = await self._with_reply_to(principal, publish)
+            check_receipt(channel, publish)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
             if publish.expires_at is not None or publish.deliver_at is not None:
                 publish = _with_times(channel, publish)
@@ -103,6 +109,7 @@ class Messaging:
         except ArtcafeError:
             self.withdraw(principal, admission)
             raise
+        self.audiences.peek(principal.tenant_id, channel_id)  # Read it while the message is being stored.
         if publish.caused_by is None:
             handle = await self._handle_of(principal)
             return await self._send(principal, channel, publish, *self._prepare(principal, handle, channel, publish))
@@ -276,7 +283,8 @@ class Messaging:
 
 def _needs_lookup(publish: frames.Publish) -> bool:
     """Return whether a publish has a part that few have, and that cannot be checked without waiting."""
-    return publish.expires_at is not None or publish.deliver_at is not None or _names_agent(publish)
+    has_times = publish.expires_at is not None or publish.deliver_at is not None
+    return has_times or publish.receipt is not None or _names_agent(publish)
 
 
 def _names_agent(publish: frames.Publish) -> bool:
@@ -305,6 +313,16 @@ def _with_times(channel: Channel, publish: frames.Publish) -> frames.Publish:
         field = "deliver_at" if publish.expires_at is None else "expires_at"
         raise Invalid(field, f"has no meaning in a {channel.type.value} channel, which stores nothing; nothing was sent")
     return message_times.normal(publish)
+
+
+def check_receipt(channel: Channel, publish: frames.Publish) -> None:
+    """Raise `Invalid` for a receipt of a message without recipients of its own: in a live or a queue channel, or scheduled."""
+    if publish.receipt is None:
+        return
+    if not KINDS[channel.type].has_cursors:
+        raise Invalid("receipt", f"needs a channel in which each subscription has a cursor; this one is {channel.type.value}")
+    if publish.deliver_at is not None:
+        raise Invalid("receipt", "cannot be combined with deliver_at: the message has no recipients before")
 
 
 def check(publish: frames.Publish, max_bytes: int) -> None:

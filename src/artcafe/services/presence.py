@@ -31,6 +31,14 @@ class View:
     def __init__(self, registry: PresenceRegistry) -> None:
         self._registry = registry
 
+    def last_seen(self, agent_id: AgentId, now: datetime, acked_at: datetime | None) -> datetime | None:
+        """Return when the agent was last known to be connected: now, when it left, or when its last ack was written if that is
+        later. None: unknown."""
+        if self._registry.find(agent_id) is not None:
+            return now
+        known = [time for time in (self._registry.left_at(agent_id), acked_at) if time is not None]
+        return max(known, default=None)
+
     def of(self, agent_id: AgentId) -> Seen:
         """Return the agent's presence. An unknown agent is not connected."""
         presence = self._registry.find(agent_id)
@@ -83,7 +91,9 @@ class Presence:
 
     def came(self, agent: AgentPrincipal) -> None:
         """Count one more socket of the agent. Raises `Unavailable`, without counting, while the server stops."""
-        registry = self._fabric.tenant(agent.tenant_id).presence
+        tenant_fabric = self._fabric.tenant(agent.tenant_id)
+        registry = tenant_fabric.presence
+        tenant_fabric.positions.answer_others()
         who = (agent.tenant_id, agent.agent_id)
         self._sockets[who] = self._sockets.get(who, 0) + 1
         if registry.own(agent.agent_id) is None:

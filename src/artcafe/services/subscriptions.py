@@ -174,6 +174,7 @@ class Subscriptions:
             agent_id=agent.id,
             permissions=frozenset({Permission.RECEIVE}) if permissions is None else permissions,
             cursor=cursor,
+            start=cursor,
             created_at=now,
             updated_at=now,
         )

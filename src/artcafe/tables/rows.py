@@ -21,6 +21,7 @@ from artcafe.model import (
     LoginChallenge,
     Permission,
     QueueSettings,
+    SkippedRange,
     Subscription,
     SubscriptionStatus,
     Tenant,
@@ -59,6 +60,9 @@ TOMBSTONE: Final = "deleted_at"
 READ_FLAGS: Final = ("read", "subscribe")
 WRITE_FLAGS: Final = ("write", "publish", "manage")
 """The flags in the older system's map of a subscription's permissions."""
+
+SKIPPED: Final = "skipped"
+"""The attribute of a subscription for the messages that its cursor was moved over: a map of `epoch`, `after` and `to`."""
 
 REMOVED_TO: Final = "removed_to"
 """The attribute of a channel holding the newest removed message: a map of `epoch` and `seq`."""
@@ -167,10 +171,28 @@ def subscription_of(item: Item) -> Subscription:
         if status is None or status == ""
         else known(SubscriptionStatus, text(item, "status"), SubscriptionStatus.PAUSED),
         permissions=_permissions(item),
-        cursor=Cursor(epoch=Epoch(epoch) if (epoch := text(item, "epoch")) else None, seq=number(item, "acked_seq")),
+        cursor=Cursor(epoch=_epoch(item, "epoch"), seq=number(item, "acked_seq"), moves=number(item, "moves")),
+        start=Cursor(epoch=_epoch(item, "start_epoch"), seq=number(item, "start_seq")),
+        skipped=_skipped(item),
+        acked_at=time(item, "acked_at"),
         created_at=time(item, "created_at"),
         updated_at=time(item, "updated_at"),
     )
+
+
+def _epoch(item: Item, name: str) -> Epoch | None:
+    return Epoch(epoch) if (epoch := text(item, name)) else None
+
+
+def _skipped(item: Item) -> SkippedRange | None:
+    skipped = entries_of(item, SKIPPED)
+    epoch = _epoch(skipped, "epoch")
+    return None if epoch is None else SkippedRange(epoch=epoch, after=number(skipped, "after"), to=number(skipped, "to"))
+
+
+def skipped_value(skipped: SkippedRange) -> Value:
+    """Return the value of a subscription's `skipped` attribute."""
+    return {"epoch": skipped.epoch, "after": skipped.after, "to": skipped.to}
 
 
 def challenge_of(item: Item) -> LoginChallenge:
@@ -249,7 +271,7 @@ def dead_letter_attributes(channel: Channel) -> dict[str, Value]:
 
 
 def subscription_item(subscription: Subscription) -> Item:
-    """Return the item of a new subscription. `start_seq` never changes; `acked_seq` advances from it."""
+    """Return the item of a new subscription. `acked_seq` advances from `start_seq`, which only a move to below it changes."""
     epoch = subscription.cursor.epoch
     return {
         "tenant_id": subscription.tenant_id,
@@ -262,7 +284,7 @@ def subscription_item(subscription: Subscription) -> Item:
         "acked_seq": subscription.cursor.seq,
         **time_attribute("created_at", subscription.created_at),
         **time_attribute("updated_at", subscription.updated_at),
-        **({} if epoch is None else {"epoch": epoch}),
+        **({} if epoch is None else {"epoch": epoch, "start_epoch": epoch}),
     }
 
 

@@ -6,15 +6,38 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from artcafe.errors import BadCursor
-from artcafe.model import AgentId, ChannelId, Cursor, Permission, Subscription, SubscriptionStatus, TenantId, subscription_id
+from artcafe.model import (
+    AgentId,
+    ChannelId,
+    Cursor,
+    Permission,
+    SkippedRange,
+    Subscription,
+    SubscriptionStatus,
+    TenantId,
+    subscription_id,
+)
 from artcafe.rules import ids, inboxes, times
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import agent_rows, full_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS
-from artcafe.tables.engine.conditions import Absent, And, Condition, Exists, FewerThan, Less, Not, NotEquals, OfKind, Or, Path
+from artcafe.tables.engine.conditions import (
+    Absent,
+    And,
+    Condition,
+    Equals,
+    Exists,
+    FewerThan,
+    Less,
+    Not,
+    NotEquals,
+    OfKind,
+    Or,
+    Path,
+)
 from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, ValueKind
-from artcafe.tables.engine.writes import Assign, Delete, ItemKey, Put, Remove, Update
+from artcafe.tables.engine.writes import Assign, Change, Delete, ItemKey, Put, Remove, Update
 from artcafe.tables.partition import Partition
 
 
@@ -127,10 +150,13 @@ class SubscriptionStore:
             if failed.item is None or rows.is_deleting(failed.item):
                 raise
 
-    async def write_cursor(self, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> bool:
-        """Advance a subscription's cursor, or move it to another epoch; return whether it moved.
+    async def write_cursor(
+        self, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor, acked_at: datetime | None = None
+    ) -> bool:
+        """Advance a subscription's cursor by an ack, or move it to another epoch; return whether it moved.
 
-        Changes nothing if the subscription was deleted or its cursor is already as far. Safe to retry.
+        Changes nothing if the subscription was deleted, its cursor is already as far, or a request moved it after the delivery
+        of the acknowledged message began. Safe to retry.
         """
         if cursor.epoch is None:
             return False
@@ -139,9 +165,36 @@ class SubscriptionStore:
         else:
             table, sort, epoch, seq = AGENTS, agent_id, agent_rows.INBOX_EPOCH, agent_rows.INBOX_SEQ
         ahead = Or(NotEquals(epoch, cursor.epoch), Absent(seq), Less(seq, cursor.seq))
+        condition = And(Exists("id"), ahead)
         changes = [Assign(epoch, cursor.epoch), Assign(seq, cursor.seq)]
+        if table is CHANNEL_SUBSCRIPTIONS:
+            condition = And(condition, _moved_as_often(cursor))
+            if acked_at is not None:
+                changes.append(Assign("acked_at", times.to_text(acked_at)))
         try:
-            await self._tables.update(Update(table, ItemKey(self._tenant_id, sort), changes, And(Exists("id"), ahead)))
+            await self._tables.update(Update(table, ItemKey(self._tenant_id, sort), changes, condition))
         except ConditionFailed:
             return False
         return True
+
+    def move_cursor(self, before: Subscription, to: Cursor, start: Cursor, skipped: SkippedRange | None, now: datetime) -> Update:
+        """Return the write that sets a subscription's cursor to any position, and makes the acks of earlier deliveries void.
+
+        Fails unless the subscription exists and was not moved since `before` was read.
+        """
+        changes: list[Change] = [
+            Remove("epoch") if to.epoch is None else Assign("epoch", to.epoch),
+            Assign("acked_seq", to.seq),
+            Assign("moves", before.cursor.moves + 1),
+            Remove("start_epoch") if start.epoch is None else Assign("start_epoch", start.epoch),
+            Assign("start_seq", start.seq),
+            Remove(rows.SKIPPED) if skipped is None else Assign(rows.SKIPPED, rows.skipped_value(skipped)),
+            Assign("updated_at", times.to_text(now)),
+        ]
+        key = ItemKey(self._tenant_id, before.id)
+        return Update(CHANNEL_SUBSCRIPTIONS, key, changes, And(Exists("id"), _moved_as_often(before.cursor)))
+
+
+def _moved_as_often(cursor: Cursor) -> Condition:
+    """Match a row whose cursor was moved by as many requests as this one."""
+    return Equals("moves", cursor.moves) if cursor.moves else Absent("moves")

@@ -47,6 +47,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "AgentFault.code": "The agent's own code; the asker gets it as `agent_code`.",
     "AgentFault.message": "The error's description; the asker gets it as the `message` of `agent_error`.",
     "connected": "Whether the agent is connected now, to any server.",
+    "PublishReply.connected": "How many of these agents are connected now, to any server; null if it is not known.",
     "code": "The error code, for programs (docs/errors.md).",
     "cursor": "Delivery continues after this sequence. Null for a `live` and a `queue` channel.",
     "data": "Any JSON, with numbers below 1.8e308; it is stored and delivered as the same text.",
@@ -128,6 +129,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "more": "Whether there is a next page: above the last message's `seq`, or below it if the newest came first.",
     "Reply.more": "Whether further answers follow.",
     "RequestPush.more": "In an answer: whether further answers follow. Absent in a push.",
+    "moves": "How often requests have moved this cursor. A client ignores a number that it has received before.",
     "name": "The limit's name, as in `GET …/limits`.",
     "percent": "The share that is used: 80 or 100. Each is pushed once in a window of the limit.",
     "ping_s": "The interval of the server's pings, in seconds.",
@@ -153,6 +155,24 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "seq": "The message's sequence, which rises in a channel and may skip numbers; null in a `live` channel.",
     "Ack.seq": "Every message of the channel up to here is acknowledged; in a `queue` channel, this one.",
     "session_id": "The id of this login, to quote to an operator.",
+    "MovedPush.cursor": "Delivery continues after this sequence.",
+    "final": "Whether this is the last push about the message; then `reason` says why.",
+    "last_seen": "When an agent that is away was last known to be connected; absent if that is unknown.",
+    "ReceiptPush.message_id": "The message's id; null for a repeat if the first message was removed since.",
+    "open": "The number of recipients that have not reached what the publisher waits for; null if it is unknown.",
+    "ReceiptPush.reason": "In the final push: `reached`, `deadline`, `too_many` (recipients) or `unavailable`. Else null.",
+    "receipt": "What the publisher waits for: `stored`, `delivered` or `acked`.",
+    "Publish.receipt": (
+        "Request `receipt` pushes, for each recipient: one after the message is stored (`stored`), or until all have been sent it"
+        " (`delivered`) or have acknowledged it (`acked`)."
+    ),
+    "receipt_s": "The seconds until the final `receipt` push, at most 300; without it 30.",
+    "recipients": "The recipients whose state changed since the last push, at most 200; the final push repeats the open ones.",
+    "state": (
+        "`pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `skipped` (its subscription ended, or its cursor"
+        " was moved over the message), `away` (not connected) or `unknown` (its server does not answer)."
+    ),
+    "subscribers": "The number of active subscriptions that receive the channel; null if it is not known at this moment.",
     "signature": "The armored SSHSIG of the challenge's text.",
     "since": "The time since which the agent has been connected without a break; null if it is not connected.",
     "status": "What the agent is doing, on one line; null for nothing.",

@@ -94,8 +94,17 @@ CausedBy = Cause | Name
 """The message that a publish answers: its place, or its id."""
 
 
+ReceiptLevel = Literal["stored", "delivered", "acked"]
+"""What a receipt waits for: nothing, the delivery to every recipient, or the ack of every recipient."""
+
+RECEIPT_S: Final = 30.0
+MAX_RECEIPT_S: Final = 300.0
+"""How long a receipt waits, without and at most with a `receipt_s`."""
+
+
 class Publish(Frame, frozen=True):
-    """A message to publish. `data` is checked to be JSON, and passed on as the same text. Both times are RFC 3339."""
+    """A message to publish. `data` is checked to be JSON, and passed on as the same text. Both times are RFC 3339. `receipt`
+    requests `receipt` pushes."""
 
     channel: Name
     data: msgspec.Raw
@@ -105,6 +114,8 @@ class Publish(Frame, frozen=True):
     caused_by: CausedBy | None = None
     expires_at: Name | None = None
     deliver_at: Name | None = None
+    receipt: ReceiptLevel | None = None
+    receipt_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_RECEIPT_S)] | None = None
 
 
 class Subscribe(Frame, frozen=True, rename={"start": "from"}):

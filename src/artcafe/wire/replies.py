@@ -47,11 +47,17 @@ class ConnectReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 class PublishReply(msgspec.Struct, frozen=True):
     """The stored message. `seq` is null in a `live` channel, because it stores nothing, and for a scheduled message, which gets
-    one when it is due. `message_id` is null for a repeat if the first message was removed since."""
+    one when it is due. `message_id` is null for a repeat if the first message was removed since.
+
+    `subscribers` counts the active subscriptions that receive the channel, `connected` those of them whose agent is connected to
+    any server. Null: not known at this moment.
+    """
 
     seq: int | None
     message_id: str | None
     duplicate: bool
+    subscribers: int | None = None
+    connected: int | None = None
 
 
 class Gap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
@@ -262,6 +268,45 @@ class GapPush(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     epoch: str | None = None
 
 
+class Recipient(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One recipient of a message. `state`: `pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `skipped` (its
+    cursor was moved over the message), `away` (not connected), or `unknown` (its server does not answer).
+
+    `last_seen` is when an agent that is away was last known to be connected. Absent: unknown.
+    """
+
+    agent: str
+    state: str
+    last_seen: str | None = None
+
+
+class ReceiptPush(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a message: the recipients whose state changed since the last push about it.
+
+    `open` counts the recipients that have not reached what the publisher waits for; null if it is unknown. The `final` push has
+    a `reason`: `reached`, `deadline`, `too_many` (recipients to follow) or `unavailable`.
+    """
+
+    channel: str
+    seq: int
+    message_id: str | None
+    receipt: str
+    recipients: Sequence[Recipient]
+    open: int | None
+    final: bool
+    reason: str | None
+
+
+class MovedPush(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery begins where a request has set its cursor: after `cursor`. `moves` counts these requests, so that a client
+    ignores one that it knows."""
+
+    channel: str
+    epoch: str | None
+    cursor: int
+    moves: int
+
+
 class Incoming(msgspec.Struct, frozen=True):
     """Any frame of a server, for a client. Unknown fields of a newer server are ignored."""
 
@@ -286,11 +331,13 @@ class Incoming(msgspec.Struct, frozen=True):
     reply: ReplyReply | None = None
     cancel: CancelPush | None = None
     accept: AcceptReply | None = None
+    moved: MovedPush | None = None
+    receipt: ReceiptPush | None = None
 
 
 KINDS: Final = (
     "error", "message", "gap", "challenge", "connect", "publish", "subscribe", "unsubscribe", "status", "history", "watch",
-    "unwatch", "presence", "limits", "nak", "extend", "request", "reply", "cancel", "accept",
+    "unwatch", "presence", "limits", "nak", "extend", "request", "reply", "cancel", "accept", "moved", "receipt",
 )  # fmt: skip
 """The kinds of frames of a server; the first one in a frame counts."""
 _REPLIES: Final = frozenset(
@@ -392,6 +439,16 @@ def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
 def limits(push: LimitsPush) -> bytes:
     """Encode a limits push."""
     return _encode({"limits": push})
+
+
+def receipt(push: ReceiptPush) -> bytes:
+    """Encode a receipt push."""
+    return _encode({"receipt": push})
+
+
+def moved(push: MovedPush) -> bytes:
+    """Encode a push of a moved cursor."""
+    return _encode({"moved": push})
 
 
 def presence(push: PresencePush) -> bytes:

@@ -336,3 +336,29 @@ async def publish(
         deliver_at=deliver_at,
     )
     click.echo(msgspec.json.encode(receipt) if context.as_json else receipt_line(receipt))
+
+
+@channel.command(cls=ArtcafeCommand)
+@click.argument("channel")
+@click.argument("seq", type=click.IntRange(min=1))
+@limit_option
+@in_tenant
+async def receipts(context: CommandContext, channel: str, seq: int, limit: int | None) -> None:
+    """List the recipients of the message SEQ of CHANNEL, and what became of it.
+
+    pending: connected, and not sent yet; delivered: sent to an open socket; acked; dead_lettered; skipped: the position was moved
+    over it; away: not connected; unknown: the agent's server does not answer.
+
+    \b
+    Example:
+      artcafe channel receipts chn_… 59
+    """
+    columns = {
+        "AGENT": lambda each: each.agent_id,
+        "STATE": lambda each: each.state,
+        "ACKNOWLEDGED": lambda each: f"#{each.cursor}",
+        "AGE": lambda each: None if each.cursor_age_s is None else f"{each.cursor_age_s} s",
+        "LAST SEEN": lambda each: each.last_seen,
+    }
+    found = context.rest.receipts(context.tenant, channel, seq, limit=limit)
+    await show_all(context, found, columns, none="no active subscription was there when this message was stored")

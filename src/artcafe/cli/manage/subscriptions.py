@@ -38,7 +38,7 @@ def subscription_options(command: Callable[..., Any]) -> Callable[..., Any]:
 async def list_subscriptions(context: CommandContext, channel: str | None, agent: str | None, limit: int | None) -> None:
     """List the subscriptions to a channel or of an agent.
 
-    ACKNOWLEDGED is the last acknowledged sequence.
+    ACKNOWLEDGED is the last acknowledged sequence, LAG the number of messages above it.
 
     \b
     Examples:
@@ -51,6 +51,8 @@ async def list_subscriptions(context: CommandContext, channel: str | None, agent
         "STATUS": lambda each: each.status,
         "PERMISSIONS": lambda each: each.permissions,
         "ACKNOWLEDGED": lambda each: f"#{each.cursor.seq}",
+        "LAG": lambda each: each.lag,
+        "LAST SEEN": lambda each: each.last_seen,
     }
     if channel and not agent:
         found, none = context.rest.subscriptions(context.tenant, channel, limit=limit), "this channel has no subscriptions yet"
@@ -125,6 +127,31 @@ async def resume(context: CommandContext, channel: str, agent: str) -> None:
     status = SubscriptionStatus.ACTIVE.value
     changed = await context.rest.update_subscription(context.tenant, channel, agent, status=status)
     show_done(context, changed, f"Resumed: agent {agent} continues with channel {channel} after #{changed.cursor.seq}.")
+
+
+@subscription.command(cls=ArtcafeCommand)
+@subscription_options
+@click.option(
+    "--to",
+    required=True,
+    metavar="SEQ|first|last|TIME",
+    help="A sequence that counts as acknowledged with all before it; first: before the oldest stored message; last: after the"
+    " newest; a time: before the first message stored then or later.",
+)
+@in_tenant
+async def move(context: CommandContext, channel: str, agent: str, to: str) -> None:
+    """Move the position of a subscription, forward or back. The agent's connections continue there.
+
+    Messages above a lower position are delivered again, and messages up to a higher one never.
+
+    \b
+    Examples:
+      artcafe subscription move --channel chn_… --agent agt_… --to first
+      artcafe subscription move --channel chn_… --agent agt_… --to 41
+      artcafe subscription move --channel chn_… --agent agt_… --to 2026-11-22T16:50:57Z
+    """
+    moved = await context.rest.update_subscription(context.tenant, channel, agent, cursor=to)
+    show_done(context, moved, f"Moved: agent {agent} continues with channel {channel} after #{moved.cursor.seq}.")
 
 
 @subscription.command(cls=ArtcafeCommand)

@@ -16,7 +16,7 @@ from nats.errors import NoServersError, SlowConsumerError
 
 from artcafe.errors import NatsConnectionLost, OurFault, Unavailable
 from artcafe.fabric.nats.client import Endpoints, FastClient, FastHandler, IncomingMessage, OutgoingMessage, PeerProof
-from artcafe.fabric.nats.replies import PendingReplies
+from artcafe.fabric.nats.replies import NO_RESPONDER, PendingReplies, outcome_of
 from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.observe import metrics
 from artcafe.observe.logs import log
@@ -346,7 +346,7 @@ class NatsConnection:
             encoded = (one.encoded(f"{inbox}.{token}") for one, (token, _) in zip(messages, expected, strict=True))
             await self.send_encoded(b"".join(encoded))
             await asyncio.wait([answer for _, answer in expected], timeout=timeout_s)
-            return [_outcome(answer) for _, answer in expected]
+            return [outcome_of(answer) for _, answer in expected]
         finally:
             for token, _ in expected:
                 self.replies.waiting.pop(token, None)
@@ -366,16 +366,27 @@ class NatsConnection:
         finally:
             self.replies.waiting.pop(token, None)
 
-    async def request_all(self, subject: Subject, body: bytes, *, within_s: float) -> list[IncomingMessage]:
-        """Send a request that any number of servers answer, and return the replies that arrive within this time.
+    async def request_all(
+        self, subject: Subject, body: bytes, *, within_s: float, is_enough: Callable[[IncomingMessage], bool] = lambda _: False
+    ) -> list[IncomingMessage]:
+        """Send a request that any number of servers answer. Return the replies within this time, or up to one that `is_enough`.
 
         Raise `Unavailable` (not sent) or `NatsConnectionLost`.
         """
-        replies: list[IncomingMessage] = []
-        token = self.replies.expect(lambda got: replies.append(got) if isinstance(got, IncomingMessage) else None)
+        replies, enough = list[IncomingMessage](), asyncio.Event()
+
+        def take(got: IncomingMessage | OurFault) -> None:
+            if isinstance(got, IncomingMessage) and got.status != NO_RESPONDER:
+                replies.append(got)
+                if is_enough(got):
+                    enough.set()
+
+        token = self.replies.expect(take)
         try:
             await self.send_encoded(OutgoingMessage(subject, "", body).encoded(f"{self.replies.inbox}.{token}"))
-            await asyncio.sleep(within_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await enough.wait()
             return replies
         finally:
             self.replies.waiting.pop(token, None)
@@ -384,12 +395,3 @@ class NatsConnection:
 def _message(exc: Exception) -> str:
     text = exc.strerror if isinstance(exc, OSError) else None
     return text or str(exc) or "no answer in time"
-
-
-def _outcome(answer: asyncio.Future[IncomingMessage]) -> IncomingMessage | Exception:
-    if not answer.done():
-        return TimeoutError()
-    try:
-        return answer.result()
-    except OurFault as exc:
-        return exc

@@ -158,6 +158,14 @@ class JetStream:
         one = await self.get_from_leader(stream, query)
         return [] if one is None else [one]
 
+    async def count_from(self, stream: str, subject: Subject, seq: Seq) -> tuple[Seq, int] | None:
+        """Return the first sequence of a subject at or above `seq`, and the number of its messages from there; None without one.
+
+        Any replica answers, also a lagging one.
+        """
+        some = await self.get_direct(stream, {"seq": seq, "next_by_subj": subject, "batch": 1})
+        return (seq_of(some[0]), some[0].number(b"Nats-Num-Pending") + 1) if some else None
+
     async def read_newest(self, stream: str, subject: Subject, below: Seq | None, *, is_replicated: bool) -> StreamMessage | None:
         """Return the newest message of a subject below a sequence, or the newest of all if `below` is None; None if none exists.
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from typing import Final
 
 from artcafe.errors import NatsConnectionLost, NoResponder, OurFault
 from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.rules.subjects import Subject
+
+NO_RESPONDER: Final = 503
+"""The status of the reply to a request on a subject without subscribers."""
 
 Callback = Callable[[IncomingMessage | OurFault], None]
 
@@ -53,7 +57,7 @@ class PendingReplies:
                 return
             if isinstance(got, OurFault):
                 reply.set_exception(got)
-            elif got.status == 503:
+            elif got.status == NO_RESPONDER:
                 reply.set_exception(NoResponder())
             else:
                 reply.set_result(got)
@@ -73,7 +77,7 @@ class PendingReplies:
                 return
             if isinstance(got, OurFault):
                 last.set_exception(got)
-            elif (status := got.status) == 503:
+            elif (status := got.status) == NO_RESPONDER:
                 last.set_exception(NoResponder())
             elif status:
                 last.set_result(got)
@@ -93,3 +97,13 @@ class PendingReplies:
         waiting, self.waiting = self.waiting, {}
         for callback in waiting.values():
             callback(NatsConnectionLost())
+
+
+def outcome_of(answer: asyncio.Future[IncomingMessage]) -> IncomingMessage | Exception:
+    """Return the reply to a request, or its error; TimeoutError without any."""
+    if not answer.done():
+        return TimeoutError()
+    try:
+        return answer.result()
+    except OurFault as exc:
+        return exc

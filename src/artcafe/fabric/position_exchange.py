@@ -1,0 +1,121 @@
+"""How far the servers of a fleet have delivered to a tenant's agents: asked for only while a server follows receipts.
+
+Cursors and the positions of sockets are in the memory of the server that holds the socket. A question names channels and agents;
+every server that holds one of them answers with their positions. Nothing is stored, and an answer may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+from nats.aio.msg import Msg
+
+from artcafe.errors import OurFault
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.model import AgentId, ChannelId, Epoch, Seq
+from artcafe.observe.logs import log
+from artcafe.rules.subjects import POSITIONS_ASK, Subject
+from artcafe.supervision import Supervisor
+
+ANSWER_S: Final = 0.5
+"""Longest wait for the other servers. The positions of one without an answer by then are unknown."""
+RETRY_S: Final = 0.2
+MAX_SOCKETS: Final = 8
+"""Positions of one agent in one channel that a server answers with."""
+
+Wanted = Mapping[ChannelId, Collection[AgentId]]
+
+
+class AgentPosition(msgspec.Struct, frozen=True, array_like=True):
+    """An agent in a channel on one server: the last ack known there, and for each socket the messages that it was sent: those
+    above the first number, up to the second."""
+
+    channel: ChannelId
+    agent: AgentId
+    epoch: Epoch | None
+    acked: Seq
+    sent: list[tuple[Seq, Seq]]
+
+
+class Question(msgspec.Struct, frozen=True, array_like=True):
+    server: str
+    wanted: dict[ChannelId, list[AgentId]]
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    server: str
+    positions: list[AgentPosition]
+
+
+ReadPositions = Callable[[Wanted], Sequence[AgentPosition]]
+
+_encode = msgspec.json.Encoder().encode
+_questions = msgspec.json.Decoder(Question)
+_answers = msgspec.json.Decoder(Answer)
+
+
+def _nothing(_: Wanted) -> Sequence[AgentPosition]:
+    return ()
+
+
+class PositionExchange:
+    """One tenant's questions to the other servers, and this server's answers once it holds an agent of the tenant."""
+
+    def __init__(self, connection: NatsConnection, server: str) -> None:
+        """`server` is this server's unique name."""
+        self._connection, self._server = connection, server
+        self._wanted = asyncio.Event()
+        self.read: ReadPositions = _nothing
+        """Reads the positions on this server."""
+        self.supervisor = Supervisor("position_exchange")
+
+    def answer_others(self) -> None:
+        """Answer from now on, because an agent of the tenant has connected to this server. May be repeated."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Subscribe to questions, over this connection and later ones. Retry until it succeeds."""
+        await self._wanted.wait()
+        while True:
+            try:
+                await self._connection.wait_up()
+                await self._connection.subscribe(POSITIONS_ASK, self._on_question)
+            except OurFault as exc:
+                log.debug("position_exchange.disconnected", error=repr(exc))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def ask(self, wanted: Wanted, servers: Collection[str]) -> tuple[list[AgentPosition], set[str]]:
+        """Return the positions of agents on these servers, and the names of those that answered. Raise nothing."""
+        answered: set[str] = set()
+        positions: list[AgentPosition] = []
+
+        def take(message: IncomingMessage) -> bool:
+            with self.supervisor.contain():
+                answer = _answers.decode(message.data)
+                answered.add(answer.server)
+                positions.extend(answer.positions)
+            return answered.issuperset(servers)
+
+        question = Question(self._server, {channel_id: list(agents) for channel_id, agents in wanted.items()})
+        try:
+            await self._connection.request_all(POSITIONS_ASK, _encode(question), within_s=ANSWER_S, is_enough=take)
+        except OurFault as exc:
+            log.debug("position_exchange.not_asked", error=repr(exc))
+        return positions, answered
+
+    async def _on_question(self, msg: Msg) -> None:
+        with self.supervisor.contain():
+            question = _questions.decode(msg.data)
+            if question.server == self._server:
+                return
+            answer = Answer(self._server, list(self.read(question.wanted)))
+            try:
+                await self._connection.send(OutgoingMessage(Subject(msg.reply), "", _encode(answer)))
+            except OurFault as exc:  # The other server stops waiting.
+                log.debug("position_exchange.not_answered", error=repr(exc))

@@ -1,0 +1,80 @@
+"""The route for the receipts of a stored message."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import Field
+
+from artcafe import errors
+from artcafe.rest import problems
+from artcafe.rest.dependencies import ServicesDep
+from artcafe.rest.paging import Listing, PageQuery, Time
+from artcafe.rest.principal import ChannelPath, InTenant
+from artcafe.rest.schemas import ResponseModel
+from artcafe.services.delivery_states import DeliveryState
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels/{channel_id}/messages/{seq}/receipts", tags=["messages"])
+
+MAX_DIGITS: Final = 16
+"""The digits of the largest sequence."""
+
+
+class ReceiptResponse(ResponseModel):
+    """What became of a message for one recipient."""
+
+    agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    state: DeliveryState = Field(
+        description=(
+            "`pending`: connected, and not sent yet; `delivered`: sent to an open socket, and not acknowledged; `acked`;"
+            " `dead_lettered`; `skipped`: its cursor was moved over the message; `away`: not connected; `unknown`: its server"
+            " does not answer."
+        )
+    )
+    cursor: int = Field(description="The last acknowledged sequence, as far as it is known.", examples=[58])
+    cursor_age_s: int | None = Field(
+        description="Seconds since the last ack was written; 0 if one is still to be written. Null: there is none.", examples=[7]
+    )
+    last_seen: Time | None = Field(description="When the agent was last known to be connected. Null: unknown.")
+
+
+class ReceiptPage(ResponseModel):
+    """One page of the recipients of a message."""
+
+    items: list[ReceiptResponse]
+    next_cursor: str | None
+
+
+@router.get(
+    "",
+    summary="Read the receipts of a message",
+    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.MessageNotFound, *problems.LIST),
+)
+async def read_receipts(
+    request: Request,
+    services: ServicesDep,
+    principal: InTenant,
+    channel_id: ChannelPath,
+    seq: Annotated[str, Path(description="The message's sequence.", examples=["59"])],
+    query: Annotated[PageQuery, Query()],
+) -> ReceiptPage:
+    """List the recipients of a stored message, and what became of it. For members, and for the agent that sent it."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await services.message_receipts.page(principal, channel_id, _seq(seq), listing.request)
+    items = [
+        ReceiptResponse(
+            agent_id=each.subscription.agent_id,
+            state=each.state,
+            cursor=each.cursor,
+            cursor_age_s=each.cursor_age_s,
+            last_seen=each.last_seen,
+        )
+        for each in page.items
+    ]
+    return ReceiptPage(items=items, next_cursor=listing.next_cursor(page))
+
+
+def _seq(text: str) -> int:
+    """Return a sequence; 0, which no message has, for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else 0

@@ -1,0 +1,106 @@
+"""Figures of channels and subscriptions from the log: the stored messages of a channel, and those above each cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
+
+from artcafe.errors import ChannelNotFound, OurFault
+from artcafe.fabric.channel_kinds import KINDS
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.tenant_log import TenantLog
+from artcafe.model import Channel, ChannelId, Seq, Subscription, TenantId
+from artcafe.observe.logs import log
+from artcafe.rules import subjects
+from artcafe.rules.start_position import LogLineage
+from artcafe.services.record_cache import RecordCache
+
+AT_ONCE: Final = 16
+"""Counts requested at the same time for one page. NATS takes some 0.2 ms for each."""
+TIMEOUT_S: Final = 2.0
+"""Longest wait for the figures of one answer, which are unknown then."""
+
+
+Place = tuple[ChannelId, Seq]
+
+
+class ChannelFigures(NamedTuple):
+    """A channel's stored messages: the first and last sequence (0 without any) and their number. All None if unknown."""
+
+    first_seq: Seq | None
+    last_seq: Seq | None
+    messages: int | None
+
+
+UNKNOWN: Final = ChannelFigures(None, None, None)
+
+
+class Figures:
+    """Reads figures for answers. Without NATS they are unknown, and the answers come without them."""
+
+    def __init__(self, fabric: Fabric, record_cache: RecordCache) -> None:
+        self._fabric, self._record_cache = fabric, record_cache
+
+    async def of_channel(self, channel: Channel) -> ChannelFigures:
+        """Return the figures of a channel; unknown for one that stores nothing."""
+        if not KINDS[channel.type].has_log:
+            return UNKNOWN
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
+                first, messages = await tenant_log.count_above(channel.id, 0)
+                last = await tenant_log.last_seq_of(channel.id) if messages else 0
+        except (OurFault, TimeoutError):
+            return UNKNOWN
+        return ChannelFigures(first, max(first, last), messages)
+
+    async def lags(self, tenant_id: TenantId, subscriptions: Sequence[Subscription]) -> list[int | None]:
+        """Return the number of messages above the cursor of each subscription, in its channel. None: unknown, or the channel has
+        no cursors.
+
+        One page of a list is one batch: equal places are counted once, and none where a cursor is at its channel's end.
+        """
+        found: dict[Place, int | None] = {}
+        places: list[Place | None] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                try:
+                    tenant_log = await self._fabric.tenant(tenant_id).connected_log()
+                    state = await tenant_log.state()
+                    lineage = LogLineage(None) if state is None else state.lineage
+                    with_cursors = await self._with_cursors(tenant_id, {each.channel_id for each in subscriptions})
+                    places = [
+                        (each.channel_id, lineage.to_seq(each.cursor)) if each.channel_id in with_cursors else None
+                        for each in subscriptions
+                    ]
+                    await _count(tenant_log, {place for place in places if place is not None}, found)
+                except OurFault as exc:
+                    log.debug("channel_figures.unknown", error=repr(exc))
+        return [None if place is None else found.get(place) for place in places] or [None] * len(subscriptions)
+
+    async def _with_cursors(self, tenant_id: TenantId, channel_ids: Collection[ChannelId]) -> set[ChannelId]:
+        found: set[ChannelId] = set()
+        for channel_id in channel_ids:
+            with contextlib.suppress(ChannelNotFound):
+                channel = await self._record_cache.channel(tenant_id, channel_id)
+                if KINDS[channel.type].has_cursors:
+                    found.add(channel_id)
+        return found
+
+
+async def _count(tenant_log: TenantLog, places: Collection[Place], found: dict[Place, int | None]) -> None:
+    """Add the number of messages above each place to `found`."""
+    ends = await tenant_log.last_seqs(sorted({channel_id for channel_id, _ in places})) if places else {}
+    found |= {place: 0 for place in places if ends.get(subjects.stored(place[0]), 0) <= place[1]}
+
+    async def count(place: Place) -> None:
+        with contextlib.suppress(OurFault):
+            found[place] = (await tenant_log.count_above(*place))[1]
+
+    due = sorted(set(places) - found.keys())
+    for start in range(0, len(due), AT_ONCE):
+        async with asyncio.TaskGroup() as group:
+            for place in due[start : start + AT_ONCE]:
+                group.create_task(count(place))

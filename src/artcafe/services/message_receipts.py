@@ -1,0 +1,86 @@
+"""What became of a stored message, for members and its sender: a page of its recipients at this moment."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from artcafe.errors import Forbidden, MessageNotFound, NotFound
+from artcafe.fabric.channel_kinds import KINDS
+from artcafe.fabric.fabric import Fabric
+from artcafe.model import AgentPrincipal, Channel, Permission, Principal, Seq, Subscription
+from artcafe.observe.clock import Clock
+from artcafe.rules import access
+from artcafe.rules.access import Action
+from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.delivery_states import DeliveryState, is_recipient
+from artcafe.services.recipients import Recipients
+from artcafe.services.record_cache import RecordCache
+from artcafe.wire.envelopes import parse_head
+
+_NOT_SENT: Final = "read the receipts of a message that it has not sent, or that is not stored any more"
+
+
+class MessageReceipt(NamedTuple):
+    """A recipient of a message. `cursor_age_s` is the time since its last ack was written, 0 if that is still to be done; None
+    for a cursor without an ack, or of an older row."""
+
+    subscription: Subscription
+    state: DeliveryState
+    cursor: Seq
+    cursor_age_s: int | None
+    last_seen: datetime | None
+
+
+class MessageReceipts:
+    """Reads the receipts of stored messages."""
+
+    def __init__(self, record_cache: RecordCache, fabric: Fabric, recipients: Recipients, clock: Clock) -> None:
+        self._record_cache, self._fabric = record_cache, fabric
+        self._recipients, self._clock = recipients, clock
+
+    async def page(self, principal: Principal, channel_id: str, seq: Seq, page: PageRequest = FIRST) -> Page[MessageReceipt]:
+        """Return a page of a message's recipients, ordered by agent id: the active subscriptions that it was stored for.
+
+        A page may have fewer items than its limit. Raises Forbidden, also for an agent that did not send the message,
+        ChannelNotFound, MessageNotFound and Unavailable.
+        """
+        access.check(principal, Action.READ_MESSAGES)
+        channel = await self._channel_of(principal, channel_id, seq)
+        tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
+        state = await tenant_log.state()
+        if state is None:
+            raise MessageNotFound(str(seq))
+        found = await self._recipients.page(channel.tenant_id, channel.id, page)
+        rows = [row for row in found.items if row.allows(Permission.RECEIVE) and is_recipient(row, seq, state.lineage)]
+        look = await self._recipients.look(channel.tenant_id, {channel.id: [row.agent_id for row in rows]})
+        now = self._clock()
+        items = []
+        for row in rows:
+            newer = look.newest_ack(row, state.lineage)
+            age_s = None if row.acked_at is None else max(0, int((now - row.acked_at).total_seconds()))
+            cursor = state.lineage.to_seq(row.cursor) if newer is None else newer
+            shown = look.state(row, seq, state.lineage)
+            items.append(MessageReceipt(row, shown, cursor, age_s if newer is None else 0, look.last_seen(row)))
+        return Page(tuple(items), found.next)
+
+    async def _channel_of(self, principal: Principal, channel_id: str, seq: Seq) -> Channel:
+        """Return the channel of a message. To an agent, a message of another sender is like one that does not exist."""
+        try:
+            channel = await self._record_cache.channel(principal.tenant_id, channel_id)
+            envelope = await self._read(channel, seq)
+        except NotFound as exc:
+            if isinstance(principal, AgentPrincipal):
+                raise Forbidden(_NOT_SENT, "an agent") from exc
+            raise
+        if isinstance(principal, AgentPrincipal) and parse_head(envelope).sender != principal.sender:
+            raise Forbidden(_NOT_SENT, "an agent")
+        return channel
+
+    async def _read(self, channel: Channel, seq: Seq) -> bytes:
+        if KINDS[channel.type].has_log:
+            tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
+            envelope = await tenant_log.read_in(channel.id, seq)
+            if envelope is not None:
+                return envelope
+        raise MessageNotFound(str(seq))

@@ -1,0 +1,284 @@
+"""Receipts: what became of a message for each recipient, pushed to its publisher until it is settled or the deadline is over.
+
+Nothing is stored for a message. While a receipt waits, its recipients' rows, presence and positions are looked up again, less and
+less often; nothing is asked when nobody waits (decision record 52).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from artcafe.errors import OurFault
+from artcafe.fabric.fabric import Fabric
+from artcafe.model import AgentId, ChannelId, Epoch, Permission, Seq, Subscription, TenantChange, TenantId
+from artcafe.observe.logs import log
+from artcafe.rules import times
+from artcafe.rules.start_position import LogLineage
+from artcafe.services.delivery_states import FINAL, SENT, DeliveryState, is_recipient
+from artcafe.services.recipients import Look, Recipients
+from artcafe.services.record_cache import RecordCache
+from artcafe.supervision import Supervisor
+from artcafe.wire import frames, replies
+
+FIRST_S: Final = 0.05
+SLOWEST_S: Final = 1.0
+SLOWER: Final = 1.5
+"""Time between two looks, and how it grows as long as no other receipt begins."""
+PER_RECIPIENT_S: Final = 20e-6
+"""Least time between two looks for each recipient looked up, so that they take a small part of the event loop."""
+ROWS_S: Final = 2.0
+"""How long the subscriptions of a channel are used before they are read again. A change on any server ends it earlier."""
+MAX_RECEIPTS: Final = 2000
+MAX_OPEN: Final = 5000
+"""Receipts of a tenant that a server follows at once, and their recipients. Further ones end at once with `too_many`."""
+PER_PUSH: Final = 200
+"""Recipients in one push: at most some 20 KB."""
+
+Push = Callable[[replies.ReceiptPush], None]
+
+
+@dataclass(slots=True, eq=False)
+class FollowedReceipt:
+    """A message whose recipients are followed for its publisher."""
+
+    tenant_id: TenantId
+    channel_id: ChannelId
+    channel: str
+    """The channel as the publisher named it."""
+    seq: Seq
+    message_id: str | None
+    level: frames.ReceiptLevel
+    deadline: float
+    push: Push
+    epoch: Epoch | None = None
+    states: dict[AgentId, DeliveryState] | None = None
+    """The last known state of each recipient; None before the first look."""
+
+    def is_open(self, state: DeliveryState) -> bool:
+        """Return whether the publisher waits for more than this state."""
+        if self.level == "stored":
+            return False
+        return state not in (SENT if self.level == "delivered" else FINAL)
+
+    def open_agents(self) -> list[AgentId]:
+        return [agent_id for agent_id, state in (self.states or {}).items() if self.is_open(state)]
+
+    def end(self, reason: str) -> None:
+        """Push the end without any recipient."""
+        self.push(self._part([], None, reason))
+
+    def report(self, changed: list[replies.Recipient], reason: str | None) -> None:
+        """Push changed recipients in parts; the last one is the end if there is a reason."""
+        count = len(self.open_agents())
+        starts = range(0, len(changed), PER_PUSH) if changed else range(1 if reason else 0)
+        for start in starts:
+            self.push(self._part(changed[start : start + PER_PUSH], count, reason if start == starts[-1] else None))
+
+    def _part(self, recipients: list[replies.Recipient], count: int | None, reason: str | None) -> replies.ReceiptPush:
+        return replies.ReceiptPush(
+            channel=self.channel,
+            seq=self.seq,
+            message_id=self.message_id,
+            receipt=self.level,
+            recipients=recipients,
+            open=count,
+            final=reason is not None,
+            reason=reason,
+        )
+
+
+@dataclass(slots=True)
+class _ChannelRows:
+    rows: dict[AgentId, Subscription] | None
+    read_at: float
+
+
+@dataclass(slots=True, eq=False)
+class _TenantReceipts:
+    """The receipts of one tenant that wait, and the rows of their channels."""
+
+    tenant_id: TenantId
+    waiting: dict[FollowedReceipt, None] = field(default_factory=dict)
+    rows: dict[ChannelId, _ChannelRows] = field(default_factory=dict)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    changes: int = 0
+
+
+class Receipts:
+    """The receipts that publishers on this server wait for."""
+
+    def __init__(self, fabric: Fabric, record_cache: RecordCache, recipients: Recipients) -> None:
+        self._fabric, self._record_cache, self._recipients = fabric, record_cache, recipients
+        self._tenants: dict[TenantId, _TenantReceipts] = {}
+        self._begun: list[_TenantReceipts] = []
+        self._has_begun = asyncio.Event()
+        self.supervisor = Supervisor("receipts")
+
+    def follow(
+        self, tenant_id: TenantId, publish: frames.Publish, reply: replies.PublishReply, push: Push
+    ) -> FollowedReceipt | None:
+        """Push what becomes of a stored message until a final push. Return None if that was pushed at once."""
+        assert publish.receipt is not None
+        channel = self._record_cache.peek_destination(tenant_id, publish.channel)
+        deadline = time.monotonic() + (publish.receipt_s or frames.RECEIPT_S)
+        channel_id = ChannelId(publish.channel) if channel is None else channel.id
+        seq = reply.seq
+        assert seq is not None, "a receipt is requested in channels with a log only"
+        receipt = FollowedReceipt(tenant_id, channel_id, publish.channel, seq, reply.message_id, publish.receipt, deadline, push)
+        tenant = self._tenants.get(tenant_id)
+        if channel is None or (tenant is not None and len(tenant.waiting) >= MAX_RECEIPTS):
+            receipt.end("unavailable" if channel is None else "too_many")
+            return None
+        if tenant is None:
+            tenant = self._tenants[tenant_id] = _TenantReceipts(tenant_id)
+            self._begun.append(tenant)
+            self._has_begun.set()
+        tenant.waiting[receipt] = None
+        tenant.news.set()
+        return receipt
+
+    def cancel(self, receipt: FollowedReceipt) -> None:
+        """Follow a receipt no more, because its publisher has left. May be repeated."""
+        tenant = self._tenants.get(receipt.tenant_id)
+        if tenant is not None:
+            tenant.waiting.pop(receipt, None)
+
+    def changed(self, change: TenantChange) -> None:
+        """Read the changed subscriptions again before the next look."""
+        tenant = self._tenants.get(change.tenant_id)
+        if tenant is not None:
+            tenant.changes += 1
+            tenant.rows.clear()
+
+    async def run(self) -> None:
+        """Follow the receipts of each tenant that has any, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._has_begun.wait()
+                self._has_begun.clear()
+                begun, self._begun = self._begun, []
+                for tenant in begun:
+                    group.create_task(self._serve(tenant))
+
+    async def _serve(self, tenant: _TenantReceipts) -> None:
+        """Look until no receipt of the tenant waits."""
+        pause_s = FIRST_S
+        while tenant.waiting:
+            looked_up = 0
+            with self.supervisor.contain(tenant=tenant.tenant_id):
+                looked_up = await self._try_look(tenant)
+            if not tenant.waiting:
+                break
+            least_s = max(pause_s, looked_up * PER_RECIPIENT_S)
+            soonest = min(receipt.deadline for receipt in tenant.waiting) - time.monotonic()
+            await asyncio.sleep(max(FIRST_S, min(least_s, soonest)))
+            pause_s = FIRST_S if tenant.news.is_set() else min(SLOWEST_S, pause_s * SLOWER)
+            tenant.news.clear()
+        del self._tenants[tenant.tenant_id]
+
+    async def _try_look(self, tenant: _TenantReceipts) -> int:
+        try:
+            return await self._look(tenant)
+        except OurFault as exc:
+            log.debug("receipts.wait", tenant=tenant.tenant_id, error=repr(exc))
+            for receipt in [each for each in tenant.waiting if time.monotonic() >= each.deadline]:
+                del tenant.waiting[receipt]
+                receipt.end("unavailable")
+            return 0
+
+    async def _look(self, tenant: _TenantReceipts) -> int:
+        """Look up the recipients of every waiting receipt, and push what has changed. Return how many were looked up."""
+        now = time.monotonic()
+        receipts = list(tenant.waiting)
+        lineage = await self._lineage(tenant.tenant_id)
+        is_last = {receipt.channel_id for receipt in receipts if now >= receipt.deadline}
+        rows = {
+            channel_id: await self._rows(tenant, channel_id, 0.0 if channel_id in is_last else ROWS_S)
+            for channel_id in {receipt.channel_id for receipt in receipts}
+        }
+        wanted: defaultdict[ChannelId, set[AgentId]] = defaultdict(set)
+        count = 0
+        for receipt in receipts:
+            found = rows[receipt.channel_id]
+            agents = [] if found is None else _agents(receipt, found, lineage)
+            if found is None or receipt.epoch not in (None, lineage.epoch) or count + len(agents) > MAX_OPEN:
+                tenant.waiting.pop(receipt, None)
+                receipt.end("too_many" if receipt.epoch in (None, lineage.epoch) else "unavailable")
+                continue
+            receipt.epoch = lineage.epoch
+            count += len(agents)
+            wanted[receipt.channel_id].update(agents)
+        look = await self._recipients.look(tenant.tenant_id, wanted)
+        for receipt in receipts:
+            found = rows[receipt.channel_id]
+            if receipt in tenant.waiting and found is not None:
+                self._update(tenant, receipt, found, look, lineage, is_over=now >= receipt.deadline)
+        return count
+
+    def _update(
+        self,
+        tenant: _TenantReceipts,
+        receipt: FollowedReceipt,
+        rows: dict[AgentId, Subscription],
+        look: Look,
+        lineage: LogLineage,
+        *,
+        is_over: bool,
+    ) -> None:
+        """Push the recipients of a receipt whose state has changed; at the deadline, also those that are still open."""
+        before = receipt.states
+        states = dict(before or {})
+        for agent_id in _agents(receipt, rows, lineage):
+            states[agent_id] = _next_state(states.get(agent_id), rows.get(agent_id), receipt.seq, look, lineage)
+        receipt.states = states
+        still_open = receipt.open_agents()
+        reason = "reached" if not still_open else "deadline" if is_over else None
+        if reason is not None:
+            tenant.waiting.pop(receipt, None)
+        told = {agent_id for agent_id, state in states.items() if before is None or before.get(agent_id) != state}
+        if is_over:
+            told.update(still_open)
+        receipt.report([_shown(agent_id, states[agent_id], rows.get(agent_id), look) for agent_id in sorted(told)], reason)
+
+    async def _lineage(self, tenant_id: TenantId) -> LogLineage:
+        state = await (await self._fabric.tenant(tenant_id).connected_log()).state()
+        return LogLineage(None) if state is None else state.lineage
+
+    async def _rows(self, tenant: _TenantReceipts, channel_id: ChannelId, max_age_s: float) -> dict[AgentId, Subscription] | None:
+        """Return the channel's subscriptions by agent, or None if there are too many to follow."""
+        known = tenant.rows.get(channel_id)
+        if known is not None and time.monotonic() - known.read_at < max_age_s:
+            return known.rows
+        changes, read_at = tenant.changes, time.monotonic()
+        found = await self._recipients.subscriptions(tenant.tenant_id, channel_id)
+        if changes == tenant.changes:  # else it may have changed during the read
+            tenant.rows[channel_id] = _ChannelRows(found, read_at)
+        return found
+
+
+def _agents(receipt: FollowedReceipt, rows: dict[AgentId, Subscription], lineage: LogLineage) -> list[AgentId]:
+    """Return the agents to look up: at first all recipients, then those that are open."""
+    if receipt.states is None:
+        active = {agent_id: row for agent_id, row in rows.items() if row.allows(Permission.RECEIVE)}
+        return [agent_id for agent_id, row in active.items() if is_recipient(row, receipt.seq, lineage)]
+    return receipt.open_agents()
+
+
+def _next_state(
+    before: DeliveryState | None, row: Subscription | None, seq: Seq, look: Look, lineage: LogLineage
+) -> DeliveryState:
+    if row is None:  # The subscription has ended.
+        return before if before is DeliveryState.DELIVERED else DeliveryState.SKIPPED
+    state = look.state(row, seq, lineage)
+    # A position is lost with its socket; what was sent stays sent.
+    return before if before is DeliveryState.DELIVERED and state not in FINAL else state
+
+
+def _shown(agent_id: AgentId, state: DeliveryState, row: Subscription | None, look: Look) -> replies.Recipient:
+    seen = look.last_seen(row) if state is DeliveryState.AWAY and row is not None else None
+    return replies.Recipient(agent_id, state.value, None if seen is None else times.to_text(seen))
