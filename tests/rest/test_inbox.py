@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import pytest
 
 from artcafe.delivery.pull_page import PAGE_BYTES
 from artcafe.model import AgentId, ChannelId, TenantId
+from artcafe.observe.clock import now
 from tests.gateway.gateway_app import until
 from tests.rest.rest_app import Agent, Caller, RestApp, Tenant
 
@@ -103,6 +105,24 @@ def test_pull_returns_messages_as_the_gateway_pushes_them(inbox: Inbox) -> None:
     assert (last["message_id"], last["headers"], last["reply_to"]) == (second["message_id"], {"h": "v"}, "there")
     assert last["hops"] == 1
     assert pulled["items"][0]["prev"] is None
+
+
+def test_gap_takes_the_place_of_expired_messages_in_a_pull(rest_app: RestApp, inbox: Inbox) -> None:
+    channel = inbox.channel()
+    path = f"{inbox.agent.tenant.path}/channels/{channel}/messages"
+    first = inbox.publish(channel, 1)
+    end = now() + timedelta(seconds=1)
+    body = {"data": 2, "expires_at": end.isoformat()}
+    expired = [inbox.agent.tenant.owner.post(path, json=body).json()["seq"] for _ in range(2)]
+    last = inbox.publish(channel, 3)
+
+    rest_app.run(until(lambda: now() > end))
+    pulled = inbox.pull()
+    assert data_of(pulled) == [1, 3]
+    gap = {"channel": channel, "from": expired[0], "to": expired[1], "reason": "expired", "after": expired[1]}
+    assert pulled["gaps"] == [gap]
+    assert inbox.ack((channel, first)) == [None]
+    assert [each["seq"] for each in inbox.pull()["items"]] == [last]
 
 
 def test_pull_acknowledges_nothing_and_an_ack_is_written_before_its_answer(rest_app: RestApp, inbox: Inbox) -> None:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol, Self
 from artcafe.delivery.delivery_metrics import count_deliveries
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.pull_acks import PullAcks, PulledAck
-from artcafe.delivery.pull_page import ChannelGap, LogPage, read_page
+from artcafe.delivery.pull_page import ChannelGap, LogPage, read_page, without_expired
 from artcafe.delivery.pull_waits import FollowedFeeds, PullWait, PullWaits
 from artcafe.errors import ArtcafeError, ChannelNotFound, Conflict, Forbidden, Invalid, Revoked, SubscriptionNotFound
 from artcafe.fabric.channel_kinds import KINDS, ChannelKind
@@ -230,6 +230,7 @@ class Pulls:
         async with services.shares.of(principal).slot():
             log = await services.fabric.tenant(tenant_id).connected_log()
             page = await read_page(log, cursors, limit, partial(services.retention.removed_to_each, tenant_id), seen)
+        page = without_expired(page, services.clock)
         texts = {channel_id: channel_text(channel_id, source.handle) for channel_id, source in sources.items()}
         items = [
             sources[channel_id].kind.texts(texts[channel_id], [message])[0][_BEFORE:-_AFTER]

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
+from artcafe.delivery.expiry import runs
 from artcafe.fabric.log_state import LogState
 from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
+from artcafe.observe.clock import Clock
 from artcafe.rules import start_position, subjects
+from artcafe.wire.envelopes import EXPIRING
 from artcafe.wire.replies import Gap
 
 PAGE_BYTES: Final = 512 * 1024
@@ -98,6 +101,19 @@ async def read_page(
     has_more = any(place.newest > shown.get(place.channel_id, place.seq) for place in places)
     gaps = [ChannelGap(place.channel_id, place.gap, place.seq) for place in places if place.gap is not None]
     return LogPage(messages, gaps, has_more, state.epoch)
+
+
+def without_expired(page: LogPage, clock: Clock) -> LogPage:
+    """Return a page with gaps in place of its expired messages."""
+    if not any(message.envelope.startswith(EXPIRING) for _, message in page.messages):
+        return page
+    gaps, expired = list(page.gaps), set[Seq]()
+    for channel_id in dict.fromkeys(channel_id for channel_id, _ in page.messages):
+        for gap, run in runs([message for channel, message in page.messages if channel == channel_id], clock):
+            if gap is not None:
+                gaps.append(ChannelGap(channel_id, gap, run[-1].seq))
+                expired.update(message.seq for message in run)
+    return page._replace(messages=[each for each in page.messages if each[1].seq not in expired], gaps=gaps)
 
 
 async def state_for(log: TenantLog, cursors: Collection[Cursor]) -> LogState | None:

@@ -150,10 +150,8 @@ class TenantLog:
             if info is None:
                 raise unreachable()
             config = info["config"]
-            if subjects.SCHEDULED not in config["subjects"]:
-                config["subjects"] = [*config["subjects"], subjects.SCHEDULED]
-                info = await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config)
-            self._record(info)
+            config["subjects"] = sorted({*config["subjects"], subjects.SCHEDULED})
+            self._record(await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config))
 
     async def limit(self, max_bytes: int) -> None:
         """Set the log's size limit and its number of replicas where they differ; remove no message. Raise `Unavailable`.
