@@ -48,10 +48,10 @@ def envelope(
     first.
     """
     headers = publish.headers or {}
-    head: dict[str, object] = {"message_id": message_id, "from": sender}
+    # The meter reads the sender and the time from the bytes of the head, where one follows the other.
+    head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time}
     if sender_handle is not None:
         head["from_handle"] = sender_handle
-    head["time"] = time
     if link is not None:
         head |= link._asdict()
     head["headers"] = headers
