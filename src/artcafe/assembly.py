@@ -246,7 +246,7 @@ class Services(TableServices):
         self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
-        self.pulls = Pulls(self)
+        self.pulls = Pulls(self, derive(keys.agent_tokens, "pull-receipts"))
         self.version_watch.add_served(self.pulls.waits.tenants)
         changed = self.retention.changed, self.queue_hub.changed, self.hub.on_change, self.rate_limits.on_change
         for on_change in (*changed, self.pulls.waits.on_change):
@@ -283,6 +283,7 @@ class Services(TableServices):
                 "usage": self.usage_counters.run,
                 "audiences": self.audiences.run,
                 "receipts": self.receipts.run,
+                "pulls": self.pulls.holds.run,
             }
         )
 

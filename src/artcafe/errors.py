@@ -541,6 +541,15 @@ class NotHeld(CallerFault):
     )
 
 
+class PullNotHeld(NotHeld):
+    """An entry about a message of a pull. It has the code of `NotHeld`."""
+
+    text = (
+        "this agent does not hold message {seq} of {channel} by that receipt: its ack deadline has passed, or it was acknowledged"
+        " or given back; nothing was changed, and the message may be delivered again"
+    )
+
+
 class AckBeyondLog(AckBeyondSent):
     """An ack without a connection. It has the code of `AckBeyondSent`."""
 

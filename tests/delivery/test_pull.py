@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from artcafe.delivery.pull import Pulled, PullRequest, Pulls
-from artcafe.delivery.pull_acks import PulledAck
+from artcafe.delivery.pull_holds import ACK
+from artcafe.delivery.pull_settling import SettleEntry
 from artcafe.delivery.pull_waits import MAX_WAITS_PER_AGENT, PullWait
 from artcafe.errors import ArtcafeError, Forbidden, Overloaded, RateLimited, Revoked, TenantSuspended
 from artcafe.fabric.channel_kinds import KINDS
@@ -50,9 +51,9 @@ class Reader:
 
     async def ack(self, seq: int, epoch: str | None = None) -> ArtcafeError | None:
         """Acknowledge, and return the error."""
-        acks = [PulledAck(self.channel.id, seq)]
-        (outcome,) = await self.it.services.pulls.acknowledge(self.principal, self.principal.agent_id, acks, epoch)
-        return outcome
+        acks = [SettleEntry(ACK, self.channel.id, seq, None)]
+        (outcome,) = await self.it.services.pulls.settle(self.principal, self.principal.agent_id, acks, epoch)
+        return outcome.error
 
     async def waits(self, count: int = 1) -> None:
         """Wait until this number of pulls wait, and their feeds are open."""
@@ -206,7 +207,7 @@ async def test_waits_of_a_tenant_and_of_the_server_are_limited(it: GatewayApp, m
 
 async def test_drained_server_answers_waiting_and_later_pulls_with_an_empty_list(it: GatewayApp) -> None:
     reader = await a_reader(it)
-    pulls, who = Pulls(it.services), reader.principal
+    pulls, who = Pulls(it.services, bytes(32)), reader.principal
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(pulls.pull(who, who.agent_id, LONG))
         await until(lambda: len(pulls.waits) == 1)
@@ -285,7 +286,7 @@ async def test_nobody_else_pulls_or_acknowledges(it: GatewayApp) -> None:
         with pytest.raises(Forbidden):
             await it.services.pulls.pull(principal, reader.principal.agent_id, NOW)
         with pytest.raises(Forbidden):
-            await it.services.pulls.acknowledge(principal, reader.principal.agent_id, [])
+            await it.services.pulls.settle(principal, reader.principal.agent_id, [])
 
 
 # --- other servers, and counts -------------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ async def test_ack_by_one_server_is_read_by_another(it: GatewayApp) -> None:
 
     services = copy(it.services)
     services.cursors = Cursors(it.services.store, 3600)
-    there = Pulls(services)
+    there = Pulls(services, bytes(32))
     assert numbers(await there.pull(reader.principal, reader.principal.agent_id, NOW)) == [2]
 
 

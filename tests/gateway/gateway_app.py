@@ -185,6 +185,7 @@ async def gateway_app(
                 yield made
             finally:
                 await made.gateway.drain()
+                await made.services.queue_hub.close()  # pulls leave queues behind
                 for loop in loops:
                     loop.cancel()
                 fabric.close()

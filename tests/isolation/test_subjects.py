@@ -61,6 +61,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "CENSUS": (Account.PLATFORM, "census"),
     "RECENT_COUNTERS": (Account.PLATFORM, "count.recent.ten_ours.messages_a_minute.1"),
     "DAILY_COUNTERS": (Account.PLATFORM, "count.daily.ten_ours.chain.msg_a"),
+    "holds": (Account.PLATFORM, subjects.holds("srv_a")),
     "census_answers": (Account.PLATFORM, subjects.census_answers("srv_a")),
     "rate_counter": (Account.PLATFORM, subjects.rate_counter(OURS, "messages_a_minute", 1)),
     "chain_counter": (Account.PLATFORM, subjects.chain_counter(OURS, "msg_a")),

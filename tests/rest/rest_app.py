@@ -108,6 +108,7 @@ class RestApp:
                     await self._leave.wait()
                     server.should_exit = True
                     await serving
+                await self.services.queue_hub.close()
                 self.fabric.close()
         finally:
             await tables.close()

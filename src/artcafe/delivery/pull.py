@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Final, NamedTuple, Protocol, Self
 
 from artcafe.delivery.delivery_metrics import count_deliveries
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.pull_acks import PullAcks, PulledAck
-from artcafe.delivery.pull_page import ChannelGap, LogPage, read_page, without_expired
+from artcafe.delivery.pull_holds import ACK, PullHolds
+from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, LogPage, read_page, without_expired
+from artcafe.delivery.pull_settling import PullSettling, Settled, SettleEntry
 from artcafe.delivery.pull_waits import FollowedFeeds, PullWait, PullWaits
-from artcafe.errors import ArtcafeError, ChannelNotFound, Conflict, Forbidden, Invalid, Revoked, SubscriptionNotFound
-from artcafe.fabric.channel_kinds import KINDS, ChannelKind
+from artcafe.delivery.queue_hub import QueueHub
+from artcafe.delivery.queue_pull import QueuePull, TakenMessage, open_queues
+from artcafe.errors import ChannelNotFound, Conflict, Forbidden, Invalid, Revoked, SubscriptionNotFound
+from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import (
     AgentId,
     AgentPrincipal,
+    Channel,
     ChannelId,
     Epoch,
     Permission,
@@ -35,7 +45,7 @@ from artcafe.model import (
 )
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
-from artcafe.rules import access
+from artcafe.rules import access, times
 from artcafe.rules.access import Action
 from artcafe.rules.usage import Metric
 from artcafe.services.cursors import Cursors
@@ -45,7 +55,7 @@ from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.usage_counters import UsageCounters
-from artcafe.wire.envelopes import channel_text
+from artcafe.wire.envelopes import channel_text, queue_frame
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
@@ -89,6 +99,9 @@ class PullServices(Protocol):
     def shares(self) -> Shares: ...
 
     @property
+    def queue_hub(self) -> QueueHub: ...
+
+    @property
     def clock(self) -> Clock: ...
 
 
@@ -120,21 +133,24 @@ class Pulled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """A channel that an agent receives."""
+class _Sources:
+    """The channels to pull from: subscriptions with cursors, by channel, and queues."""
 
-    subscription: Subscription
-    kind: ChannelKind
-    handle: str | None
+    logs: Mapping[ChannelId, Subscription]
+    channels: Mapping[ChannelId, Channel]
+    """The channels of `logs`."""
+    queues: Sequence[Channel]
 
 
 class Pulls:
     """The pulls of this server."""
 
-    def __init__(self, services: PullServices) -> None:
+    def __init__(self, services: PullServices, receipt_key: bytes) -> None:
+        """`receipt_key` seals the receipts of queue messages: 32 bytes, the same on every server."""
         self._services = services
         self.waits = PullWaits()
-        self._acks = PullAcks(services)
+        self.holds = PullHolds(services.queue_hub)
+        self._acks, self._settling = PullAcks(services), PullSettling(services, self.holds, receipt_key)
 
     async def pull(self, principal: Principal, agent_id: str, request: PullRequest, wait: PullWait | None = None) -> Pulled:
         """Return messages above the cursors of the agent's active subscriptions, and the gaps before them; for that agent only.
@@ -143,43 +159,79 @@ class Pulls:
         `request.channel`, `SubscriptionNotFound`, `Conflict` if it is paused and `Invalid` if it stores nothing; for a wait,
         `RateLimited` and `Overloaded`, and `Revoked` or `TenantSuspended` if the agent loses its access meanwhile.
         """
-        access.check(principal, Action.PULL, AgentId(agent_id))
-        assert isinstance(principal, AgentPrincipal), "the table of permissions has no person for it"
+        agent = _itself(principal, agent_id)
         if not request.wait_s:
-            return await self._read(principal, await self._sources(principal, request.channel), request.limit, {})
+            sources = await self._sources(agent, request.channel)
+            async with self._open_queues(agent, sources, PullWait()) as queues:
+                page = await self._read(agent, sources, queues, request.limit, {})
+                return await self._answer(agent, sources, page, queues)
         wait = PullWait() if wait is None else wait
-        with self.waits.entered(principal, wait):
-            return await self._wait(principal, request, wait)
+        with self.waits.entered(agent, wait):
+            return await self._wait(agent, request, wait)
 
-    async def acknowledge(
-        self, principal: Principal, agent_id: str, acks: Sequence[PulledAck], epoch: str | None = None
-    ) -> list[ArtcafeError | None]:
-        """Acknowledge messages for the agent itself, as `PullAcks.acknowledge` does. Raises `Forbidden` and `Unavailable`."""
-        access.check(principal, Action.PULL, AgentId(agent_id))
-        assert isinstance(principal, AgentPrincipal), "the table of permissions has no person for it"
-        async with self._services.shares.of(principal).slot():
-            return await self._acks.acknowledge(principal, acks, epoch)
+    async def settle(
+        self, principal: Principal, agent_id: str, entries: Sequence[SettleEntry], epoch: str | None = None
+    ) -> list[Settled]:
+        """Acknowledge, give back and extend messages of the agent itself, and return the outcome of each entry.
 
-    async def _wait(self, principal: AgentPrincipal, request: PullRequest, wait: PullWait) -> Pulled:
+        An ack without a receipt moves a cursor (`PullAcks`); the others are about messages of queues (`PullSettling`). Raises
+        `Forbidden`, and `Unavailable` if nothing was changed.
+        """
+        agent = _itself(principal, agent_id)
+        cursors = [at for at, entry in enumerate(entries) if entry.kind == ACK and entry.receipt is None]
+        held = [at for at, entry in enumerate(entries) if entry.kind != ACK or entry.receipt is not None]
+        outcomes: dict[int, Settled] = {}
+        async with self._services.shares.of(agent).slot():
+            if cursors:
+                acks = [PulledAck(entries[at].channel, entries[at].seq) for at in cursors]
+                errors = await self._acks.acknowledge(agent, acks, epoch)
+                outcomes.update(zip(cursors, map(Settled, errors), strict=True))
+            if held:
+                outcomes.update(zip(held, await self._settling.settle(agent, [entries[at] for at in held]), strict=True))
+        return [outcomes[at] for at in range(len(entries))]
+
+    async def _wait(self, agent: AgentPrincipal, request: PullRequest, wait: PullWait) -> Pulled:
         """Return the first page with something in it, or an empty one at the end of the wait."""
-        deadline = self._deadline(principal, request.wait_s)
-        sources = await self._sources(principal, request.channel)
-        with contextlib.closing(FollowedFeeds(self._services.hub, principal.tenant_id, wait.wake)) as feeds:
-            is_following = False
+        deadline = self._deadline(agent, request.wait_s)
+        with contextlib.closing(FollowedFeeds(self._services.hub, agent.tenant_id, wait.wake)) as feeds:
             while True:
                 if wait.take_change():
-                    await self._check(principal)
-                    sources, is_following = await self._sources(principal, request.channel), False
-                pulled = await self._read(principal, sources, request.limit, feeds.seen())
-                is_over = wait.is_over or asyncio.get_running_loop().time() >= deadline
-                if pulled.items or pulled.gaps or (is_over and not wait.is_changed):
-                    return pulled
-                if is_following:
-                    await wait.until(deadline)
-                    continue
-                # Read once more after this: what was stored before the feeds opened wakes nobody.
-                await feeds.follow({channel_id: source.kind for channel_id, source in sources.items()}, deadline)
-                is_following = True
+                    await self._check(agent)
+                sources = await self._sources(agent, request.channel)
+                async with self._open_queues(agent, sources, wait) as queues:
+                    page = await self._read(agent, sources, queues, request.limit, feeds.seen())
+                    if page.is_empty and not queues.taken:
+                        page = await self._wait_for_more(agent, request, wait, sources, queues, feeds, deadline)
+                    await queues.end()
+                    if wait.is_changed:
+                        await self._check(agent)
+                    if not page.is_empty or queues.taken or not wait.is_changed or wait.is_over:
+                        if wait.is_gone:
+                            queues.give_back()
+                        return await self._answer(agent, sources, page, queues)
+
+    async def _wait_for_more(
+        self,
+        agent: AgentPrincipal,
+        request: PullRequest,
+        wait: PullWait,
+        sources: _Sources,
+        queues: QueuePull,
+        feeds: FollowedFeeds,
+        deadline: float,
+    ) -> LogPage:
+        """Wait for a message, for a change of what the agent receives, or until the deadline."""
+        await feeds.follow(sources.channels, deadline)
+        page = NO_PAGE
+        while page.is_empty and not queues.taken and not (wait.is_over or wait.is_changed):
+            await queues.begin(request.limit)
+            # What was stored before the feeds opened wakes nobody, so look before each wait.
+            page = await self._read_log(agent, sources, request.limit, feeds.seen())
+            if not page.is_empty or queues.taken or asyncio.get_running_loop().time() >= deadline:
+                break
+            await wait.until(min(deadline, queues.renew_at))
+            wait.clear()
+        return page
 
     def _deadline(self, principal: AgentPrincipal, wait_s: float) -> float:
         """Return the end of a wait by the loop's clock: it ends with the key of the login, if that expires."""
@@ -192,57 +244,107 @@ class Pulls:
         if not await self._services.login.is_current(principal):
             raise Revoked
 
-    async def _sources(self, principal: AgentPrincipal, channel: str | None) -> dict[ChannelId, _Source]:
-        """Read the subscriptions to pull from: of channels with stored messages."""
-        tenant_id = principal.tenant_id
+    async def _sources(self, agent: AgentPrincipal, channel: str | None) -> _Sources:
+        """Read the subscriptions to pull from."""
         if channel is not None:
-            channel_id = await self._services.record_cache.channel_id(tenant_id, channel)
-            return {channel_id: await self._source(principal, channel_id)}
-        sources = {}
-        for row in await self._services.subscriptions.for_connect(tenant_id, principal.agent_id):
+            row = await self._subscription(agent, await self._services.record_cache.channel_id(agent.tenant_id, channel))
+            found = await self._services.record_cache.subscribed(agent.tenant_id, row.channel_id)
+            kind = KINDS[found.type]
+            if not kind.has_log:
+                raise Invalid("channel", "is a live channel, which stores nothing to pull: receive it on a socket")
+            return _Sources({}, {}, [found]) if kind.is_shared else _Sources({found.id: row}, {found.id: found}, [])
+        logs, channels, queues = {}, {}, []
+        for row in await self._services.subscriptions.for_connect(agent.tenant_id, agent.agent_id):
             with contextlib.suppress(ChannelNotFound):  # the channel is being deleted, together with its subscriptions
-                found = await self._services.record_cache.subscribed(tenant_id, row.channel_id)
+                found = await self._services.record_cache.subscribed(agent.tenant_id, row.channel_id)
                 kind = KINDS[found.type]
-                if kind.has_log and not kind.is_shared:
-                    sources[row.channel_id] = _Source(row, kind, found.handle)
-        return sources
+                if kind.is_shared:
+                    queues.append(found)
+                elif kind.has_log:
+                    logs[row.channel_id], channels[row.channel_id] = row, found
+        return _Sources(logs, channels, queues)
 
-    async def _source(self, principal: AgentPrincipal, channel_id: ChannelId) -> _Source:
-        (row,) = await self._services.subscriptions.now(principal.tenant_id, [(channel_id, principal.agent_id)])
+    async def _subscription(self, agent: AgentPrincipal, channel_id: ChannelId) -> Subscription:
+        (row,) = await self._services.subscriptions.now(agent.tenant_id, [(channel_id, agent.agent_id)])
         if row is None:
-            raise SubscriptionNotFound(principal.agent_id)
+            raise SubscriptionNotFound(agent.agent_id)
         if row.status is not SubscriptionStatus.ACTIVE:
             raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
         if not row.allows(Permission.RECEIVE):
             raise Forbidden(NOT_PERMITTED, "an agent")
-        channel = await self._services.record_cache.subscribed(principal.tenant_id, channel_id)
-        kind = KINDS[channel.type]
-        if kind.is_shared or not kind.has_log:
-            raise Invalid("channel", "is a queue or live channel, whose messages cannot be pulled: receive it on a socket")
-        return _Source(row, kind, channel.handle)
+        return row
+
+    def _open_queues(self, agent: AgentPrincipal, sources: _Sources, wait: PullWait) -> AbstractAsyncContextManager[QueuePull]:
+        return open_queues(self.holds, agent, sources.queues, wait.wake)
 
     async def _read(
-        self, principal: AgentPrincipal, sources: Mapping[ChannelId, _Source], limit: int, seen: Mapping[ChannelId, Seq]
-    ) -> Pulled:
-        """Read a page, as one of the commands that the agent and its tenant may have in progress at once."""
-        services, tenant_id = self._services, principal.tenant_id
-        cursors = {channel_id: services.cursors.newest(source.subscription) for channel_id, source in sources.items()}
-        async with services.shares.of(principal).slot():
-            log = await services.fabric.tenant(tenant_id).connected_log()
-            page = await read_page(log, cursors, limit, partial(services.retention.removed_to_each, tenant_id), seen)
-        page = without_expired(page, services.clock)
-        texts = {channel_id: channel_text(channel_id, source.handle) for channel_id, source in sources.items()}
-        items = [
-            sources[channel_id].kind.texts(texts[channel_id], [message])[0][_BEFORE:-_AFTER]
-            for channel_id, message in page.messages
-        ]
-        self._count(tenant_id, principal.agent_id, page)
-        return Pulled(items, page.gaps, page.has_more, page.epoch)
+        self, agent: AgentPrincipal, sources: _Sources, queues: QueuePull, limit: int, seen: Mapping[ChannelId, Seq]
+    ) -> LogPage:
+        """Take what waits now, each channel its share: queue messages are in `queues`, the others returned."""
+        share = _share_of_queues(limit, len(sources.logs), len(sources.queues))
+        if share:
+            await queues.fetch(share)
+        page = NO_PAGE
+        if sources.logs and limit > len(queues.taken):
+            page = await self._read_log(agent, sources, limit - len(queues.taken), seen)
+        left = limit - len(queues.taken) - len(page.messages)
+        if left > 0 and len(queues) and (queues.has_more or not share):
+            await queues.fetch(left)
+        return page
 
-    def _count(self, tenant_id: TenantId, agent_id: AgentId, page: LogPage) -> None:
-        """Count the messages of a page as delivered."""
-        metrics.PULLS.of("messages" if page.messages else "empty").add()
+    async def _read_log(self, agent: AgentPrincipal, sources: _Sources, limit: int, seen: Mapping[ChannelId, Seq]) -> LogPage:
+        """Read a page, as one of the commands that the agent and its tenant may have in progress at once."""
+        services, tenant_id = self._services, agent.tenant_id
+        cursors = {channel_id: services.cursors.newest(row) for channel_id, row in sources.logs.items()}
+        async with services.shares.of(agent).slot():
+            log = await services.fabric.tenant(tenant_id).connected_log()
+            removed_to = partial(services.retention.removed_to_each, tenant_id)
+            page = await read_page(log, cursors, limit, removed_to, seen)
+        return without_expired(page, services.clock)
+
+    async def _answer(self, agent: AgentPrincipal, sources: _Sources, page: LogPage, queues: QueuePull) -> Pulled:
+        """End the requests of a pull, encode what it brought, and count it."""
+        await queues.end()
+        items = [self._held_item(agent, taken) for taken in queues.taken]
+        items += [_item(sources.channels[channel_id], message) for channel_id, message in page.messages]
+        self._count(agent.tenant_id, agent.agent_id, page, len(items))
+        return Pulled(items, page.gaps, page.has_more or queues.has_more, page.epoch)
+
+    def _held_item(self, agent: AgentPrincipal, taken: TakenMessage) -> bytes:
+        """Return a queue message with its receipt and deadline."""
+        (_, message, held), feed = taken, taken.holder.feed
+        text = queue_frame(channel_text(feed.channel, taken.holder.handle), message.seq, message.deliveries, message.envelope)[
+            _BEFORE:-_AFTER
+        ]
+        until = self._services.clock() + timedelta(seconds=held.deadline - time.monotonic())
+        receipt = self._settling.receipt(agent, feed, message, until)
+        return b'%b,"receipt":"%b","held_until":"%b"}' % (text[:-1], receipt.encode(), times.to_text(until).encode())
+
+    def _count(self, tenant_id: TenantId, agent_id: AgentId, page: LogPage, items: int) -> None:
+        """Count messages as delivered. The feeds of queues count theirs in the tenant's usage."""
+        metrics.PULLS.of("messages" if items else "empty").add()
         for channel_id, number in Counter(channel_id for channel_id, _ in page.messages).items():
             self._services.usage_counters.count(tenant_id, Metric.DELIVERIES, number, agent=agent_id, channel=channel_id)
-        if page.messages:
-            count_deliveries(tenant_id, len(page.messages))
+        if items:
+            count_deliveries(tenant_id, items)
+
+
+def _item(channel: Channel, message: StoredMessage) -> bytes:
+    """Return a message as its push has it."""
+    (text,) = KINDS[channel.type].texts(channel_text(channel.id, channel.handle), [message])
+    return text[_BEFORE:-_AFTER]
+
+
+def _itself(principal: Principal, agent_id: str) -> AgentPrincipal:
+    """Return the principal, if it is this agent. Raises `Forbidden`."""
+    access.check(principal, Action.PULL, AgentId(agent_id))
+    assert isinstance(principal, AgentPrincipal), "the table of permissions has no person for it"
+    return principal
+
+
+def _share_of_queues(limit: int, logs: int, queues: int) -> int:
+    """Return how many of `limit` messages are asked from the queues first; with a small limit, whether any is drawn."""
+    if not queues or not logs:
+        return limit if queues else 0
+    share = limit * queues // (logs + queues)
+    return share or int(random.randrange(logs + queues) < queues)  # noqa: S311 (for fairness; nothing depends on a secret)

@@ -15,7 +15,7 @@ from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_state import LogState
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.model import AgentPrincipal, ChannelId, Cursor, Seq, Subscription
+from artcafe.model import AgentPrincipal, Cursor, Seq, Subscription
 from artcafe.rules import start_position
 from artcafe.rules.start_position import LogLineage
 from artcafe.services.cursors import Cursors
@@ -98,8 +98,9 @@ class PullAcks:
         return [error or failed.get(ack.channel) for ack, error in zip(acks, errors, strict=True)]
 
     async def _channels(self, principal: AgentPrincipal, names: Sequence[str]) -> dict[str, _Channel | ArtcafeError]:
-        """Return each channel that the agent has a subscription to, also a paused one, or the error of its acks."""
-        pairs = [(ChannelId(name), principal.agent_id) for name in names]
+        """Return each channel, by id or handle, that the agent has a subscription to, or the error of its acks."""
+        ids = [await self._services.record_cache.channel_id(principal.tenant_id, name) for name in names]
+        pairs = [(channel_id, principal.agent_id) for channel_id in ids]
         found: dict[str, _Channel | ArtcafeError] = {}
         for name, row in zip(names, await self._services.subscriptions.now(principal.tenant_id, pairs), strict=True):
             found[name] = SubscriptionNotFound(principal.agent_id) if row is None else await self._channel(row)
@@ -113,8 +114,10 @@ class PullAcks:
         except ArtcafeError as exc:  # it is being deleted
             return exc
         kind = KINDS[channel.type]
-        if kind.is_shared or not kind.has_log:
-            return Invalid("channel", "is a queue or live channel, whose messages were not pulled")
+        if kind.is_shared:
+            return Invalid("receipt", "is required for a message of a queue channel: send that of its pull")
+        if not kind.has_log:
+            return Invalid("channel", "is a live channel, whose messages are not acknowledged")
         return _Channel(row, self._services.cursors.newest(row), 0)
 
     async def _find_ends(

@@ -45,6 +45,10 @@ class LogPage(NamedTuple):
     epoch: Epoch | None
     """The epoch of the sequences; None if nothing was stored yet."""
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.messages and not self.gaps
+
 
 NO_PAGE: Final = LogPage((), (), has_more=False, epoch=None)
 

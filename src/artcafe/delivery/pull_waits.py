@@ -11,8 +11,8 @@ from typing import Final
 from artcafe.delivery.feed import Feed
 from artcafe.delivery.hub import Hub
 from artcafe.errors import Overloaded, RateLimited, Unavailable
-from artcafe.fabric.channel_kinds import ChannelKind
-from artcafe.model import AgentId, AgentPrincipal, ChannelId, Seq, TenantChange, TenantId
+from artcafe.fabric.channel_kinds import KINDS
+from artcafe.model import AgentId, AgentPrincipal, Channel, ChannelId, Seq, TenantChange, TenantId
 
 MAX_WAITS_PER_AGENT: Final = 2
 MAX_WAITS_PER_TENANT: Final = 500
@@ -31,13 +31,15 @@ _RETRY_S: Final = 1.0
 class PullWait:
     """One pull that may wait. The transport makes it, and ends it when the caller is gone."""
 
-    __slots__ = ("_checked_at", "_event", "is_changed", "is_over")
+    __slots__ = ("_checked_at", "_event", "is_changed", "is_gone", "is_over")
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._checked_at = float("-inf")
         self.is_over = False
         """Whether the pull must answer now, with what it has."""
+        self.is_gone = False
+        """Whether nobody reads the answer."""
         self.is_changed = False
         """Whether the agent, or what it receives, may have changed since `take_change`."""
 
@@ -49,6 +51,11 @@ class PullWait:
         """Answer now. May be repeated."""
         self.is_over = True
         self._event.set()
+
+    def abandon(self) -> None:
+        """End the pull, whose caller is gone. May be repeated."""
+        self.is_gone = True
+        self.end()
 
     def change(self) -> None:
         """Read the agent's subscriptions again, at most once in `RECHECK_S`."""
@@ -64,6 +71,10 @@ class PullWait:
         if changed:
             self._checked_at = asyncio.get_running_loop().time()
         return changed
+
+    def clear(self) -> None:
+        """Clear the signal of `wake`: what is read after this sees what caused it."""
+        self._event.clear()
 
     async def until(self, deadline: float) -> None:
         """Wait for a signal, or for a time of the event loop's clock."""
@@ -141,7 +152,7 @@ class FollowedFeeds:
         """Return the newest message of each channel that this server knows of."""
         return {channel_id: feed.seen for channel_id, feed in self._feeds.items() if feed.opened.is_set()}
 
-    async def follow(self, channels: Mapping[ChannelId, ChannelKind], deadline: float) -> None:
+    async def follow(self, channels: Mapping[ChannelId, Channel], deadline: float) -> None:
         """Follow these channels and no others. After the return, a later message of each wakes the pull.
 
         Raises `Unavailable` if that is not possible within `OPEN_S` or until the deadline.
@@ -149,7 +160,8 @@ class FollowedFeeds:
         for channel_id in set(self._feeds) - set(channels):
             self._release(channel_id)
         for channel_id in set(channels) - set(self._feeds):
-            feed = self._feeds[channel_id] = self._hub.feed(self._tenant_id, channel_id, channels[channel_id])
+            channel = channels[channel_id]
+            feed = self._feeds[channel_id] = self._hub.feed(self._tenant_id, channel_id, KINDS[channel.type], channel.handle)
             feed.wakers.add(self._wake)
         try:
             async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + OPEN_S)):

@@ -170,17 +170,30 @@ class QueueFeed:
 
     def take(self, message: QueuedMessage) -> None:
         """Give a pulled message its holder."""
+        if self._is_due(message):
+            self._place(message)
+
+    def take_for(self, holder: Holder, message: QueuedMessage) -> HeldMessage | None:
+        """Give a message that was fetched for this holder to it, outside of the turns. Return None if it is not delivered."""
+        deadline = message.taken_at + self.settings.ack_wait_s
+        if not self._is_due(message):
+            return None
+        if deadline <= time.monotonic():  # as in `_place`
+            self.queue.nak(message)
+            return None
+        return self._hold(message, holder, deadline)
+
+    def _is_due(self, message: QueuedMessage) -> bool:
+        """Return whether to deliver a message that NATS has sent. Otherwise it keeps its holder, or a screen ends it."""
         known = self.held.get(message.seq)
         if known is not None and known.deadline > time.monotonic():
             # NATS was restarted, and has forgotten its delivery. Its holder stays the same.
             known.message = message._replace(taken_at=known.message.taken_at)
-            return
+            return False
         if known is not None:
             self._release(known)
             _expired.add()
-        if any(screen(self, message) for screen in self._screens):
-            return
-        self._place(message)
+        return not any(screen(self, message) for screen in self._screens)
 
     def _place(self, message: QueuedMessage) -> None:
         deadline = message.taken_at + self.settings.ack_wait_s
@@ -192,13 +205,17 @@ class QueueFeed:
             self._waiting.append(message)
             self._remind(deadline, message)
             return
-        held = self.held[message.seq] = holder.held[message.seq] = HeldMessage(message, holder, deadline)
-        self._remind(deadline, held)
+        self._hold(message, holder, deadline)
         self._count(holder, holder.room)
-        self.counts[holder.receiver] = self.counts.get(holder.receiver, 0) + 1
         if not self._handed:
             self._loop.call_soon(self._hand_over)
         self._handed.setdefault(holder, []).append(message)
+
+    def _hold(self, message: QueuedMessage, holder: Holder, deadline: float) -> HeldMessage:
+        held = self.held[message.seq] = holder.held[message.seq] = HeldMessage(message, holder, deadline)
+        self._remind(deadline, held)
+        self.counts[holder.receiver] = self.counts.get(holder.receiver, 0) + 1
+        return held
 
     def _place_waiting(self) -> None:
         while self._waiting and self._ready:
@@ -269,7 +286,7 @@ class QueueFeed:
         heap = self._deadlines
         if len(heap) > 2 * (len(self.held) + len(self._waiting)) + HEAP_SLACK:
             waiting = set(self._waiting)
-            heap[:] = [each for each in heap if _is_due(each[0], each[2], waiting)]
+            heap[:] = [each for each in heap if _is_current(each[0], each[2], waiting)]
             heapq.heapify(heap)
         heapq.heappush(heap, (deadline, next(self._numbers), of))
         if heap[0][2] is of:
@@ -343,5 +360,5 @@ class QueueFeed:
         self.queue.close()
 
 
-def _is_due(deadline: float, of: HeldMessage | QueuedMessage, waiting: set[QueuedMessage]) -> bool:
+def _is_current(deadline: float, of: HeldMessage | QueuedMessage, waiting: set[QueuedMessage]) -> bool:
     return of in waiting if isinstance(of, QueuedMessage) else of.deadline == deadline

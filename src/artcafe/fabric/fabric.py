@@ -19,6 +19,7 @@ from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.connection_census import ConnectionCensus
 from artcafe.fabric.counters import DAILY, RECENT, Counters
+from artcafe.fabric.hold_requests import HoldRequests
 from artcafe.fabric.log_ends import read_log_ends
 from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
 from artcafe.fabric.nats.account_claims import delete_account, register_account
@@ -94,6 +95,7 @@ class Fabric:
         self._platform = NatsConnection("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
         self.announcements = Announcements(self._platform, self._server)
         self.census = ConnectionCensus(self._platform, self._server, self.announcements.peers)
+        self.hold_requests = HoldRequests(self._platform, self._server)
         self.audit_log = AuditLog(self._platform, replicas=self._replicas)
         self._probe = StorageProbe(self._platform, replicas=self._replicas)
         self.recent_counters, self.daily_counters = (
@@ -119,7 +121,8 @@ class Fabric:
             group.create_task(self.supervisor.keep(self._system.run))
             group.create_task(self.supervisor.keep(self._platform.run))
             loops = [
-                group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, self.announcements.run, self.census.run)
+                group.create_task(self.supervisor.keep(loop))
+                for loop in (self._sweep, self.announcements.run, self.census.run, self.hold_requests.run)
             ]
             await self._closing.wait()
             for loop in loops:

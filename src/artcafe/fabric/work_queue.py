@@ -20,6 +20,7 @@ from artcafe.errors import ChannelNotFound, LogRefused, NatsConnectionLost, NoRe
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.subscription import SubjectSubscription
+from artcafe.fabric.queue_acks import ACK, ANSWER_S, PROGRESS, TERM, QueueAcks, nak_body
 from artcafe.fabric.queue_consumer import MARGIN_S, PULL_S, QueueConsumer
 from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
@@ -30,18 +31,11 @@ from artcafe.supervision import Supervisor
 
 LANES: Final = 2
 """Requests for messages that may wait at once, so that one can be answered while the next is on its way."""
-BATCH: Final = 1024
-"""Acks in one write to NATS, of which the last one is answered."""
 MAX_PULL: Final = 1024
-ANSWER_S: Final = 4.0
 RETRY_S: Final = 0.2
 CLOSE_S: Final = 3.0
 
 TIMED_OUT: Final = 408
-
-_ACK: Final = b"+ACK"
-_TERM: Final = b"+TERM"
-_PROGRESS: Final = b"+WPI"
 
 
 class QueuedMessage(NamedTuple):
@@ -53,14 +47,6 @@ class QueuedMessage(NamedTuple):
     envelope: bytes
     taken_at: float
     ack_subject: Subject
-
-
-class _Outgoing(NamedTuple):
-    """An ack or nak to be sent. It is dropped after `until` of the monotonic clock, unless it is None."""
-
-    subject: Subject
-    body: bytes
-    until: float | None
 
 
 class _Lane:
@@ -103,14 +89,14 @@ class WorkQueue:
     ) -> None:
         """`confirm` is called before the consumer is made, and raises `ChannelNotFound` for a deleted channel."""
         self.channel, self.settings = channel, settings
-        self._connection, self._consumer = tenant_log.connection, QueueConsumer(tenant_log, channel)
+        self.connection, self._consumer = tenant_log.connection, QueueConsumer(tenant_log, channel)
         self._sink, self._confirm = sink, confirm
-        self._epoch: Epoch | None = None
-        """The epoch of the log that the taken messages belong to."""
-        self._pull_subject = subjects.queue_pull(STREAM, self._consumer.name)
-        self.lanes = [_Lane(Subject(f"{self._connection.new_inbox()}.{at}")) for at in range(LANES)]
-        self._outgoing: list[_Outgoing] = []
-        self._wake = asyncio.Event()
+        self.epoch: Epoch | None = None
+        """The epoch of the log that the taken messages belong to; None before the consumer was made."""
+        self.pull_subject = subjects.queue_pull(STREAM, self._consumer.name)
+        self.lanes = [_Lane(Subject(f"{self.connection.new_inbox()}.{at}")) for at in range(LANES)]
+        self._acks = QueueAcks(self.connection)
+        self._wake, self._made = asyncio.Event(), asyncio.Event()
         self._is_made = self._is_refused = self._is_closing = False
         self.supervisor = Supervisor("work_queue")
 
@@ -133,13 +119,30 @@ class WorkQueue:
 
     async def run(self) -> None:
         """Exchange messages and acks with NATS until `close`."""
-        self._connection.on_up(self._restart)
+        self.connection.on_up(self._restart)
         self.wake()
         try:
             await self._until_closed()
         finally:
-            self._connection.off_up(self._restart)
+            self.connection.off_up(self._restart)
             await self._leave()
+
+    async def wait_made(self, *, again: bool = False) -> None:
+        """Return once the consumer exists; check that `again`. Raise `Unavailable` after `ANSWER_S`."""
+        self._is_made = self._is_made and not again
+        if self._is_made:
+            return
+        self._made.clear()
+        self.wake()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._made.wait()
+        except TimeoutError as exc:
+            raise unreachable() from exc
+
+    async def flushed(self) -> None:
+        """Return once NATS has every ack and nak so far. Raise `Unavailable` after `ANSWER_S`."""
+        await self._acks.flushed()
 
     def close(self) -> None:
         """End `run`, which sends the waiting acks first, and gives back the messages that arrive meanwhile. May be repeated."""
@@ -172,11 +175,11 @@ class WorkQueue:
                 for lane in self.lanes:
                     subscription, lane.subscription = lane.subscription, None
                     if subscription is not None:
-                        await self._connection.drain(subscription)
-                while self._outgoing and self._connection.is_up:
-                    await self._send(b"")
+                        await self.connection.drain(subscription)
+                while self._acks and self.connection.is_up:
+                    await self._acks.send()
         except (OurFault, TimeoutError) as exc:
-            log.debug("work_queue.left_unsent", channel=self.channel, acks=len(self._outgoing), error=repr(exc))
+            log.debug("work_queue.left_unsent", channel=self.channel, acks=len(self._acks), error=repr(exc))
 
     def _restart(self) -> None:
         """Pull again over a new connection: NATS has dropped the requests of the lost one."""
@@ -189,32 +192,31 @@ class WorkQueue:
 
     def ack(self, message: QueuedMessage) -> None:
         """Remove a message from the queue. It is sent again after a lost connection, until NATS has confirmed it."""
-        self._put(_Outgoing(message.ack_subject, _ACK, None))
+        self._put(message, ACK)
 
     def nak(self, message: QueuedMessage, delay_s: float = 0.0) -> None:
         """Give a message back, to be delivered again after `delay_s`.
 
         It is not sent once another server may hold the message; NATS redelivers it by itself then.
         """
-        body = b'-NAK {"delay":%d}' % int(delay_s * 1e9) if delay_s > 0 else b"-NAK"
-        self._put(_Outgoing(message.ack_subject, body, message.taken_at + self.settings.ack_wait_s + MARGIN_S - PULL_S))
+        self._put(message, nak_body(delay_s), message.taken_at + self.settings.ack_wait_s + MARGIN_S - PULL_S)
 
     def terminate(self, message: QueuedMessage) -> None:
         """Remove a message from the queue that no subscriber acknowledged, because it is stored elsewhere."""
-        self._put(_Outgoing(message.ack_subject, _TERM, None))
+        self._put(message, TERM)
 
     async def extend(self, message: QueuedMessage) -> QueuedMessage:
         """Return the message as if it was taken now, once NATS has confirmed it. Raise `Unavailable`: its deadline is
         unchanged."""
         now = time.monotonic()
         try:
-            await self._connection.request(message.ack_subject, _PROGRESS, timeout_s=ANSWER_S)
+            await self.connection.request(message.ack_subject, PROGRESS, timeout_s=ANSWER_S)
         except (NatsConnectionLost, NoResponder, TimeoutError) as exc:
             raise unreachable() from exc
         return message._replace(taken_at=now)
 
-    def _put(self, outgoing: _Outgoing) -> None:
-        self._outgoing.append(outgoing)
+    def _put(self, message: QueuedMessage, body: bytes, until: float | None = None) -> None:
+        self._acks.put(message.ack_subject, body, until)
         self.wake()
 
     # --- the exchange ------------------------------------------------------------------------------------------------
@@ -228,10 +230,12 @@ class WorkQueue:
             await self._make()
         pulls = b"".join(self._pulls())
         try:
-            await self._send(pulls)
+            await self._acks.send(pulls)
         except Unavailable:
             self._restart()
             raise
+        if self._acks:
+            self.wake()
 
     def _pulls(self) -> list[bytes]:
         """Return requests for messages, each with its lane, for the room that no request covers yet."""
@@ -247,38 +251,13 @@ class WorkQueue:
             if missing > 0:
                 lane.wanted, lane.asked_at = missing, now
                 body = b'{"batch":%d,"expires":%d}' % (missing, int(PULL_S * 1e9))
-                pulls.append(OutgoingMessage(self._pull_subject, "", body).encoded(lane.inbox))
+                pulls.append(OutgoingMessage(self.pull_subject, "", body).encoded(lane.inbox))
         return pulls
 
     def _next_check_s(self) -> float | None:
         """Return the seconds until a request for messages must be replaced; None without one."""
         waiting = [lane.asked_at for lane in self.lanes if lane.wanted]
         return max(0.0, min(waiting) + PULL_S + 2 * RETRY_S - time.monotonic()) if waiting else None
-
-    async def _send(self, pulls: bytes) -> None:
-        """Send the next waiting acks and then requests in one write. Return once NATS has processed the acks.
-
-        Acks without an answer are sent again, which changes nothing if they arrived; naks are not, because another subscriber
-        may hold the message since.
-        """
-        now = time.monotonic()
-        due = [each for each in self._outgoing[:BATCH] if each.until is None or now < each.until]
-        del self._outgoing[:BATCH]
-        if not due:
-            if pulls:
-                await self._connection.send_encoded(pulls)
-            return
-        acks = [OutgoingMessage(each.subject, "", each.body) for each in due]
-        try:
-            await self._connection.request_last(acks, behind=pulls, timeout_s=ANSWER_S)
-        except Unavailable:
-            self._outgoing[:0] = due
-            raise
-        except (NatsConnectionLost, TimeoutError, NoResponder):
-            self._outgoing[:0] = [each for each in due if each.until is None]
-            raise
-        if self._outgoing:
-            self.wake()
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -316,18 +295,19 @@ class WorkQueue:
     async def _make(self) -> None:
         """Create the consumer, or give it the present settings, and subscribe to its messages. May be repeated. Raise
         `Unavailable` or `LogRefused`."""
-        await self._connection.wait_up()
+        await self.connection.wait_up()
         for lane in self.lanes:
             if lane.subscription is None:
                 slow, fast = partial(self._on_slow_message, lane), partial(self.on_message, lane)
-                lane.subscription = await self._connection.subscribe(lane.inbox, slow, fast)
+                lane.subscription = await self.connection.subscribe(lane.inbox, slow, fast)
         await self._confirm()
         settings = self.settings
         made = await self._consumer.make(settings)
-        if made.is_new_log or self._epoch not in (None, made.epoch):
-            self._outgoing.clear()
+        if made.is_new_log or self.epoch not in (None, made.epoch):
+            self._acks.clear()
             self._sink.forget()
-        self._epoch, self._is_made = made.epoch, settings == self.settings
+        self.epoch, self._is_made = made.epoch, settings == self.settings
+        self._made.set()
 
 
 def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -12,22 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from artcafe import errors
 from artcafe.delivery.pull import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT_S, Pulled, PullRequest
-from artcafe.delivery.pull_acks import PulledAck
+from artcafe.delivery.pull_holds import ACK, EXTEND, NAK, REJECT
 from artcafe.delivery.pull_page import PAGE_BYTES, ChannelGap
+from artcafe.delivery.pull_settling import Settled, SettleEntry
 from artcafe.delivery.pull_waits import PullWait
 from artcafe.errors import ArtcafeError
 from artcafe.rest import problems
 from artcafe.rest.bodies import Items, json_body, request_schema
 from artcafe.rest.dependencies import ServicesDep
+from artcafe.rest.paging import Time
 from artcafe.rest.principal import AgentPath, InTenant, NeedlessKey
 from artcafe.rest.schemas import RequestModel, ResponseModel
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}", tags=["inbox"])
 
-ACKS: Final = 200
-"""Maximum number of acks in a request: those of one pull."""
-
-T = TypeVar("T")
+MAX_ACKS: Final = 200
+"""Maximum number of acks in a request: those of one pull. As many naks, and extensions."""
+ACKS_BYTES: Final = 192 * 1024
+"""Largest body with them: a receipt has some 400 characters, and ids of an older system have up to 128."""
+RECEIPT: Final = "Required for a message of a queue channel: the `receipt` of its pull."
 
 
 class InboxQuery(BaseModel):
@@ -37,9 +40,7 @@ class InboxQuery(BaseModel):
 
     wait_s: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for a first message.")
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="Maximum number of messages.")
-    channel: str | None = Field(
-        None, description="Messages of this channel only, instead of all that the agent is subscribed to."
-    )
+    channel: str | None = Field(None, description="Only messages of this channel.")
 
 
 INBOX: Final[dict[str, Any]] = {
@@ -49,7 +50,8 @@ INBOX: Final[dict[str, Any]] = {
     "properties": {
         "items": {
             "type": "array",
-            "description": f"Messages as the gateway pushes them, in order within a channel; at most {PAGE_BYTES // 1024} KiB.",
+            "description": f"Messages as the gateway pushes them, in order in a channel; about {PAGE_BYTES >> 10} KiB at most."
+            " One of a queue has a `receipt`, to acknowledge it with, and `held_until`: the agent holds it until then.",
             "items": {"type": "object"},
         },
         "gaps": {
@@ -77,16 +79,34 @@ INBOX: Final[dict[str, Any]] = {
 
 
 class AckBody(RequestModel):
-    """Acknowledges every message of a channel up to `seq`."""
+    """Acknowledges every message of a channel up to `seq`, or in a queue this one."""
 
     channel: str
     seq: int = Field(ge=0, examples=[58])
+    receipt: str | None = Field(None, description=RECEIPT)
+
+
+class ExtendBody(RequestModel):
+    """Lets the ack deadline of a queue message begin again."""
+
+    channel: str
+    seq: int = Field(ge=0, examples=[58])
+    receipt: str = Field(description="The `receipt` of its pull, or of its last extension.")
+
+
+class NakBody(ExtendBody):
+    """Gives a queue message back."""
+
+    delay_s: float | None = Field(None, description="Seconds until it is delivered again. Null: the channel's `back_off`.", ge=0)
+    dead: bool = Field(False, description="Move it to the dead-letter channel instead of delivering it again.")
 
 
 class AcksBody(RequestModel):
-    """The messages to acknowledge."""
+    """The messages to acknowledge, to give back and to extend."""
 
-    acks: Items[AckBody] = Field(max_length=ACKS)
+    acks: Items[AckBody] = Field(default_factory=list, max_length=MAX_ACKS)
+    naks: Items[NakBody] = Field(default_factory=list, max_length=MAX_ACKS)
+    extends: Items[ExtendBody] = Field(default_factory=list, max_length=MAX_ACKS)
     epoch: str | None = Field(
         None,
         description="The `epoch` of the pull that returned the messages. With it, no ack counts for the messages of another log;"
@@ -110,10 +130,19 @@ class AckResponse(ResponseModel):
     error: EntryProblem | None = Field(description="Null: it is done, and written.")
 
 
+class ExtendedResponse(AckResponse):
+    """The outcome of an extension: the new receipt and deadline."""
+
+    receipt: str | None
+    held_until: Time | None
+
+
 class AcksResponse(ResponseModel):
     """The outcome of each entry, in the order of the request."""
 
     acks: list[AckResponse]
+    naks: list[AckResponse]
+    extends: list[ExtendedResponse]
 
 
 @router.get(
@@ -125,6 +154,7 @@ class AcksResponse(ResponseModel):
         **problems.responses(
             *problems.IN_TENANT,
             errors.SubscriptionNotFound,
+            errors.ChannelNotFound,
             errors.Conflict,
             errors.Invalid,
             errors.RateLimited,
@@ -155,43 +185,47 @@ async def acknowledge_messages(
     services: ServicesDep,
     principal: InTenant,
     agent_id: AgentPath,
-    body: Annotated[AcksBody, Depends(json_body(AcksBody))],
+    body: Annotated[AcksBody, Depends(json_body(AcksBody, ACKS_BYTES))],
     _key: NeedlessKey = None,
 ) -> AcksResponse:
-    """Move the agent's cursors, and write them before the response. A wrong entry has an `error`, and does not stop the others.
+    """Acknowledge messages, give them back or extend them. It is done before the response, or the entry has an `error`.
 
     For that agent only.
     """
-    acks = [PulledAck(each.channel, each.seq) for each in body.acks]
-    outcomes = await services.pulls.acknowledge(principal, agent_id, acks, body.epoch)
+    entries = [SettleEntry(ACK, each.channel, each.seq, each.receipt) for each in body.acks]
+    entries += [
+        SettleEntry(REJECT if each.dead else NAK, each.channel, each.seq, each.receipt, each.delay_s) for each in body.naks
+    ]
+    entries += [SettleEntry(EXTEND, each.channel, each.seq, each.receipt) for each in body.extends]
+    outcomes = await services.pulls.settle(principal, agent_id, entries, body.epoch)
+    pairs = list(zip(entries, outcomes, strict=True))
     return AcksResponse(
-        acks=[
-            AckResponse(channel=ack.channel, seq=ack.seq, error=None if error is None else _problem(error))
-            for ack, error in zip(acks, outcomes, strict=True)
-        ]
+        acks=[_outcome(*pair) for pair in pairs if pair[0].kind == ACK],
+        naks=[_outcome(*pair) for pair in pairs if pair[0].kind in (NAK, REJECT)],
+        extends=[_extended(*pair) for pair in pairs if pair[0].kind == EXTEND],
     )
 
 
-async def _while_connected(request: Request, wait: PullWait, work: Awaitable[T]) -> T:
+async def _while_connected(request: Request, wait: PullWait, work: Awaitable[Pulled]) -> Pulled:
     """Return the result of a pull, and end its wait when the client closes the connection."""
-    refused: ArtcafeError | None = None
+    outcome: Pulled | ArtcafeError
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_end_when_gone(request, wait))
         try:
-            result = await work
+            outcome = await work
         except ArtcafeError as exc:
-            refused = exc  # raised below, because the group would wrap it
+            outcome = exc  # raised below, because the group would wrap it
         finally:
             watch.cancel()
-    if refused is not None:
-        raise refused
-    return result
+    if isinstance(outcome, ArtcafeError):
+        raise outcome
+    return outcome
 
 
 async def _end_when_gone(request: Request, wait: PullWait) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    wait.end()
+    wait.abandon()
 
 
 def _text(pulled: Pulled) -> bytes:
@@ -205,5 +239,19 @@ def _gap(each: ChannelGap) -> dict[str, object]:
     return {"channel": each.channel_id, "from": gap.from_, "to": gap.to, "reason": gap.reason, "after": each.after}
 
 
-def _problem(error: ArtcafeError) -> EntryProblem:
-    return EntryProblem(code=error.code, message=str(error), temporary=error.temporary)
+def _outcome(entry: SettleEntry, outcome: Settled) -> AckResponse:
+    return AckResponse(channel=entry.channel, seq=entry.seq, error=_problem(outcome.error))
+
+
+def _extended(entry: SettleEntry, outcome: Settled) -> ExtendedResponse:
+    return ExtendedResponse(
+        channel=entry.channel,
+        seq=entry.seq,
+        error=_problem(outcome.error),
+        receipt=outcome.receipt,
+        held_until=outcome.held_until,
+    )
+
+
+def _problem(error: ArtcafeError | None) -> EntryProblem | None:
+    return None if error is None else EntryProblem(code=error.code, message=str(error), temporary=error.temporary)

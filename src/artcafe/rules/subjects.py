@@ -169,6 +169,11 @@ def wake_up(tenant_id: TenantId, minute: int) -> Subject:
     return Subject(f"wake.{token(tenant_id)}.{minute}")
 
 
+def holds(server: str) -> Subject:
+    """Return the subject of acks, in the platform's account, of messages that a server has pulled from queues for agents."""
+    return Subject(f"holds.{server}")
+
+
 def rate_counter(tenant_id: TenantId, limit: str, slot: int) -> Subject:
     """Return the counter of a tenant's use of a rate limit in one slot of time. `limit` is a name of `rules.plans.Limit`."""
     return Subject(f"count.recent.{token(tenant_id)}.{limit}.{slot}")

@@ -14,19 +14,19 @@ from types import MappingProxyType, TracebackType
 from typing import Literal, Self, overload
 
 from artcafe import errors
-from artcafe.sdk import addresses, dial, encoding
+from artcafe.sdk import dial, encoding
 from artcafe.sdk.agent_publishing import Publishing
-from artcafe.sdk.client import Client
 from artcafe.sdk.commands import OutgoingCommand
 from artcafe.sdk.connection import CLOSED, AgentConnection
-from artcafe.sdk.http import place
+from artcafe.sdk.http import HttpClient, place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Subscribed
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
-from artcafe.sdk.pull import Pulled
+from artcafe.sdk.pull import Pulled, PullInbox
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.sdk.requests import MAX_PENDING, Answering, RequestingAgent
+from artcafe.sdk.rest_login import open_logged_in
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
@@ -80,9 +80,9 @@ class Agent(RequestingAgent, Publishing):
         signer = load_signer(key) if isinstance(key, str | Path) else key
         url = url or _given("url")
         dialer = dial.Dialer(url, signer, open_s=min(dial.OPEN_S, connect_timeout_s))
-        self._rest_login = partial(_log_in, url, signer, max_rate_wait_s)
-        self._rest: Client | None = None
-        """The REST client of `pull`, logged in at its first call."""
+        self._rest_login = partial(open_logged_in, url, signer, max_rate_wait_s)
+        self._rest: HttpClient | None = None
+        """The HTTP client of `pull`, logged in at its first call."""
         self._logging_in = asyncio.Lock()
         self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
         self._connection.service = service or os.environ.get("ARTCAFE_SERVICE") or None
@@ -243,7 +243,7 @@ class Agent(RequestingAgent, Publishing):
         async with self._logging_in:
             if self._rest is None:
                 self._rest = await self._rest_login(self.tenant, self.agent, self._connection.service)
-        return await self._rest.pull(self.tenant, self.agent, limit=limit, wait_s=wait_s, channel=channel)
+        return await PullInbox(self._rest, self.tenant, self.agent).pull(limit=limit, wait_s=wait_s, channel=channel)
 
     async def aclose(self) -> None:
         """Close the connections of `pull`. Leaving the agent's block does it too. May be repeated."""
@@ -268,21 +268,6 @@ class Agent(RequestingAgent, Publishing):
         if self._running is None:
             raise RuntimeError(CLOSED)
         self._connection.check_loop()
-
-
-async def _log_in(
-    url: str | Sequence[str], signer: Signer, max_rate_wait_s: float, tenant: str, agent: str, service: str | None
-) -> Client:
-    """Return a REST client with a token of the agent."""
-    client = Client([addresses.rest(each) for each in addresses.several(url)], max_rate_wait_s=max_rate_wait_s)
-    is_open = False
-    try:
-        await client.login(tenant, agent, signer, service=service)
-        is_open = True
-    finally:
-        if not is_open:
-            await client.__aexit__(None, None, None)
-    return client
 
 
 def _given(name: str, value: str | None = None) -> str:

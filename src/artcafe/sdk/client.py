@@ -18,7 +18,7 @@ from artcafe.sdk.messages import Gap, warn_of
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
 from artcafe.sdk.people import People
 from artcafe.sdk.publishing import PublishRoutes
-from artcafe.sdk.pull import Pulled, acknowledge, pull
+from artcafe.sdk.pull import PullInbox
 from artcafe.sdk.records import (
     AgentInfo,
     AgentKeyInfo,
@@ -266,15 +266,9 @@ class Client(PublishRoutes, Redriving, SubscriptionCalls):
         """Delete a channel with its subscriptions and messages; a queue also with the dead-letter channel made with it."""
         await self._http.remove(path_of(tenant, "channels", channel))
 
-    async def pull(self, tenant: str, agent: str, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
-        """Return messages that wait for the agent of this token, as `Agent.pull` does."""
-        return await pull(self._http, tenant, agent, limit=limit, wait_s=wait_s, channel=channel)
-
-    async def acknowledge(self, tenant: str, agent: str, channel: str, seq: int) -> None:
-        """Acknowledge the channel's messages up to `seq` for the agent of this token. May be repeated."""
-        for refused in (await acknowledge(self._http, path_of(tenant, "agents", agent, "acks"), {channel: seq})).values():
-            if refused is not None:
-                raise refused
+    def inbox(self, tenant: str, agent: str) -> PullInbox:
+        """Pull and acknowledge messages of the agent of this token."""
+        return PullInbox(self._http, tenant, agent)
 
     def history(
         self,

@@ -90,7 +90,7 @@ class HttpClient:
     ) -> None:
         await self._client.__aexit__(exc_type, exc, traceback)
 
-    async def read(self, type: type[T], path: str, query: Mapping[str, str | int] | None = None) -> T:
+    async def read(self, type: type[T], path: str, query: Mapping[str, str | float] | None = None) -> T:
         return self._read(type, await self._request(self._built("GET", path, params=query)))
 
     async def remove(self, path: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, overload
 
 import msgspec
 
-from artcafe.errors import ArtcafeError, from_wire
+from artcafe.errors import from_wire
 from artcafe.sdk.acks import Acked
 from artcafe.sdk.http import HttpClient, given, path_of
 from artcafe.sdk.messages import Gap, Message, warn_of
@@ -18,6 +19,13 @@ from artcafe.wire import replies
 MAX_LIMIT: Final = 200
 MAX_WAIT_S: Final = 25.0
 """The limits of one pull (contract, section 3)."""
+
+
+class _Item(replies.Message, frozen=True, kw_only=True):
+    """A message of a pull. One of a queue has a receipt, and the time until which the agent holds it."""
+
+    receipt: str | None = None
+    held_until: str | None = None
 
 
 class _PulledGap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
@@ -29,7 +37,7 @@ class _PulledGap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class _Page(msgspec.Struct, frozen=True):
-    items: list[replies.Message]
+    items: list[_Item]
     gaps: list[_PulledGap]
     more: bool
     epoch: str | None
@@ -37,10 +45,29 @@ class _Page(msgspec.Struct, frozen=True):
 
 class _Outcome(msgspec.Struct, frozen=True):
     error: replies.ErrorBody | None = None
+    receipt: str | None = None
+    held_until: str | None = None
+
+    def check(self) -> None:
+        """Raise the error of the entry, if it has one."""
+        if self.error is not None:
+            raise from_wire(self.error.code, self.error.message)
 
 
 class _Outcomes(msgspec.Struct, frozen=True):
-    acks: list[_Outcome]
+    acks: list[_Outcome] = []
+    naks: list[_Outcome] = []
+    extends: list[_Outcome] = []
+
+
+class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An ack, nak or extension. `receipt`: of a message of a queue."""
+
+    channel: str
+    seq: int
+    receipt: str | None = None
+    delay_s: float | None = None
+    dead: bool = False
 
 
 @dataclass(slots=True)
@@ -50,7 +77,7 @@ class _ChannelAcks:
     acked: Acked = field(default_factory=Acked)
     newest: int = 0
     """The sequence of the pull's last message."""
-    gap_end: int = 0
+    gap_end: int | None = None
     """The sequence after which the channel continues, if the pull has a gap of it."""
     written: int | None = None
     """The highest ack that the server has written."""
@@ -62,68 +89,121 @@ class PullAcks:
     def __init__(self, http: HttpClient, path: str, epoch: str | None) -> None:
         self._http, self._path, self._epoch = http, path, epoch
         self._channels: dict[str, _ChannelAcks] = {}
+        self._held: dict[int, _Entry] = {}
+        """Acks of queue messages to be sent, by sequence."""
         self._sending = asyncio.Lock()
 
-    def expect(self, channel: str, seq: int) -> int:
+    def expect(self, item: _Item) -> int:
         """Record a message of the pull. Return the sequence before it; 0 for the first of its channel."""
-        state = self._channels.setdefault(channel, _ChannelAcks())
-        before, state.newest = state.newest, seq
+        if item.receipt is not None or item.seq is None:
+            return 0
+        state = self._channels.setdefault(item.channel, _ChannelAcks())
+        before, state.newest = state.newest, item.seq
         return before
 
     def expect_gap(self, channel: str, end: int) -> None:
         """Record a gap of the pull: the ack of any later message, or of `end`, acknowledges it."""
         self._channels.setdefault(channel, _ChannelAcks()).gap_end = end
 
-    def add(self, message: Message, is_cumulative: bool) -> None:
-        """Record an ack."""
-        assert message.seq is not None, "a pull returns stored messages only"
-        acked = self._channels[message.channel_id].acked
+    def add(self, entry: _Entry, before: int, *, is_cumulative: bool) -> None:
+        """Record an ack of the message after `before`."""
+        if entry.receipt is not None:
+            self._held[entry.seq] = entry
+            return
+        acked = self._channels[entry.channel].acked
         if is_cumulative:
-            acked.add_all(message.seq)
+            acked.add_all(entry.seq)
         else:
-            acked.add(message.before, message.seq)
+            acked.add(before, entry.seq)
 
-    def add_all(self) -> None:
-        """Record acks of every message and gap."""
-        for state in self._channels.values():
-            state.acked.add_all(max(state.newest, state.gap_end))
+    async def send_gaps(self) -> None:
+        """Acknowledge the gaps of channels without messages: the next message would acknowledge them otherwise."""
+        lone = {name: state for name, state in self._channels.items() if state.gap_end is not None and not state.newest}
+        if lone:
+            await self._post("acks", [_Entry(name, state.gap_end or 0) for name, state in lone.items()])
 
-    async def send(self, *, with_gaps: bool = False) -> None:
+    async def send(self) -> None:
         """Return when every ack so far is written. Raises the error of the first that was refused."""
         async with self._sending:
+            held, self._held = self._held, {}
             due = {
-                channel: state.acked.through
-                for channel, state in self._channels.items()
-                if state.written is None or state.acked.through > state.written
-                if state.acked.through or with_gaps
+                name: state.acked.through for name, state in self._channels.items() if state.acked.through > (state.written or 0)
             }
-            if not due:
+            if not due and not held:
                 return
-            outcomes = await acknowledge(self._http, self._path, due, self._epoch)
-            for channel, refused in outcomes.items():
-                if refused is None:
-                    self._channels[channel].written = due[channel]
-        for refused in outcomes.values():
-            if refused is not None:
-                raise refused
+            answered = await self._post("acks", [_Entry(*place) for place in due.items()] + list(held.values()))
+            for (name, seq), outcome in zip(due.items(), answered, strict=False):
+                if outcome.error is None:
+                    self._channels[name].written = seq
+        for outcome in answered:
+            outcome.check()
+
+    async def settle(self, kind: str, entry: _Entry) -> _Outcome:
+        """Send a nak or an extension. Raises its error."""
+        (outcome,) = await self._post(kind, [entry])
+        outcome.check()
+        return outcome
+
+    async def _post(self, kind: str, entries: Sequence[_Entry]) -> list[_Outcome]:
+        body = {kind: entries, **given(epoch=self._epoch)}
+        answered = await self._http.send(_Outcomes, "POST", self._path, body)
+        outcomes: list[_Outcome] = getattr(answered, kind)
+        return outcomes
 
 
 class PulledMessage(Message):
-    """A message of a pull: its ack is written when `ack` returns."""
+    """A message of a pull: `ack`, `nak` and `extend` are done when they return."""
 
-    def __init__(self, pushed: replies.Message, before: int, acks: PullAcks) -> None:
-        super().__init__(pushed, 0, before, acks.add)
+    def __init__(self, item: _Item, before: int, acks: PullAcks) -> None:
+        super().__init__(item, 0, before, self._record_ack)
         self._acks = acks
+        self._entry = _Entry(item.channel, item.seq or 0, item.receipt)
+        self._held_until = item.held_until
+
+    @property
+    def held_until(self) -> datetime | None:
+        """In a `queue` channel, the time until which the agent holds the message; aware, UTC. None in other channels."""
+        return None if self._held_until is None else datetime.fromisoformat(self._held_until)
 
     async def ack(self, *, cumulative: bool = False) -> None:
-        """Acknowledge this message; with `cumulative`, also every earlier message of its channel.
+        """Acknowledge this message; with `cumulative`, also every earlier message of its channel. In a queue, only this message.
 
-        When this returns, the server has written the cursor, which moves up to the first unacknowledged message of the pull. Acks
-        of several tasks are sent together, and `Pulled.ack` sends one request for all messages. May be repeated. Raises the
-        server's error, and `Unavailable` or `OutcomeUnknown` without an answer.
+        When this returns, the server has written it: the cursor moves up to the first unacknowledged message of the pull. Acks of
+        several tasks are sent together, and `Pulled.ack` sends one request for all messages. Raises the server's error, such as
+        `NotHeld` after the deadline of a queue message, and `Unavailable` or `OutcomeUnknown` without an answer.
         """
         await super().ack(cumulative=cumulative)
         await self._acks.send()
+
+    async def nak(self, delay_s: float | None = None, *, dead: bool = False) -> None:
+        """Give a message of a queue back, to be delivered again after `delay_s` seconds, or after the channel's back-off.
+
+        With `dead` it is not delivered again, but moves to the queue's dead-letter channel, with the reason `rejected`. Raises
+        `NotHeld` if its ack deadline has passed, and RuntimeError for a message of another channel.
+        """
+        self._check_held()
+        await self._acks.settle("naks", msgspec.structs.replace(self._entry, delay_s=delay_s, dead=dead))
+        self._is_acked = True
+
+    async def extend(self) -> None:
+        """Let the ack deadline of a message of a queue begin again. Raises as `nak` does."""
+        self._check_held()
+        outcome = await self._acks.settle("extends", self._entry)
+        self._entry = msgspec.structs.replace(self._entry, receipt=outcome.receipt)
+        self._held_until = outcome.held_until
+
+    def record_ack(self) -> None:
+        """Acknowledge this message with the next request."""
+        if not self._is_acked:
+            self._acks.add(self._entry, self.before, is_cumulative=False)
+            self._is_acked = True
+
+    def _record_ack(self, _: Message, is_cumulative: bool) -> None:
+        self._acks.add(self._entry, self.before, is_cumulative=is_cumulative)
+
+    def _check_held(self) -> None:
+        if self._entry.receipt is None:
+            raise RuntimeError("only a message of a queue channel can be given back or extended")
 
 
 class Pulled(Sequence[PulledMessage]):
@@ -133,8 +213,8 @@ class Pulled(Sequence[PulledMessage]):
     these are acknowledged.
     """
 
-    def __init__(self, messages: Sequence[PulledMessage], gaps: Sequence[Gap], has_more: bool, acks: PullAcks) -> None:
-        self._messages, self.gaps, self.has_more, self._acks = tuple(messages), tuple(gaps), has_more, acks
+    def __init__(self, messages: Sequence[PulledMessage], gaps: Sequence[Gap], has_more: bool) -> None:
+        self._messages, self.gaps, self.has_more = tuple(messages), tuple(gaps), has_more
 
     def __repr__(self) -> str:
         return f"Pulled({len(self)} messages, gaps={self.gaps!r}, has_more={self.has_more})"
@@ -152,29 +232,35 @@ class Pulled(Sequence[PulledMessage]):
         return len(self._messages)
 
     async def ack(self) -> None:
-        """Acknowledge every message and gap of this pull. May be repeated. Raises as `PulledMessage.ack` does."""
-        self._acks.add_all()
-        await self._acks.send(with_gaps=True)
+        """Acknowledge every message of this pull in one request. May be repeated. Raises as `PulledMessage.ack` does."""
+        for message in self._messages:
+            message.record_ack()
+        if self._messages:
+            await self._messages[-1].ack()
 
 
-async def acknowledge(
-    http: HttpClient, path: str, acks: Mapping[str, int], epoch: str | None = None
-) -> dict[str, ArtcafeError | None]:
-    """Acknowledge each channel up to a sequence, and return the error of each; None if it is written."""
-    body = {"acks": [{"channel": channel, "seq": seq} for channel, seq in acks.items()], **given(epoch=epoch)}
-    answered = await http.send(_Outcomes, "POST", path, body)
-    errors = [None if each.error is None else from_wire(each.error.code, each.error.message) for each in answered.acks]
-    return dict(zip(acks, errors, strict=True))
+class PullInbox:
+    """What waits for the agent whose token a client has, over REST."""
 
+    def __init__(self, http: HttpClient, tenant: str, agent: str) -> None:
+        self._http = http
+        self._inbox, self._acks = path_of(tenant, "agents", agent, "inbox"), path_of(tenant, "agents", agent, "acks")
 
-async def pull(http: HttpClient, tenant: str, agent: str, *, limit: int, wait_s: float, channel: str | None) -> Pulled:
-    """Pull messages of the agent whose token `http` has."""
-    query = {"limit": limit, "wait_s": wait_s, **given(channel=channel)}
-    page = await http.read(_Page, path_of(tenant, "agents", agent, "inbox"), query)
-    acks = PullAcks(http, path_of(tenant, "agents", agent, "acks"), page.epoch)
-    gaps = [Gap(each.channel, each.from_, each.to, each.reason) for each in page.gaps]
-    for gap, pushed in zip(gaps, page.gaps, strict=True):
-        warn_of(gap)
-        acks.expect_gap(pushed.channel, pushed.after)
-    messages = [PulledMessage(each, acks.expect(each.channel, each.seq or 0), acks) for each in page.items]
-    return Pulled(messages, gaps, page.more, acks)
+    async def pull(self, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
+        """Return messages as `Agent.pull` does. Gaps of channels without messages are acknowledged."""
+        page = await self._http.read(_Page, self._inbox, {"limit": limit, "wait_s": wait_s, **given(channel=channel)})
+        acks = PullAcks(self._http, self._acks, page.epoch)
+        gaps = [Gap(each.channel, each.from_, each.to, each.reason) for each in page.gaps]
+        for gap, pushed in zip(gaps, page.gaps, strict=True):
+            warn_of(gap)
+            acks.expect_gap(pushed.channel, pushed.after)
+        messages = [PulledMessage(each, acks.expect(each), acks) for each in page.items]
+        await acks.send_gaps()
+        return Pulled(messages, gaps, page.more)
+
+    async def ack(self, channel: str, seq: int, *, receipt: str | None = None) -> None:
+        """Acknowledge a channel up to `seq`, or with its `receipt` one message of a queue. Raises the server's error."""
+        entry = msgspec.to_builtins(_Entry(channel, seq, receipt))
+        answered = await self._http.send(_Outcomes, "POST", self._acks, {"acks": [entry]})
+        for outcome in answered.acks:
+            outcome.check()

@@ -36,7 +36,7 @@ def pull(options: AgentOptions, channel: str | None, limit: int, pull_s: float, 
     \b
     Examples:
       artcafe agent pull --ack
-      artcafe agent pull chn_… --limit 10 --for 20 --json
+      artcafe agent pull news --limit 10 --for 20 --json
     """
     asyncio.run(_pull(options, channel, limit, pull_s, ack, as_json))
 
@@ -44,7 +44,7 @@ def pull(options: AgentOptions, channel: str | None, limit: int, pull_s: float, 
 async def _pull(options: AgentOptions, channel: str | None, limit: int, pull_s: float, ack: bool, as_json: bool) -> None:
     async with Client(options.url) as rest:
         await rest.login(options.tenant, options.agent, options.signer(), service=options.service)
-        pulled = await rest.pull(options.tenant, options.agent, limit=limit, wait_s=pull_s, channel=channel)
+        pulled = await rest.inbox(options.tenant, options.agent).pull(limit=limit, wait_s=pull_s, channel=channel)
         for gap in pulled.gaps if as_json else ():  # Otherwise the SDK logs them on standard error.
             click.echo(msgspec.json.encode({"gap": gap}))
         for message in pulled:
@@ -56,21 +56,25 @@ async def _pull(options: AgentOptions, channel: str | None, limit: int, pull_s: 
 @click.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @click.argument("seq", type=click.IntRange(min=0))
+@click.option("--receipt", metavar="TEXT", help="The receipt of a message of a queue channel, as 'pull --json' prints it.")
 @agent_options
-def ack(options: AgentOptions, channel: str, seq: int, as_json: bool) -> None:
+def ack(options: AgentOptions, channel: str, seq: int, receipt: str | None, as_json: bool) -> None:
     """Acknowledge the messages of CHANNEL up to SEQ: the next pull or connection continues after it. Prints nothing.
 
+    In a queue channel, acknowledge one pulled message by its receipt.
+
     \b
-    Example:
-      artcafe agent ack chn_… 58
+    Examples:
+      artcafe agent ack news 58
+      artcafe agent ack tasks 58 --receipt cx3…
     """
-    asyncio.run(_ack(options, channel, seq))
+    asyncio.run(_ack(options, channel, seq, receipt))
 
 
-async def _ack(options: AgentOptions, channel: str, seq: int) -> None:
+async def _ack(options: AgentOptions, channel: str, seq: int, receipt: str | None) -> None:
     async with Client(options.url) as rest:
         await rest.login(options.tenant, options.agent, options.signer(), service=options.service)
-        await rest.acknowledge(options.tenant, options.agent, channel, seq)
+        await rest.inbox(options.tenant, options.agent).ack(channel, seq, receipt=receipt)
 
 
 COMMANDS: Final = (pull, ack)
