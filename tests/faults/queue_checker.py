@@ -1,0 +1,295 @@
+"""Check a run of a work queue with faults against the contract (section 5, sentence 9), using only its history. No I/O.
+
+A history is what the publishers and holders saw, in order and with times, and the dead letters and redriven messages at the end,
+when the queue was empty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# --- what happened ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The answer that a task is stored. No other task of the run has this `number`."""
+
+    number: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A holder received a task. `holder` names one connection; `at` is a monotonic time in seconds, as everywhere."""
+
+    holder: str
+    seq: int
+    number: int
+    deliveries: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A holder sent an ack; whether the server received it is unknown."""
+
+    holder: str
+    seq: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The server confirmed a `nak`."""
+
+    holder: str
+    seq: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """The server confirmed an `extend` that was sent at `at`."""
+
+    holder: str
+    seq: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """The server refused an ack, a `nak` or an `extend` with `not_held`."""
+
+    holder: str
+    seq: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A holder's connection has ended."""
+
+    holder: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptTold:
+    """A receipt told its publisher what became of a task: `acked` or `dead_lettered`."""
+
+    seq: int
+    state: str
+    at: float
+
+
+Event = Put | Taken | Acked | GivenBack | Extended | NotHeld | Left | ReceiptTold
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message of the dead-letter channel: its sequence there, that of the task in the queue, and why it was moved."""
+
+    seq: int
+    task: int
+    reason: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """A message of the queue that is a redriven dead letter: its sequence, and that of the letter."""
+
+    seq: int
+    letter: int
+
+
+@dataclass(frozen=True)
+class QueueHistory:
+    """A run. The queue was empty at its end.
+
+    `slack_s`: the longest time from NATS's delivery of a task to its holder; no deadline of a holder is nearer than the ack
+    deadline less this. `is_faulted`: acks may have been lost with a server or with NATS.
+    """
+
+    events: Sequence[Event]
+    letters: Sequence[DeadLetter]
+    redriven: Sequence[Redriven]
+    max_deliveries: int
+    ack_wait_s: float
+    slack_s: float = 2.0
+    is_faulted: bool = False
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+# --- what must hold --------------------------------------------------------------------------------------------------
+
+
+class QueueBroken(StrEnum):
+    """A violated promise."""
+
+    LOST = "stored, but neither acknowledged nor a dead letter"
+    TWO_HOLDERS = "held by two at once"
+    CHANGED = "delivered as another task than the one stored there"
+    AFTER_ACK = "delivered again after its ack, without a fault"
+    EARLY_DEAD = "a dead letter before its last allowed delivery"
+    DEAD_TWICE = "a dead letter twice"
+    DEAD_AND_ACKED = "a dead letter, though it was acknowledged in time, without a fault"
+    REDRIVEN_TWICE = "redriven twice"
+    UNKNOWN_ORIGIN = "a dead letter or redriven message of nothing"
+    FALSE_RECEIPT = "a receipt says so, and it is not true"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFinding:
+    broken: QueueBroken
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.broken}"
+
+
+@dataclass(frozen=True)
+class QueueVerdict:
+    """The violations found, and the amount of data checked."""
+
+    stored: int
+    deliveries: int
+    acked: int
+    dead: int
+    redelivered: int
+    findings: Sequence[QueueFinding] = field(default=())
+
+    @cached_property
+    def counts(self) -> Counter[QueueBroken]:
+        return Counter(finding.broken for finding in self.findings)
+
+    def __str__(self) -> str:
+        shown = "\n".join(map(str, self.findings[:20]))
+        return f"{len(self.findings)} broken promises among {self.stored} tasks ({dict(self.counts)})\n{shown}"
+
+
+def judge_queue(run: QueueHistory) -> QueueVerdict:
+    """Return every violation in a run."""
+    walk = _Walk(run)
+    for event in run.events:
+        walk.note(event)
+    acked, findings = set(walk.acked), walk.findings
+    findings += [*_lost(run, acked), *_letters(run, acked), *_redriven(run), *_receipts(run, acked)]
+    taken = run.of(Taken)
+    tasks = {each.seq for each in taken}
+    return QueueVerdict(
+        len(run.of(Put)), len(taken), len(acked), len({each.task for each in run.letters}), len(taken) - len(tasks), findings
+    )
+
+
+class _Walk:
+    """Who holds and who has acknowledged what, by the events so far."""
+
+    def __init__(self, run: QueueHistory) -> None:
+        self._run = run
+        self._stored = {put.seq: put.number for put in run.of(Put)} | dict.fromkeys((each.seq for each in run.redriven), None)
+        self._lefts = {each.holder: each.at for each in run.of(Left)}
+        self._since: dict[int, dict[str, float]] = defaultdict(dict)
+        """By task and holder: when the hold began, or was extended."""
+        self.acked: dict[int, str] = {}
+        """The holder whose ack of a task was not refused."""
+        self.findings: list[QueueFinding] = []
+
+    def note(self, event: Event) -> None:
+        """Note what an event changes."""
+        match event:
+            case Taken():
+                self._take(event)
+            case Acked():
+                self.acked[event.seq] = event.holder
+                self._since[event.seq].pop(event.holder, None)
+            case NotHeld():
+                if self.acked.get(event.seq) == event.holder:
+                    del self.acked[event.seq]
+                self._since[event.seq].pop(event.holder, None)
+            case GivenBack():
+                self._since[event.seq].pop(event.holder, None)
+            case Extended() if event.holder in self._since[event.seq]:
+                self._since[event.seq][event.holder] = event.at
+            case Left():
+                for holders in self._since.values():
+                    holders.pop(event.holder, None)
+            case _:
+                pass
+
+    def _take(self, taken: Taken) -> None:
+        stored = self._stored.get(taken.seq)
+        if stored is not None and stored != taken.number:
+            self.findings.append(QueueFinding(QueueBroken.CHANGED, f"task {taken.number} at {taken.seq}"))
+        for other in self._others(taken):
+            self.findings.append(QueueFinding(QueueBroken.TWO_HOLDERS, f"{taken.seq} by {other} and {taken.holder}"))
+        if taken.seq in self.acked and not self._run.is_faulted:
+            self.findings.append(QueueFinding(QueueBroken.AFTER_ACK, f"{taken.seq} to {taken.holder}"))
+        self._since[taken.seq][taken.holder] = taken.at
+
+    def _others(self, taken: Taken) -> list[str]:
+        """Return who certainly holds the task when another holder gets it.
+
+        A holder whose connection is about to end may have lost it already: the server notices the end first.
+        """
+        run, found = self._run, []
+        for holder, since in self._since[taken.seq].items():
+            is_due = taken.at >= since + run.ack_wait_s - run.slack_s
+            is_leaving = self._lefts.get(holder, float("inf")) <= taken.at + run.slack_s
+            if holder != taken.holder and not is_due and not is_leaving:
+                found.append(holder)
+        return found
+
+
+def _lost(run: QueueHistory, acked: set[int]) -> list[QueueFinding]:
+    done = acked | {each.task for each in run.letters}
+    stored = [put.seq for put in run.of(Put)] + [each.seq for each in run.redriven]
+    return [QueueFinding(QueueBroken.LOST, f"task at {seq}") for seq in stored if seq not in done]
+
+
+def _letters(run: QueueHistory, acked: set[int]) -> list[QueueFinding]:
+    findings: list[QueueFinding] = []
+    known = {put.seq for put in run.of(Put)} | {each.seq for each in run.redriven} | {each.seq for each in run.of(Taken)}
+    for letter in run.letters:
+        what = f"task at {letter.task}, letter {letter.seq}"
+        if letter.task not in known:
+            findings.append(QueueFinding(QueueBroken.UNKNOWN_ORIGIN, what))
+        if letter.reason == "max_deliveries" and letter.deliveries < run.max_deliveries:
+            findings.append(QueueFinding(QueueBroken.EARLY_DEAD, what))
+        if letter.task in acked and not run.is_faulted:
+            findings.append(QueueFinding(QueueBroken.DEAD_AND_ACKED, what))
+    twice = [task for task, times in Counter(each.task for each in run.letters).items() if times > 1]
+    return findings + [QueueFinding(QueueBroken.DEAD_TWICE, f"task at {task}") for task in twice]
+
+
+def _redriven(run: QueueHistory) -> list[QueueFinding]:
+    letters = {each.seq for each in run.letters}
+    counted = Counter(each.letter for each in run.redriven)
+    return [
+        *(QueueFinding(QueueBroken.REDRIVEN_TWICE, f"letter {letter}") for letter, times in counted.items() if times > 1),
+        *(QueueFinding(QueueBroken.UNKNOWN_ORIGIN, f"letter {letter}") for letter in counted if letter not in letters),
+    ]
+
+
+def _receipts(run: QueueHistory, acked: set[int]) -> list[QueueFinding]:
+    """Compare each receipt with what had happened before it."""
+    dead, findings, sent = {each.task for each in run.letters}, list[QueueFinding](), set[int]()
+    for event in run.events:
+        if isinstance(event, Acked):
+            sent.add(event.seq)
+        if not isinstance(event, ReceiptTold):
+            continue
+        is_true = event.seq in (sent & acked) if event.state == "acked" else event.seq in dead
+        if not is_true:
+            findings.append(QueueFinding(QueueBroken.FALSE_RECEIPT, f"{event.state}: {event.seq}"))
+    return findings
