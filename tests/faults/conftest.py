@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.faults.checker import Broken, Verdict
+from tests.faults.queue_checker import QueueBroken, QueueVerdict
 
 SEED: Final = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
 """Choose the moments at which the long tests inject faults; ARTCAFE_TEST_SEED repeats a run's moments."""
@@ -72,10 +73,31 @@ def table_report(request: pytest.FixtureRequest) -> TableReport:
     return note
 
 
+QueueReport = Callable[[str, QueueVerdict], None]
+
+QUEUE_HEADINGS = ("fault", "tasks", "deliveries", "again", "acknowledged", "dead", "lost", "two holders", "other", "s")
+QUEUE_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+
+
+@pytest.fixture
+def queue_report(request: pytest.FixtureRequest) -> QueueReport:
+    """Add a row to the table of work queues."""
+    began = time.monotonic()
+    rows = request.config.stash.setdefault(QUEUE_ROWS, [])
+
+    def note(fault: str, verdict: QueueVerdict) -> None:
+        shown = [verdict.counts[QueueBroken.LOST], verdict.counts[QueueBroken.TWO_HOLDERS]]
+        figures = [verdict.stored, verdict.deliveries, verdict.redelivered, verdict.acked, verdict.dead, *shown]
+        rows.append((fault, *figures, len(verdict.findings) - sum(shown), round(time.monotonic() - began)))
+
+    return note
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print both tables, as Markdown, if --faults was given."""
+    """Print the tables, as Markdown, if --faults was given."""
     if config.getoption("--faults"):
         _print(terminalreporter, f"faults (ARTCAFE_TEST_SEED={SEED})", HEADINGS, config.stash.get(ROWS, []))
+        _print(terminalreporter, "work queues", QUEUE_HEADINGS, config.stash.get(QUEUE_ROWS, []))
         _print(terminalreporter, "faults of the tables", TABLE_HEADINGS, config.stash.get(TABLE_ROWS, []))
 
 

@@ -57,7 +57,7 @@ class GivenBack:
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """The server confirmed an `extend` that was sent at `at`."""
+    """The server confirmed an `extend`."""
 
     holder: str
     seq: int

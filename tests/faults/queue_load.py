@@ -1,0 +1,233 @@
+"""Tasks for a work queue with faults: two publishers, workers that succeed, fail, take long or leave, and a history of all of it.
+
+`queue_checker` judges the history; the tests inject the faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from artcafe.sdk.client import Client
+from artcafe.sdk.records import ChannelInfo, KeptMessage
+from artcafe.wire import frames, replies
+from tests.faults import bare_client
+from tests.faults.queue_checker import (
+    Acked,
+    DeadLetter,
+    Event,
+    Extended,
+    GivenBack,
+    Left,
+    NotHeld,
+    Put,
+    QueueHistory,
+    Redriven,
+    Taken,
+)
+from tests.platform import Cast, Platform
+
+WORKERS: Final = (0, 1, 2)
+PUBLISHER: Final = 3
+AGENTS: Final = 4
+HELD_AT_ONCE: Final = 4
+ACK_WAIT_S: Final = 3
+MAX_DELIVERIES: Final = 3
+POISON_EVERY: Final = 25
+"""Each task of such a number fails at every delivery."""
+LEAVES: Final = 0.01
+"""The chance of a worker's end when it takes a task."""
+PUBLISHERS: Final = 2
+WAIT_S: Final = 60.0
+PAUSE_S: Final = 0.05
+
+_SEQ: Final = re.compile(r"message (\d+) of")
+
+
+class QueueLoad:
+    """Traffic on one queue of one tenant, from `working_on` until `end`."""
+
+    def __init__(self, platform: Platform, cast: Cast, queue: ChannelInfo, seed: int) -> None:
+        self._platform, self._cast, self.queue = platform, cast, queue
+        self._chance = random.Random(seed)
+        self.events: list[Event] = []
+        self._numbers = itertools.count(1)
+        self._connections = itertools.count(1)
+        self._stopping = False
+        self._publishers: list[asyncio.Task[None]] = []
+        self._workers: list[asyncio.Task[None]] = []
+
+    # --- what a test does ---
+
+    async def done(self, more: int) -> None:
+        """Wait until this many more tasks were acknowledged."""
+        goal = self._acks() + more
+        await self._until(lambda: self._acks() >= goal, f"{more} more acknowledged tasks")
+
+    def _acks(self) -> int:
+        return sum(isinstance(event, Acked) for event in self.events)
+
+    async def _until(self, holds: Callable[[], bool], what: str) -> None:
+        until = time.monotonic() + WAIT_S
+        while not holds():
+            for task in (*self._publishers, *self._workers):
+                if task.done() and not task.cancelled() and (failure := task.exception()):
+                    raise failure
+            assert time.monotonic() < until, f"no {what} within {WAIT_S} s:\n{self._platform.log()[-2000:]}"
+            await asyncio.sleep(PAUSE_S)
+
+    async def end(self, *, is_faulted: bool, slack_s: float = 2.0) -> QueueHistory:
+        """Stop the publishers, let the workers empty the queue, redrive half of the dead letters, and return the history."""
+        self._stopping = True
+        await asyncio.wait(self._publishers)
+        await self._empty()
+        async with self._cast.rest() as rest:
+            letters = await self._letters(rest)
+            for letter in letters[::2]:
+                for _ in range(2):  # a repeat sends nothing
+                    await rest.redrive(self._cast.tenant, self.queue.id, letter.seq)
+            await self._empty()
+            letters = await self._letters(rest)
+            redriven = [
+                Redriven(each.seq, each.redriven.seq)
+                for each in await self._kept(rest, self.queue.id)
+                if each.redriven is not None
+            ]
+        for task in self._workers:
+            task.cancel()
+        return QueueHistory(self.events, letters, redriven, MAX_DELIVERIES, ACK_WAIT_S, slack_s, is_faulted)
+
+    async def _empty(self) -> None:
+        """Wait until every task in the queue is acknowledged or a dead letter. What remains after `WAIT_S` is lost."""
+        until = time.monotonic() + WAIT_S
+        async with self._cast.rest() as rest:
+            while time.monotonic() < until:
+                stored = {each.seq for each in await self._kept(rest, self.queue.id)}
+                refused = {(event.holder, event.seq) for event in self.events if isinstance(event, NotHeld)}
+                acked = {
+                    event.seq for event in self.events if isinstance(event, Acked) and (event.holder, event.seq) not in refused
+                }
+                if stored <= acked | {each.task for each in await self._letters(rest)}:
+                    await asyncio.sleep(ACK_WAIT_S)  # a wrong delivery would come now
+                    return
+                await asyncio.sleep(0.5)
+
+    async def _letters(self, rest: Client) -> list[DeadLetter]:
+        assert self.queue.dead_letter is not None
+        kept = await self._kept(rest, self.queue.dead_letter)
+        return [
+            DeadLetter(each.seq, each.dead_letter.seq, each.dead_letter.reason, each.dead_letter.deliveries)
+            for each in kept
+            if each.dead_letter is not None
+        ]
+
+    async def _kept(self, rest: Client, channel: str) -> list[KeptMessage]:
+        return [each async for each in rest.history(self._cast.tenant, channel, after=0)]
+
+    async def begin(self, group: asyncio.TaskGroup) -> None:
+        """Subscribe the workers, and start all traffic."""
+        async with self._cast.rest() as rest:
+            for number in WORKERS:
+                await rest.subscribe(self._cast.tenant, self.queue.id, self._cast.agents[number])
+        self._publishers = [group.create_task(self._publish()) for _ in range(PUBLISHERS)]
+        self._workers = [group.create_task(self._work(number)) for number in WORKERS]
+
+    def stop(self) -> None:
+        """Stop everything at once."""
+        for task in (*self._publishers, *self._workers):
+            task.cancel()
+
+    # --- publishing ---
+
+    async def _publish(self) -> None:
+        """Publish tasks with keys, so that each is stored once whatever fails."""
+        async with self._cast.agent(PUBLISHER) as agent:
+            while not self._stopping:
+                number = next(self._numbers)
+                receipt = await agent.publish(self.queue.id, {"n": number}, key=f"task {number}", timeout_s=WAIT_S)
+                assert receipt.seq is not None
+                self.events.append(Put(number, receipt.seq))
+                await asyncio.sleep(0.01)
+
+    # --- working ---
+
+    async def _work(self, number: int) -> None:
+        """Work on one connection after another."""
+        while True:
+            holder = f"{self._cast.agents[number]}/{next(self._connections)}"
+            try:
+                async with bare_client.connected(self._platform.a_gateway(), self._cast, number, HELD_AT_ONCE) as agent:
+                    try:
+                        while await self._take(agent, holder):
+                            pass
+                        agent.abort()
+                    finally:
+                        self.events.append(Left(holder, time.monotonic()))
+            except bare_client.GONE:
+                await asyncio.sleep(PAUSE_S)
+
+    async def _take(self, agent: bare_client.BareClient, holder: str) -> bool:
+        """Handle one frame. Return whether to go on."""
+        frame = await agent.receive()
+        if frame.error is not None:
+            self._refused(frame.error, holder)
+        if frame.message is not None and frame.message.seq is not None:
+            return await self._do(agent, holder, frame.message, frame.message.seq)
+        if frame.nak is not None:
+            self.events.append(GivenBack(holder, frame.nak.seq, time.monotonic()))
+        if frame.extend is not None:
+            self.events.append(Extended(holder, frame.extend.seq, time.monotonic()))
+            await self._ack(agent, holder, frame.extend.seq)
+        return True
+
+    def _refused(self, error: replies.ErrorBody, holder: str) -> None:
+        seq = _SEQ.search(error.message)
+        if error.code == "not_held" and seq is not None:
+            self.events.append(NotHeld(holder, int(seq[1]), time.monotonic()))
+
+    async def _do(self, agent: bare_client.BareClient, holder: str, message: replies.Message, seq: int) -> bool:
+        """Do a task: most succeed, some fail, are forgotten, or end the worker. Return whether the worker goes on."""
+        number = int(re.search(rb"\d+", bytes(message.data))[0])  # type: ignore[index]  # every task has a number
+        self.events.append(Taken(holder, seq, number, message.deliveries or 0, time.monotonic()))
+        is_new = message.redriven is None
+        fate = self._chance.random()
+        if number % POISON_EVERY == 0 and is_new:
+            await agent.send("nak", frames.Nak(self.queue.id, seq, 0.0), agent.new_id())
+        elif fate < LEAVES and is_new:
+            return False
+        elif fate < 0.1 and is_new:
+            await agent.send("nak", frames.Nak(self.queue.id, seq, self._chance.choice([0.0, 0.2])), agent.new_id())
+        elif fate < 0.12 and is_new:
+            pass  # forgotten: its deadline passes
+        elif fate < 0.2:
+            await agent.send("extend", frames.Extend(self.queue.id, seq), agent.new_id())  # acknowledged when that is answered
+        else:
+            await self._ack(agent, holder, seq)
+        return True
+
+    async def _ack(self, agent: bare_client.BareClient, holder: str, seq: int) -> None:
+        self.events.append(Acked(holder, seq, time.monotonic()))
+        await agent.ack(self.queue.id, seq)
+
+
+@asynccontextmanager
+async def working_on(platform: Platform, seed: int) -> AsyncIterator[QueueLoad]:
+    """Run traffic on a queue of a new tenant; it ends with this block."""
+    cast = await platform.tenant_with(agents=AGENTS, channels=0)
+    async with cast.rest() as rest:
+        queue = await rest.create_channel(
+            cast.tenant, "tasks", type="queue", ack_wait_s=ACK_WAIT_S, max_deliveries=MAX_DELIVERIES, back_off=[0]
+        )
+    load = QueueLoad(platform, cast, queue, seed)
+    async with asyncio.TaskGroup() as group:
+        try:
+            await load.begin(group)
+            yield load
+        finally:
+            load.stop()

@@ -1,0 +1,83 @@
+"""Work queues under faults: a task has one holder at a time, and is done or a dead letter, each once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.conftest import SEED, QueueReport
+from tests.faults.processes import frozen
+from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_load import ACK_WAIT_S, working_on
+from tests.faults.test_kill import VICTIMS, kill
+from tests.platform import Platform, running
+
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Return a platform to be killed."""
+    with running(tmp_path_factory.mktemp("platform")) as platform:
+        yield platform
+
+
+@pytest.mark.promise("9a", "9b")
+async def test_queue_without_faults_keeps_its_promise(platform: Platform, queue_report: QueueReport) -> None:
+    async with working_on(platform, SEED) as load:
+        await load.done(150)
+        verdict = judge_queue(await load.end(is_faulted=False))
+    queue_report("none", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+    assert verdict.dead, "no task was poison"
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.promise("9a", "9b")
+async def test_kill_while_tasks_are_held_loses_none_and_gives_none_two_holders(
+    platform: Platform, queue_report: QueueReport, victim: str
+) -> None:
+    async with working_on(platform, SEED) as load:
+        await load.done(50)
+        await kill(platform, victim)
+        await load.done(50)
+        verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report(f"kill -9 of {victim}", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.promise("9a", "9b")
+async def test_kills_at_any_moment_lose_no_task(platform: Platform, queue_report: QueueReport, victim: str) -> None:
+    chance = random.Random(f"{SEED} {victim}")
+    async with working_on(platform, SEED) as load:
+        for _ in range(KILLS):
+            await load.done(chance.randrange(1, 100))
+            await kill(platform, victim)
+        await load.done(100)
+        verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report(f"{KILLS} × kill -9 of {victim}", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", ["nats-server", "the server"])
+@pytest.mark.promise("9a")
+async def test_process_that_is_stopped_beyond_the_ack_deadline_gives_no_task_two_holders(
+    platform: Platform, queue_report: QueueReport, victim: str
+) -> None:
+    async with working_on(platform, SEED) as load:
+        await load.done(50)
+        assert platform.process is not None
+        with frozen(platform.nats_pid if victim == "nats-server" else platform.process.pid):
+            await asyncio.sleep(3 * ACK_WAIT_S)
+        await load.done(50)
+        verdict = judge_queue(await load.end(is_faulted=True, slack_s=ACK_WAIT_S))
+    queue_report(f"SIGSTOP of {victim}, for three ack deadlines", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
