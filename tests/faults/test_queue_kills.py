@@ -1,4 +1,4 @@
-"""Work queues under faults: a task has one holder at a time, and is done or a dead letter, each once."""
+"""Kills and stops of a work queue's server and NATS: a task has one holder at a time, and is done or a dead letter, each once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ async def test_queue_without_faults_keeps_its_promise(platform: Platform, queue_
     assert verdict.dead, "no task was poison"
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize(
+    "victim", ["both", *(pytest.param(each, marks=pytest.mark.faults) for each in VICTIMS if each != "both")]
+)
 @pytest.mark.promise("9a", "9b")
 async def test_kill_while_tasks_are_held_loses_none_and_gives_none_two_holders(
     platform: Platform, queue_report: QueueReport, victim: str
