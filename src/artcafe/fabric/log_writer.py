@@ -351,8 +351,8 @@ class LogWriter:
         await self._commit(group[middle:])
 
     async def _send_batch(self, group: list[PendingPublish]) -> IncomingMessage:
-        messages = [OutgoingMessage(one.subject, one.id_header, one.envelope) for one in group]
-        return await self._log.connection.request_last(as_batch(messages), timeout_s=ANSWER_TIMEOUT_S)
+        messages = as_batch((one.subject, one.id_header, one.envelope) for one in group)
+        return await self._log.connection.request_last(messages, timeout_s=ANSWER_TIMEOUT_S)
 
 
 def decode(msg: IncomingMessage) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,26 +13,48 @@ from artcafe.sdk import encoding, tracing
 from artcafe.sdk.encoding import value_of
 from artcafe.sdk.handling import cause_of
 from artcafe.sdk.http import HttpClient, given, path_of
-from artcafe.sdk.messages import Message, Receipt
+from artcafe.sdk.messages import Message, Receipt, time_of
 from artcafe.sdk.records import KeptMessage
 from artcafe.wire import frames, replies
 
+_NAMES: Final = {
+    "sender": "from",
+    "raw": "data",
+    "time_text": "time",
+    "deliver_at_text": "deliver_at",
+    "expires_at_text": "expires_at",
+}
 
-class ScheduledInfo(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "raw": "data"}):
+
+class ScheduledInfo(msgspec.Struct, frozen=True, omit_defaults=True, rename=_NAMES):
     """A message that is not delivered to its channel yet. Encoding it gives the JSON object of the response."""
 
     channel: str
     message_id: str
     sender: str
     """The authenticated publisher: an agent's id, or `usr:` and a person's."""
-    time: datetime
-    """The time at which the server accepted it."""
-    deliver_at: datetime
+    time_text: str
+    deliver_at_text: str
     headers: Mapping[str, str]
     raw: msgspec.Raw
     """The data as the published JSON text."""
     reply_to: str | None = None
-    expires_at: datetime | None = None
+    expires_at_text: str | None = None
+
+    @property
+    def time(self) -> datetime:
+        """The time at which the server accepted it; aware, UTC."""
+        return datetime.fromisoformat(self.time_text)
+
+    @property
+    def deliver_at(self) -> datetime:
+        """The time at which it is to be delivered; aware, UTC."""
+        return datetime.fromisoformat(self.deliver_at_text)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """The time from which it is not delivered any more; None if it does not expire."""
+        return time_of(self.expires_at_text)
 
     @property
     def data(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
@@ -22,9 +23,14 @@ async def scheduled(context: CommandContext, channel: str, limit: int | None) ->
       artcafe channel publish reminders '"time is up"' --deliver-at 30m
       artcafe channel scheduled reminders
     """
+    found = context.rest.scheduled(context.tenant, channel, limit=limit)
+    if context.as_json:  # the data of a message is printed as it was published
+        texts = [one_line(msgspec.json.encode(each)) async for each in found]
+        click.echo(f"[{','.join(texts)}]".encode())
+        return
     await show_all(
         context,
-        context.rest.scheduled(context.tenant, channel, limit=limit),
+        found,
         {
             "DELIVER AT": lambda each: each.deliver_at,
             "ID": lambda each: each.message_id,

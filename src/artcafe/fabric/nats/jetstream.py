@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -221,8 +221,9 @@ class JetStream:
         raise unreachable()
 
 
-def as_batch(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-    """Return messages as one atomic batch: send them in one write, the last as a request. NATS stores all or none of them."""
+def as_batch(messages: Iterable[tuple[Subject, str, bytes]]) -> list[OutgoingMessage]:
+    """Return messages (subject, headers and body) as one atomic batch: send them in one write, the last as a request. NATS stores
+    all or none of them."""
     batch = f"Nats-Batch-Id: {secrets.token_hex(8)}\r\nNats-Batch-Sequence: "
     found = [
         OutgoingMessage(subject, f"{headers}{batch}{position}\r\n", body)
