@@ -10,6 +10,7 @@ from msgspec import Raw
 from artcafe.errors import QuotaFull, Unavailable
 from artcafe.fabric import marked_copies
 from artcafe.fabric.marked_copies import MOST_COPIES, MarkedCopy, StoredCopy, store_copies
+from artcafe.fabric.marks import find_mark
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId
 from artcafe.rules import ids, subjects
@@ -50,7 +51,7 @@ async def test_repeated_copy_is_stored_once_and_returns_the_first(nats: Nats) ->
         assert await within(store_copies(writer.log, [first])) == [StoredCopy(2, first.message_id, is_new=True)]
         assert await within(store_copies(writer.log, [again])) == [StoredCopy(2, first.message_id, is_new=False)]
         assert await ids_in(writer.log, B) == [first.message_id]
-        mark = await writer.log.mark(first.mark)
+        mark = await find_mark(writer.log, first.mark)
         assert mark is not None
         assert (mark.seq, parse_envelope(mark.data).message_id) == (3, first.message_id)
 
@@ -108,7 +109,7 @@ async def test_full_log_refuses_copy_and_mark_together(nats: Nats) -> None:
         await writer.publish(1)
         with pytest.raises(QuotaFull):
             await within(store_copies(writer.log, [copy_of(1, size=9000)]))
-        assert await writer.log.mark(subjects.dead_mark(A, 1)) is None
+        assert await find_mark(writer.log, subjects.dead_mark(A, 1)) is None
         assert await ids_in(writer.log, B) == []
         (stored,) = await within(store_copies(writer.log, [copy_of(1)]))
         assert stored.is_new
@@ -131,10 +132,10 @@ async def test_purge_removes_the_marks_at_removed_messages(nats: Nats) -> None:
         first, second = copy_of(1), copy_of(2)
         await within(store_copies(writer.log, [first, second]))
         await writer.log.purge(A, up_to=1)
-        assert await writer.log.mark(first.mark) is not None, "a mark is kept at least as long as its message"
+        assert await find_mark(writer.log, first.mark) is not None, "a mark is kept at least as long as its message"
         await writer.log.purge(A, up_to=4)
-        assert await writer.log.mark(first.mark) is None
-        assert await writer.log.mark(second.mark) is not None
+        assert await find_mark(writer.log, first.mark) is None
+        assert await find_mark(writer.log, second.mark) is not None
         assert await ids_in(writer.log, B) == [first.message_id, second.message_id]
         await writer.log.purge(A)
-        assert await writer.log.mark(second.mark) is None
+        assert await find_mark(writer.log, second.mark) is None

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric.log_writer import ANSWER_TIMEOUT_S, BATCH_BYTES, RETRY_S, decode
+from artcafe.fabric.marks import find_mark, find_marks
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import StreamMessage, as_batch, check_answer
@@ -87,7 +88,7 @@ async def _store(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -
         except LogRefused:
             if len(group) > 1:
                 return await _store_missing(log, group, deadline)
-            mark = await log.mark(group[0].mark)
+            mark = await find_mark(log, group[0].mark)
             if mark is not None:
                 return [_found(group[0], mark)]
             if time.monotonic() >= deadline:
@@ -101,7 +102,7 @@ async def _store(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -
 async def _store_missing(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -> list[StoredCopy]:
     """Store those copies of a refused group whose marks are not found. If none is found, store its halves in order: the replica
     that was asked may lag, and then the copy that exists is alone at last."""
-    marks = await log.marks([copy.mark for copy in group])
+    marks = await find_marks(log, [copy.mark for copy in group])
     missing = [copy for copy in group if copy.mark not in marks]
     if not marks:
         middle = len(group) // 2

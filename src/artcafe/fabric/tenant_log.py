@@ -13,7 +13,7 @@ from artcafe.errors import LogRefused
 from artcafe.fabric.log_state import LogState
 from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
-from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of, stream_message
+from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.plans import UNLIMITED
@@ -324,28 +324,6 @@ class TenantLog:
             seq = got.seq
             found.append(StoredMessage(seq, None, got.data))
             size += len(got.data)
-        return found
-
-    async def mark(self, subject: Subject) -> StreamMessage | None:
-        """Return the mark of this subject from the leader, or None if there is none. Raise `Unavailable`."""
-        return await self._jetstream.get_from_leader(STREAM, {"last_by_subj": subject})
-
-    async def marks(self, subjects: list[Subject]) -> dict[Subject, StreamMessage]:
-        """Return the marks of these subjects that a replica has, at most 1,000. A lagging one lacks the newest. Raise
-        `Unavailable`."""
-        found = map(stream_message, await self._jetstream.get_direct(STREAM, {"multi_last": subjects}))
-        return {each.subject: each for each in found}
-
-    async def redriven_marks(self, channel: ChannelId) -> dict[Seq, StreamMessage]:
-        """Return the marks of a channel's redriven dead letters by the sequence of the letter.
-
-        Any replica answers, also a lagging one, which lacks the newest. Raise `Unavailable`.
-        """
-        found: dict[Seq, StreamMessage] = {}
-        seq = 0
-        while some := await self.following(subjects.redriven_marks(channel), seq, BATCH_MESSAGES):
-            found |= {subjects.marked_seq(each.subject): each for each in some}
-            seq = some[-1].seq
         return found
 
     async def since(self, channel: ChannelId | None, time: datetime) -> Seq | None:

@@ -18,6 +18,7 @@ import msgspec
 from artcafe.errors import ChannelNotFound, Conflict, DeadLetterNotFound
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.marked_copies import MOST_COPIES, MarkedCopy, StoredCopy, store_copies
+from artcafe.fabric.marks import find_mark, redriven_marks
 from artcafe.fabric.nats.jetstream import StreamMessage
 from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.tenant_log import TenantLog
@@ -211,7 +212,7 @@ class Redrives:
 
     async def _all(self, redrive: _Redrive, wanted: RedriveRange, up_to: Seq, items: list[RedrivenLetter]) -> Seq | None:
         """Send letters back, and note each in `items`. Return the sequence after which to continue; None at the end."""
-        ends_at, marks = time.monotonic() + MOST_S, await redrive.log.redriven_marks(redrive.channel)
+        ends_at, marks = time.monotonic() + MOST_S, await redriven_marks(redrive.log, redrive.channel)
         some: list[_Letter] = []
         size_bytes = 0
         async for letter in redrive.letters(wanted.after, up_to):
@@ -238,7 +239,7 @@ class Redrives:
 
         A letter that was sent back after `up_to` is one of this redrive, whose answer was lost, or of another at the same time.
         """
-        ends_at, marks = time.monotonic() + wanted.wait_s, await redrive.log.redriven_marks(redrive.channel)
+        ends_at, marks = time.monotonic() + wanted.wait_s, await redriven_marks(redrive.log, redrive.channel)
         async for letter in redrive.letters(max(wanted.after - 1, 0), up_to):
             mark = marks.get(letter.seq)
             if letter.seq <= wanted.after and mark is None:
@@ -263,7 +264,7 @@ class Redrives:
         while True:
             # First whether it is done, and then why: a message is marked as dead before it is terminated.
             is_past = await QueueConsumer(redrive.log, sent.channel).is_done(sent.redriven_seq)
-            if await redrive.log.mark(subjects.dead_mark(sent.channel, sent.redriven_seq)) is not None:
+            if await find_mark(redrive.log, subjects.dead_mark(sent.channel, sent.redriven_seq)) is not None:
                 return _with_status(sent, LetterStatus.FAILED)
             if is_past:
                 return _with_status(sent, LetterStatus.DONE)

@@ -1,0 +1,34 @@
+"""Reads of the marks at moved messages and redriven dead letters, which `marked_copies` stores."""
+
+from __future__ import annotations
+
+from artcafe.fabric.nats.jetstream import JetStream, StreamMessage, stream_message
+from artcafe.fabric.tenant_log import BATCH_MESSAGES, STREAM, TenantLog
+from artcafe.model import ChannelId, Seq
+from artcafe.rules import subjects
+from artcafe.rules.subjects import Subject
+
+
+async def find_mark(log: TenantLog, subject: Subject) -> StreamMessage | None:
+    """Return the mark of this subject from the leader, or None if there is none. Raise `Unavailable`."""
+    return await JetStream(log.connection).get_from_leader(STREAM, {"last_by_subj": subject})
+
+
+async def find_marks(log: TenantLog, wanted: list[Subject]) -> dict[Subject, StreamMessage]:
+    """Return the marks of these subjects that a replica has, at most 1,000. A lagging one lacks the newest. Raise
+    `Unavailable`."""
+    found = map(stream_message, await JetStream(log.connection).get_direct(STREAM, {"multi_last": wanted}))
+    return {each.subject: each for each in found}
+
+
+async def redriven_marks(log: TenantLog, channel: ChannelId) -> dict[Seq, StreamMessage]:
+    """Return the marks of a channel's redriven dead letters by the sequence of the letter.
+
+    Any replica answers, also a lagging one, which lacks the newest. Raise `Unavailable`.
+    """
+    found: dict[Seq, StreamMessage] = {}
+    seq = 0
+    while some := await log.following(subjects.redriven_marks(channel), seq, BATCH_MESSAGES):
+        found |= {subjects.marked_seq(each.subject): each for each in some}
+        seq = some[-1].seq
+    return found
