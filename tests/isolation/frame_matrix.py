@@ -169,6 +169,11 @@ class GatewayTenants:
         ids = {"tenant_id": owner.tenant_id, "agent_id": agent.id, "channel": channel.id, "agent": agent.id}
         return ids | {"request_id": ABSENT["request_id"] if pending is None else pending.id}
 
+    def handles(self, who: PeerKind) -> dict[str, str | None]:
+        """Return the handles of the records of the peer's tenant, by slot."""
+        agent, channel = (self.their_agent, self.their_channel) if who in FOREIGN else (self.it.agent, self.it.channel)
+        return {"agent_id": agent.handle, "agent": agent.handle, "channel": channel.handle}
+
     @asynccontextmanager
     async def pending_requests(self) -> AsyncIterator[None]:
         """Hold an unanswered request on a connection of an agent of each tenant, and check that none is answered."""
@@ -221,8 +226,8 @@ async def world(folder: Path) -> AsyncIterator[GatewayTenants]:
         theirs = UserPrincipal(
             user_id=UserId("mallory"), tenant_id=(await it.services.tenants.create(UserId("mallory"), CANARY)).id, role=Role.OWNER
         )
-        their_agent = await it.services.agents.create(theirs, name=CANARY, public_key=new_key())
-        their_channel = await it.services.channels.create(theirs, name=CANARY)
+        their_agent = await it.services.agents.create(theirs, name=CANARY, handle="their-agent", public_key=new_key())
+        their_channel = await it.services.channels.create(theirs, name=CANARY, handle="their-channel")
         await it.services.subscriptions.put(theirs, their_channel.id, their_agent.id)
         body = frames.Publish(their_channel.id, msgspec.Raw(json.dumps(CANARY).encode()))
         await it.services.messaging.publish(theirs, body.channel, body)

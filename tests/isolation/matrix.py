@@ -56,6 +56,8 @@ class TenantRecords:
     """A message that the agent has scheduled in the channel."""
     seq: str
     """The sequence of its first message, in `channel`."""
+    agent_handle: str
+    channel_handle: str
 
     def ids(self) -> dict[str, str]:
         """Return the value of each path parameter."""
@@ -70,6 +72,10 @@ class TenantRecords:
             "message_id": self.scheduled,
             "seq": self.seq,
         }
+
+    def handles(self) -> dict[str, str]:
+        """Return the handle for each path parameter that may have one."""
+        return {"agent_id": self.agent_handle, "channel_id": self.channel_handle}
 
 
 OUR_CANARY: Final = "canary-of-ours"
@@ -141,7 +147,8 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     tenant.channel(**words, type="queue", dead_letter=channel)  # So that the channel can have dead letters.
     (chain, seq), late = stopped_chain(tenant, channel, canary), scheduled_message(agent, channel, canary)
     key, other = agent.another_key(), tenant.agent()
-    world = TenantRecords(tenant, agent, channel, key, managed, other, user, invitation, chain, late, seq)
+    handles = [tenant.owner.get(path).json()["handle"] for path in (agent.path, f"{tenant.path}/channels/{channel}")]
+    world = TenantRecords(tenant, agent, channel, key, managed, other, user, invitation, chain, late, seq, *handles)
     for each in (world.channel, world.managed):
         tenant.subscribed(each, world.agent)
     return world
@@ -237,13 +244,15 @@ def comparable(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
 
 
 def elsewhere(ours: TenantRecords, theirs: TenantRecords, parameter: str, who: CallerKind) -> Iterator[dict[str, str]]:
-    """Yield path parameters with one foreign, unknown or malformed id.
+    """Yield path parameters with one foreign, unknown or malformed id, or one foreign handle.
 
     A foreign tenant's id is also combined with its own records.
     """
     foreign = ABSENT[parameter] if parameter == "seq" else theirs.ids()[parameter]  # Every tenant has its own sequences.
     for id in (foreign, ABSENT[parameter], *(MALFORMED if who is CallerKind.OWNER else MALFORMED[:2])):
         yield ours.ids() | {parameter: id}
+    if parameter in ("agent_id", "channel_id"):
+        yield ours.ids() | {parameter: theirs.handles()[parameter]}
     if parameter == "tenant_id":
         yield theirs.ids()
 
@@ -308,6 +317,11 @@ class Matrix:
         answer = self.send(who, route, ids, self.body_of(route))
         assert answer.status_code == expected, answer.text
         assert code is None or answer.json()["code"] == code
+
+    def by_handle(self, route: str, who: CallerKind) -> None:
+        """Check that the answer for existing records is the same for handles in the place of ids."""
+        answer = self.send(who, route, self.ours.ids() | self.ours.handles(), self.body_of(route))
+        assert answer.status_code == expected_there(route, who)[0], answer.text
 
     def logging_in(self) -> None:
         """Check logins of agents: refused while the tenant is suspended."""

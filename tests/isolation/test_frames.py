@@ -19,6 +19,7 @@ from tests.isolation.frame_matrix import (
     FOREIGN,
     INSIDE,
     MALFORMED,
+    OUR_AGENTS,
     PEOPLE,
     REFUSED,
     SLOTS,
@@ -86,9 +87,22 @@ async def test_frames_naming_existing_records(tmp_path: Path, kind: str) -> None
         assert found == {who: TABLE[kind].there(who) for who in INSIDE}
 
 
+@pytest.mark.parametrize("kind", [kind for kind, line in TABLE.items() if {"channel", "agent", "agent_id"} & set(line.slots)])
+async def test_frames_naming_existing_records_by_handle(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path) as w:
+        found = {}
+        for who in (PeerKind.MEMBER, *OUR_AGENTS):
+            named = {slot: handle for slot, handle in w.handles(who).items() if slot in TABLE[kind].slots}
+            async with w.inside(who) as raw:
+                found[who] = (await send_frame(raw, kind, w.body(kind, who) | named))[0]
+        assert found == {who: TABLE[kind].there(who) for who in found}
+
+
 def elsewhere(w: GatewayTenants, slot: str, who: PeerKind) -> Iterable[str]:
     """Yield ids outside the peer's tenant; for peers of the other tenant, ids of this one."""
     yield (w.own if who in FOREIGN else w.foreign)[slot]
+    if handle := w.handles(PeerKind.AGENT if who in FOREIGN else PeerKind.FOREIGN_AGENT).get(slot):
+        yield handle
     yield ABSENT[slot]
     yield from MALFORMED
 

@@ -20,6 +20,9 @@ from tests.isolation.matrix import (
 from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind
 from tests.rest.rest_app import SETTINGS, RestApp
 
+NAMING = (CallerKind.OWNER, CallerKind.AGENT)
+NAMED = {"agent_id", "channel_id"}
+
 
 def test_every_route_is_in_the_table(rest_app: RestApp) -> None:
     routes = {
@@ -39,6 +42,18 @@ def test_every_path_parameter_has_an_expected_error() -> None:
 @pytest.mark.parametrize(("route", "who"), THERE)
 def test_existing_records(matrix: Matrix, route: str, who: CallerKind) -> None:
     matrix.there(route, who)
+
+
+@pytest.mark.parametrize(
+    ("route", "who"),
+    [
+        (route, who)
+        for route, who in THERE
+        if who in NAMING and not route.startswith("DELETE") and NAMED & set(PARAMETER.findall(route))
+    ],
+)
+def test_handles_stand_for_ids(matrix: Matrix, route: str, who: CallerKind) -> None:
+    matrix.by_handle(route, who)
 
 
 @pytest.mark.parametrize(("route", "who"), IN_MANAGED)
