@@ -31,6 +31,7 @@ class PendingRequest:
         "id",
         "inbox",
         "is_busy",
+        "is_cut_off",
         "is_over",
         "places",
         "principal",
@@ -50,8 +51,9 @@ class PendingRequest:
         self.server: str | None = None
         """The other server that it was sent to."""
         self.inbox: Subject | None = None
-        self.is_busy = self.is_over = False
-        """`is_busy`: whether a connection was found that takes no more requests now."""
+        self.is_busy = self.is_cut_off = self.is_over = False
+        """`is_busy`: whether a connection was found that takes no more requests now. `is_cut_off`: whether a server of the agent
+        could not be reached."""
         self.done: asyncio.Future[None] | None = None
         """Its outcome, for its span."""
 

@@ -187,12 +187,13 @@ class Requests:
                 pending.held = held
                 return
             pending.is_busy = pending.is_busy or held == "busy"
-        self.end(pending, (AgentBusy if pending.is_busy else AgentAway)(pending.body.agent), None)
+        self.end(pending, _no_place(pending), None)
 
     def _send(self, pending: PendingRequest, server: str) -> bool:
         """Send a request to another server. Return False without a connection to it."""
         exchange = self._exchange(pending.tenant_id)
         if exchange is None or not exchange.is_up:
+            pending.is_cut_off = True
             return False
         body, sink = pending.body, partial(self._on_outcome, pending)
         left_s = max(0.0, pending.begun_at + body.timeout_s - time.monotonic())
@@ -213,6 +214,7 @@ class Requests:
             self.end(pending, AgentLeft(pending.body.agent), None)
         elif isinstance(outcome, Refusal | Unavailable):  # It was not delivered there.
             pending.is_busy = pending.is_busy or (isinstance(outcome, Refusal) and outcome.reason == "busy")
+            pending.is_cut_off = pending.is_cut_off or isinstance(outcome, Unavailable)
             self._leave_place(pending)
             self._try_next(pending)
         # After a lost connection it is unknown whether the request was sent, and an answer may still come until the deadline.
@@ -343,6 +345,13 @@ _OUTCOMES: Final[dict[type[ArtcafeError], str]] = {
     RequestTimedOut: "timed_out",
     RequestLost: "lost",
 }
+
+
+def _no_place(pending: PendingRequest) -> ArtcafeError:
+    """Return the error of a request that no connection took."""
+    if pending.is_busy:
+        return AgentBusy(pending.body.agent)
+    return Unavailable("the agent's server (NATS)") if pending.is_cut_off else AgentAway(pending.body.agent)
 
 
 def _outcome_of(fault: ArtcafeError) -> str:
