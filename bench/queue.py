@@ -77,7 +77,6 @@ async def _orders(env: BenchEnv, cast: Cast, line: RawSocket, redis: int | None,
     """Fill a new queue, and return the work on it, of each kind."""
     async with cast.rest() as rest:
         channel = (await rest.create_channel(cast.tenant, "queue", type="queue")).id
-        await rest.subscribe(cast.tenant, channel, cast.agents[1])
     await publish_all(Publisher(line, channel, DATA), MESSAGES)
     shared: dict[str, Any] = {"expected": MESSAGES, "workers": workers, "window": WINDOW, "tenant": cast.tenant}
     secret = derive(read_secret(env.platform.data / "secret"), "nats")

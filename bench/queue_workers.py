@@ -68,7 +68,7 @@ class Progress:
 
 # --- the gateway -------------------------------------------------------------------------------------------------------
 
-_HEAD: Final = re.compile(rb'\{"message":\{"channel":"[^"]+","seq":(\d+),"prev":null,"deliveries":')
+_HEAD: Final = re.compile(rb'\{"message":\{"channel":"[^"]+",(?:"channel_handle":"[^"]+",)?"seq":(\d+),"prev":null,"deliveries":')
 
 
 class GatewayWorker(RawSocket):

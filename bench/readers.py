@@ -21,7 +21,7 @@ from artcafe.wire import frames
 from bench.raw_client import RawSocket, connect, masked
 
 MESSAGE: Final = b'{"message":{'
-HEAD: Final = re.compile(rb'.*\{"message":\{"channel":"[^"]+","seq":(\d+),', re.DOTALL)
+HEAD: Final = re.compile(rb'.*\{"message":\{"channel":"[^"]+",(?:"channel_handle":"[^"]+",)?"seq":(\d+),', re.DOTALL)
 PATIENCE_S: Final = 30.0
 """After this time the counts are printed even if they are too low, which the caller detects."""
 RECENT_BYTES: Final = 512

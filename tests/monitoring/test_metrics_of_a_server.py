@@ -55,6 +55,30 @@ async def connected(*agents: Agent) -> AsyncIterator[None]:
         yield
 
 
+async def test_ends_of_queue_deliveries_are_counted_by_their_outcome(server: Platform, cast: Cast) -> None:
+    before = scrape(server.metrics_url)
+
+    def ended(now: Samples, outcome: str) -> float:
+        name = "artcafe_queue_deliveries_ended_total"
+        return value(now, name, outcome=outcome) - value(before, name, outcome=outcome)
+
+    async with cast.rest() as rest:
+        queue = await rest.create_channel(cast.tenant, "tasks", type="queue", ack_wait_s=1)
+        for number in range(4):
+            await rest.publish(cast.tenant, queue.id, number)
+    agent = Agent(server.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0])
+    async with agent:
+        messages = agent.messages(queue.id)
+        for _ in range(2):
+            await (await anext(messages)).ack()
+        await (await anext(messages)).nak(60)
+        await anext(messages)  # its deadline passes, and it is delivered again
+        await anext(messages)
+    after = await until(server.metrics_url, lambda now: ended(now, "returned") >= 1)
+    outcomes = {outcome: ended(after, outcome) for outcome in metrics.QUEUE_OUTCOMES}
+    assert outcomes == {"acked": 2, "nacked": 1, "expired": 1, "returned": 1}
+
+
 async def test_publishes_and_deliveries_are_counted_exactly(server: Platform, cast: Cast) -> None:
     before = scrape(server.metrics_url)
 

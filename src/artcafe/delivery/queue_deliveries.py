@@ -78,11 +78,6 @@ class QueueDeliveries:
         """Return the delivery of the channel with this id or handle."""
         return find_in(self._deliveries, channel)
 
-    def ack(self, channel: str, seq: Seq) -> None:
-        """Remove a message from its queue. Raises `NotSubscribed` and `NotHeld`."""
-        delivery = self._of(channel)
-        delivery.feed.ack(delivery, seq)
-
     def nak(self, channel: str, seq: Seq, delay_s: float | None, *, is_dead: bool) -> None:
         """Give a message back, or move it to the dead-letter channel. Raises `NotSubscribed` and `NotHeld`."""
         delivery = self._of(channel)

@@ -283,8 +283,9 @@ class Subscriber:
 
         An ack of an older message changes nothing. Raises `NotSubscribed`, `AckBeyondSent` and `NotHeld`.
         """
-        if self._queues is not None and self._queues.find(channel) is not None:
-            self._queues.ack(channel, seq)
+        held_by = None if self._queues is None else self._queues.find(channel)
+        if held_by is not None:
+            held_by.feed.ack(held_by, seq)
             return
         delivery = find_in(self._deliveries, channel) or find_in(self._withheld, channel)
         if delivery is None:
