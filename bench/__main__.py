@@ -25,6 +25,7 @@ from bench import (
     peers,
     processes,
     publish,
+    pull,
     queue,
     requests,
     revoke,
@@ -58,6 +59,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "processes": processes,
     "metering": metering,
     "queue": queue,
+    "pull": pull,
     "requests": requests,
 }
 """The benches: each module has a `run`, and a docstring that says what it measures and how."""
