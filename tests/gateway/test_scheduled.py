@@ -145,6 +145,27 @@ async def test_agent_sees_and_cancels_its_own_scheduled_messages_only(tmp_path: 
         assert await listed(it) == []
 
 
+async def test_meter_that_had_counted_everything_counts_a_delivered_message(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        meter, log = it.services.meter, await it.services.fabric.tenant(it.owner.tenant_id).connected_log()
+        assert meter is not None
+        await publish(it, due(it, b"1"))
+        await meter.look()
+        async with delivering(it.services.scheduled.scheduler), asyncio.timeout(5):
+            it.clock.ahead = MINUTE * 2
+            while not await log.last_seq_of(it.channel.id):  # noqa: ASYNC110 (the store of another process has no event)
+                await asyncio.sleep(0.01)
+            while (tenant_meter := meter.of(it.owner.tenant_id)) is None or not tenant_meter.has_work:  # noqa: ASYNC110 (as above)
+                await asyncio.sleep(0.01)
+        await meter.look()
+        state, end = await it.services.store.usage(it.owner.tenant_id).meter(), await log.state()
+        assert state is not None
+        assert end is not None
+        assert state.cursor.seq == end.last_seq
+        found = await it.services.usage_recounts.recount(it.owner, f"{it.clock():%Y-%m}")
+        assert [(each.verdict, each.counted_messages) for each in found.compared if each.counted_messages] == [("equal", 1)]
+
+
 async def test_deleted_channel_delivers_nothing_more(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, due(it, b"1"))
