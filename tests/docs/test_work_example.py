@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import subprocess
 from pathlib import Path
 
-from tests import ssh_keygen
+from tests.docs.test_readme import BIN, ROOT, blocks, substituted
 from tests.platform import Platform
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "work" / "planner.py"
-LINES = 40
+PROGRAM = ROOT / "examples" / "work" / "planner.py"
 
 
 def test_program_has_at_most_forty_lines_of_code() -> None:
-    assert len([line for line in PROGRAM.read_text().splitlines() if line.strip()]) <= LINES
+    assert len([line for line in PROGRAM.read_text().splitlines() if line.strip()]) <= 40
 
 
 async def test_each_task_is_done_once_or_dead_lettered(platform: Platform, tmp_path: Path) -> None:
     cast = await platform.tenant_with(agents=0, channels=0)
-    async with cast.rest() as rest:
-        for name in ("planner", "worker-1", "worker-2", "worker-3"):
-            key = ssh_keygen.make_key(tmp_path / name)
-            await rest.create_agent(cast.tenant, name, ssh_keygen.public_line(key))
-        await rest.create_channel(cast.tenant, "tasks", type="queue", max_deliveries=3)
-        await rest.subscribe(cast.tenant, "tasks.dead", "planner")
-    environ = {**os.environ, "ARTCAFE_URL": cast.url, "ARTCAFE_TENANT": cast.tenant}
-    program = await asyncio.create_subprocess_exec(
-        sys.executable, PROGRAM, cwd=tmp_path, env=environ, stdout=asyncio.subprocess.PIPE
+    (script,) = blocks("Agents that share work")
+    script = substituted(script, **{"http://127.0.0.1:8080": cast.url})
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    known = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+    path = f"{BIN}{os.pathsep}{known.get('PATH', '')}"
+    environ = known | {"PATH": path, "TOKEN": cast.token, "TENANT": cast.tenant, "NO_PROXY": "127.0.0.1"}
+    running = await asyncio.create_subprocess_exec(
+        "bash", "-c", f"set -euo pipefail\n{script}", cwd=tmp_path, env=environ, stdout=subprocess.PIPE
     )
-    async with asyncio.timeout(100):
-        out, _ = await program.communicate()
-    first, killed, *others = out.decode().splitlines()
-    assert first == "199 results of 199 tasks; dead letters: [13]"
+    async with asyncio.timeout(110):
+        out, _ = await running.communicate()
+    first, killed, *others = out.decode().splitlines()[-4:]
+    assert first == script.strip().rpartition("# ")[2] == "199 results of 199 tasks; dead letters: [13]"
     assert killed.endswith("ended by SIGKILL")
     assert [line.endswith("ended by SIGTERM") for line in others] == [True, True]
