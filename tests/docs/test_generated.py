@@ -15,6 +15,7 @@ from artcafe.errors import REGISTRY
 from artcafe.rest.frame_docs import COMMANDS, PUSHES
 from artcafe.wire import field_docs, frames, replies
 from artcafe.wire.envelopes import DeadLetter, Redriven
+from artcafe.wire.receipts import Recipient
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def test_frames_page_has_every_frame_with_every_field() -> None:
 
 def test_field_docs_describe_only_existing_fields() -> None:
     structs: list[type[msgspec.Struct]] = [frames.Cause, frames.AgentFault, replies.Gap, replies.PastMessage, replies.LimitState]
-    structs += [DeadLetter, Redriven]
+    structs += [DeadLetter, Redriven, Recipient]
     structs += [*fields_of(frames.Command).values(), *fields_of(replies.Incoming).values()]
     known = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
     assert {key for key in field_docs.FIELD_DOCS if "." in key} <= known

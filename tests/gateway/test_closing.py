@@ -103,7 +103,7 @@ async def test_drain_answers_publishes_in_flight_before_the_close(tmp_path: Path
         (connection,) = it.gateway.connections()
         for number in range(500):
             raw.send({"id": 10 + number, "publish": {"channel": it.channel.id, "data": number, "key": f"key {number}"}})
-        await until(lambda: isinstance(connection.session, AgentSession) and connection.session.in_flight > 100)
+        await until(lambda: isinstance(connection.session, AgentSession) and connection.session._replies.in_flight > 100)
         async with asyncio.TaskGroup() as group:
             group.create_task(it.gateway.drain())
             answered = [frame["publish"]["seq"] for frame in await frames_before_close(raw) if "publish" in frame]

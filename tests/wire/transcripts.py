@@ -21,7 +21,7 @@ from artcafe.errors import (
     OutOfTurn,
     RequestCancelled,
 )
-from artcafe.wire import frames, replies, request_frames
+from artcafe.wire import frames, receipts, replies, request_frames
 from artcafe.wire.envelopes import ChainLink, channel_text, envelope, live_frame, message_frame, queue_frame
 from artcafe.wire.session import CLIENT_RECEIVES, CLIENT_SENDS, SERVER_RECEIVES, ClientState, ServerState
 from tests.wire.connection_pair import ConnectionPair
@@ -94,14 +94,14 @@ PUSHES: Final[dict[str, bytes]] = {
     "message": message(1),
     "gap": replies.gap(CHANNEL, replies.Gap(3, 7, "retention")),
     "presence": replies.presence(replies.PresencePush(agent=AGENT, connected=True, status=None, since=TIME)),
-    "moved": replies.moved(replies.MovedPush(channel=CHANNEL, epoch="E1", cursor=0, moves=1)),
-    "receipt": replies.receipt(
-        replies.ReceiptPush(
+    "moved": receipts.moved(receipts.MovedPush(channel=CHANNEL, epoch="E1", cursor=0, moves=1)),
+    "receipt": receipts.receipt(
+        receipts.ReceiptPush(
             channel=CHANNEL,
             seq=2,
             message_id="msg_2",
             receipt="acked",
-            recipients=[replies.Recipient(AGENT, "acked"), replies.Recipient("agt_2", "away", TIME)],
+            recipients=[receipts.Recipient(AGENT, "acked"), receipts.Recipient("agt_2", "away", TIME)],
             open=1,
             final=True,
             reason="deadline",

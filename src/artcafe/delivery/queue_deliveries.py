@@ -14,7 +14,8 @@ from artcafe.errors import Invalid, NotSubscribed
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.fabric.work_queue import QueuedMessage
-from artcafe.model import Channel, ChannelId, ChannelType, QueueSettings, Seq
+from artcafe.model import Access, Channel, ChannelId, ChannelType, QueueSettings, Seq, TenantId
+from artcafe.services.record_cache import RecordCache
 from artcafe.wire.frames import Start
 
 DEFAULT_UNACKED: Final = 1
@@ -115,3 +116,11 @@ def check_start(channel: Channel, start: Start) -> None:
     """Raise `Invalid` for a start of a queue: all its subscribers share one position."""
     if KINDS[channel.type].is_shared and start != "cursor":
         raise Invalid("from", "must be 'cursor' or omitted for a queue channel, whose subscribers share one position")
+
+
+async def check_start_in_open(record_cache: RecordCache, tenant_id: TenantId, channel_id: ChannelId, start: Start) -> None:
+    """Raise `Invalid` for a start in an open queue, where the agent itself would create the subscription."""
+    if start != "cursor":
+        channel = await record_cache.subscribed(tenant_id, channel_id)
+        if channel.access is Access.OPEN:
+            check_start(channel, start)

@@ -17,7 +17,7 @@ from artcafe.delivery.delivery_services import DeliveryServices, Opened
 from artcafe.delivery.live_delivery import begin_without_log
 from artcafe.delivery.own_inbox import OwnInbox
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
-from artcafe.delivery.queue_deliveries import QueueDeliveries, check_start
+from artcafe.delivery.queue_deliveries import QueueDeliveries, check_start, check_start_in_open
 from artcafe.errors import (
     AckBeyondSent,
     ChannelNotFound,
@@ -31,9 +31,7 @@ from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.inbox_router import InboxWaiter
 from artcafe.fabric.position_exchange import AgentPosition
 from artcafe.model import (
-    Access,
     AgentPrincipal,
-    Channel,
     ChannelId,
     Cursor,
     Permission,
@@ -250,7 +248,7 @@ class Subscriber:
         channel_id = await self._services.record_cache.channel_id(self.principal.tenant_id, channel)
         if self._delivered >= MAX_SUBSCRIPTIONS and not (channel_id == self._inbox.id or self._is_delivered(channel_id)):
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
-        await self._check_start(channel_id, start)
+        await check_start_in_open(self._services.record_cache, self.principal.tenant_id, channel_id, start)
         with self._guard_begin(channel_id):
             row, _ = await self._services.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
             if row.status is not SubscriptionStatus.ACTIVE:
@@ -340,7 +338,9 @@ class Subscriber:
         channel = await services.record_cache.subscribed(tenant_id, channel_id)
         kind = KINDS[channel.type]
         if kind.is_shared:
-            return self._begin_queue(channel, start, max_unacked)
+            check_start(channel, start)
+            self.queues.begin(channel, max_unacked, self.principal.sender)
+            return Opened(channel.id)
         if not kind.has_log:
             return await begin_without_log(services.hub, self._peer, self._deliveries, channel, self.principal.sender)
         feed = services.hub.feed(tenant_id, channel_id, kind, channel.handle)
@@ -369,19 +369,6 @@ class Subscriber:
             delivery.acked = min(gap.from_, seq) - 1
             self._peer.send_gap(channel_id, gap, lineage.epoch)
         return Opened(channel_id, lineage.epoch, seq, last, gap)
-
-    async def _check_start(self, channel_id: ChannelId, start: Start) -> None:
-        """Raise `Invalid` for a start in an open queue, where the agent itself would create the subscription."""
-        if start != "cursor":
-            channel = await self._services.record_cache.subscribed(self.principal.tenant_id, channel_id)
-            if channel.access is Access.OPEN:
-                check_start(channel, start)
-
-    def _begin_queue(self, channel: Channel, start: Start, max_unacked: int | None) -> Opened:
-        """Add a delivery of a queue. Raises `Invalid` for a start."""
-        check_start(channel, start)
-        self.queues.begin(channel, max_unacked, self.principal.sender)
-        return Opened(channel.id)
 
     @contextlib.contextmanager
     def _guard_begin(self, channel_id: ChannelId) -> Iterator[None]:

@@ -255,16 +255,6 @@ class TenantLog:
         found = await self.following(subjects.INBOXES, 0, BATCH_MESSAGES)
         return {ChannelId(subjects.channel_token(each.subject)): each.seq for each in found if each.seq < below}
 
-    async def count_above(self, channel: ChannelId, seq: Seq) -> tuple[Seq, int]:
-        """Return the sequence of a channel's first message above `seq`, and the number of its messages from there; zeros without
-        one. Any replica answers, also a lagging one. Raise `Unavailable`."""
-        return await self._jetstream.count_from(STREAM, subjects.stored(channel), seq + 1) or (0, 0)
-
-    async def read_in(self, channel: ChannelId, seq: Seq) -> bytes | None:
-        """Return the envelope at a sequence if it is a message of the channel, or None. Raise `Unavailable`."""
-        found = await self._jetstream.get_from_leader(STREAM, {"seq": seq}) if seq > 0 else None
-        return found.data if found is not None and found.subject == subjects.stored(channel) else None
-
     async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[StoredMessage]:
         """Return the next messages of a channel above `seq`, oldest first: at most `most`, and about a megabyte.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Final, Protocol, assert_never
 
 import msgspec
@@ -22,7 +21,6 @@ from artcafe.errors import (
     NotHeld,
     NotSubscribed,
     OurFault,
-    OutcomeUnknown,
     RateExceeded,
     Revoked,
     TenantSuspended,
@@ -30,13 +28,13 @@ from artcafe.errors import (
 from artcafe.gateway.agent_requests import AgentRequests
 from artcafe.gateway.client_socket import LIMITS, ClientSocket
 from artcafe.gateway.encoding import limits_push
+from artcafe.gateway.publish_replies import PublishReplies
 from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
 from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.rules import ids
 from artcafe.services.history import parse_position
 from artcafe.services.loop_guard import Admission
-from artcafe.services.receipts import FollowedReceipt
 from artcafe.services.tenant_rate import Notice
 from artcafe.wire import envelopes, frames, replies
 from artcafe.wire.envelopes import ChainLink
@@ -67,12 +65,11 @@ class AgentSession:
         "_is_waiting",
         "_max_requests",
         "_noticed",
-        "_receipts",
+        "_replies",
         "_requests",
         "_services",
         "_socket",
         "_worker",
-        "in_flight",
         "is_slowed",
         "principal",
         "subscriber",
@@ -102,10 +99,7 @@ class AgentSession:
         """The last notices of limits that were pushed."""
         self._admitted: list[tuple[frames.Publish, Admission]] | None = None
         """The next publishes, if they answer other messages, in order; None for an agent that never answered."""
-        self._receipts: set[FollowedReceipt] | None = None
-        """The receipts that wait; None for an agent that never requested one."""
-        self.in_flight = 0
-        """Publishes without a reply yet."""
+        self._replies = PublishReplies(services, socket)
         self._max_requests = frames.MAX_REQUESTS if max_requests is None else max_requests
         self._requests: AgentRequests | None = None
         self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked, self)
@@ -145,9 +139,7 @@ class AgentSession:
         for _, admission in self._admitted or ():
             self._services.messaging.withdraw(self.principal, admission)
         self._admitted = None
-        for receipt in self._receipts or ():
-            self._services.receipts.cancel(receipt)
-        self._receipts = None
+        self._replies.end()
         self.subscriber.end()
 
     @property
@@ -224,7 +216,7 @@ class AgentSession:
     @property
     def is_busy(self) -> bool:
         """Whether a publish or a request has no reply yet."""
-        return self.in_flight > 0 or (self._requests is not None and self._requests.is_busy)
+        return self._replies.in_flight > 0 or (self._requests is not None and self._requests.is_busy)
 
     def cancel(self, id: int) -> None:
         """Cancel a request that this connection sent."""
@@ -250,7 +242,7 @@ class AgentSession:
             self._note_spent(exc)
             raise
         self._note_spent()
-        self._reply_when_stored(id, body, stored, size)
+        self._replies.send_when_stored(self.principal.tenant_id, id, body, stored, size)
 
     def do_nowait(self, id: int | None, body: frames.Body, size: int) -> bool:
         """Publish, send a request or answer one without a task. `size`: bytes of the frame.
@@ -282,7 +274,7 @@ class AgentSession:
         self._forget_admission(link)
         if self._services.rate_limits.notices:
             self._push_limits()
-        self._reply_when_stored(id, body, stored, size)
+        self._replies.send_when_stored(self.principal.tenant_id, id, body, stored, size)
         return True
 
     def _note_spent(self, refusal: ArtcafeError | None = None) -> None:
@@ -329,51 +321,6 @@ class AgentSession:
     def _forget_admission(self, admission: Admission | None) -> None:
         if admission is not None and self._admitted:
             del self._admitted[0]
-
-    def _reply_when_stored(
-        self, id: int, publish: frames.Publish, stored: asyncio.Future[replies.PublishReply], size: int
-    ) -> None:
-        self.in_flight += 1
-        self._socket.adjust_in_flight(+1, +size)
-        # Only the channel: the message is kept by the log writer, and not needed twice.
-        wanted = publish if publish.receipt is not None else None
-        stored.add_done_callback(partial(self._on_stored, id, publish.channel, wanted, size))
-
-    def _on_stored(
-        self, id: int, channel: str, wanted: frames.Publish | None, size: int, stored: asyncio.Future[replies.PublishReply]
-    ) -> None:
-        """Send the reply to a publish. `wanted`: the publish if it requests a receipt."""
-        self.in_flight -= 1
-        self._socket.adjust_in_flight(-1, -size)
-        error = OutcomeUnknown() if stored.cancelled() else stored.exception()
-        if error is None:
-            reply = stored.result()
-            subscribers, connected = self._services.audiences.peek(self.principal.tenant_id, channel)
-            counted = replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, subscribers, connected)
-            self._socket.send(replies.reply(id, "publish", counted))
-            if wanted is not None:
-                self._follow(wanted, reply)
-            return
-        if not isinstance(error, ArtcafeError):
-            log.error("publish.failed", error=repr(error))
-            error = OutcomeUnknown()
-        self._socket.send_error(error, id=id)
-
-    def _follow(self, publish: frames.Publish, reply: replies.PublishReply) -> None:
-        """Push receipts of a stored message until the last one or the end of the connection."""
-        if self._is_over:
-            return
-
-        def push(receipt: replies.ReceiptPush) -> None:
-            if receipt.final and self._receipts is not None and followed is not None:
-                self._receipts.discard(followed)
-            self._socket.send(replies.receipt(receipt))
-
-        followed: FollowedReceipt | None = None
-        followed = self._services.receipts.follow(self.principal.tenant_id, publish, reply, push)
-        if followed is not None:
-            self._receipts = self._receipts or set()
-            self._receipts.add(followed)
 
     # --- deliveries --------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from artcafe.observe import metrics
 from artcafe.observe.context import bind_origin
 from artcafe.observe.logs import log
 from artcafe.rules.connections import CountedConnection
-from artcafe.wire import frames, replies
+from artcafe.wire import frames, receipts, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from artcafe.wire.replies import Gap
 from artcafe.wire.session import ServerSession, ServerState
@@ -252,8 +252,8 @@ class Connection(WSListener):
 
     def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
         """Push the place of a delivery that a request has set, before any message written later."""
-        push = replies.MovedPush(channel=channel_id, epoch=cursor.epoch, cursor=cursor.seq, moves=cursor.moves)
-        self.send(replies.moved(push))
+        push = receipts.MovedPush(channel=channel_id, epoch=cursor.epoch, cursor=cursor.seq, moves=cursor.moves)
+        self.send(receipts.moved(push))
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = (), *, id: int | None = None) -> None:
         """Send the error reply to a command, or without `id` an error push, and count it."""

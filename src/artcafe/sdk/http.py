@@ -22,7 +22,7 @@ from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
-from artcafe.wire import replies
+from artcafe.wire import faults, replies
 from artcafe.wire.segments import tenant_path
 
 log = logging.getLogger("artcafe")
@@ -231,7 +231,7 @@ class HttpClient:
         else:
             wait_s = _retry_after_s(response)
             about = problem.limit, problem.chain, problem.hops, wait_s, problem.delivered, problem.agent_code
-            return replies.fault_of(problem.code, problem.detail, *about)
+            return faults.fault_of(problem.code, problem.detail, *about)
         status = f"HTTP {response.status_code}"
         if response.status_code in {502, 503, 504}:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")

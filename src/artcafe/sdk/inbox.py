@@ -13,7 +13,7 @@ from typing import Final
 
 from artcafe.sdk.acks import Acked
 from artcafe.sdk.messages import Gap, Message, PublishAnswer, Settle, warn_of
-from artcafe.wire import frames, replies
+from artcafe.wire import frames, receipts, replies
 
 MAX_BUFFERED: Final = 1024
 """Messages buffered for the program before the socket is left unread, when no `max_unacked` makes the server wait."""
@@ -187,7 +187,7 @@ class Inbox:
             state.received = gap.last
         self._report(state, gap)
 
-    def on_moved(self, pushed: replies.MovedPush) -> None:
+    def on_moved(self, pushed: receipts.MovedPush) -> None:
         """Continue at a cursor that a request has set. Drop the channel's buffered messages: those above it come again."""
         state = self._channel(pushed.channel)
         if pushed.moves <= state.moves:

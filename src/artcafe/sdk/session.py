@@ -15,7 +15,7 @@ from artcafe import errors
 from artcafe.errors import ArtcafeError, ChallengeRefused
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.outbox import Outbox, Reply
-from artcafe.wire import frames, replies
+from artcafe.wire import faults, frames, replies
 from artcafe.wire.session import ClientSession, ClientState
 
 log = logging.getLogger("artcafe")
@@ -164,7 +164,7 @@ class Session:
             log.warning("the server sent a frame that this version of the SDK does not know; it was ignored")
 
     def _on_error(self, id: int | None, body: replies.ErrorBody, now: float, *, is_login: bool) -> None:
-        error = replies.fault_of(
+        error = faults.fault_of(
             body.code, body.message, body.limit, body.chain, body.hops, body.retry_after_s, body.delivered, body.agent_code
         )
         if body.limit is not None:

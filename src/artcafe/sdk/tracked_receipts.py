@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from artcafe.sdk.messages import Receipt
-from artcafe.wire import replies
+from artcafe.wire import receipts
 
 CONNECTION_LOST: Final = "connection_lost"
 """The reason of a receipt that ended with its connection: the server follows it no more."""
@@ -85,7 +85,7 @@ class TrackedReceipt:
                 return
             await self._news.wait()
 
-    def take(self, push: replies.ReceiptPush) -> None:
+    def take(self, push: receipts.ReceiptPush) -> None:
         """Apply a push of the server."""
         for each in push.recipients:
             seen = None if each.last_seen is None else datetime.fromisoformat(each.last_seen)
@@ -119,7 +119,7 @@ class TrackedReceipts:
         assert receipt.seq is not None, "the server refuses a receipt in a channel without a log"
         self._waiting.setdefault((channel, receipt.seq), []).append(receipt)
 
-    def on_push(self, push: replies.ReceiptPush) -> None:
+    def on_push(self, push: receipts.ReceiptPush) -> None:
         """Apply a push. After a repeat of a publish several receipts wait for one message, and the first one ends first."""
         place = (push.channel, push.seq)
         waiting = self._waiting.get(place, [])
@@ -135,6 +135,6 @@ class TrackedReceipts:
     def end_all(self) -> None:
         """End every receipt: the connection is lost."""
         waiting, self._waiting = self._waiting, {}
-        for receipts in waiting.values():
-            for receipt in receipts:
+        for several in waiting.values():
+            for receipt in several:
                 receipt.end(CONNECTION_LOST)

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_lookups import count_above
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import Channel, ChannelId, Seq, Subscription, TenantId
 from artcafe.observe.logs import log
@@ -50,7 +51,7 @@ class Figures:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
-                first, messages = await tenant_log.count_above(channel.id, 0)
+                first, messages = await count_above(tenant_log, channel.id, 0)
                 last = await tenant_log.last_seq_of(channel.id) if messages else 0
         except (OurFault, TimeoutError):
             return UNKNOWN
@@ -97,7 +98,7 @@ async def _count(tenant_log: TenantLog, places: Collection[Place], found: dict[P
 
     async def count(place: Place) -> None:
         with contextlib.suppress(OurFault):
-            found[place] = (await tenant_log.count_above(*place))[1]
+            found[place] = (await count_above(tenant_log, *place))[1]
 
     due = sorted(set(places) - found.keys())
     for start in range(0, len(due), AT_ONCE):

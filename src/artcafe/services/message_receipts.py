@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 from artcafe.errors import Forbidden, MessageNotFound, NotFound
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_lookups import read_in
 from artcafe.model import AgentPrincipal, Channel, Permission, Principal, Seq, Subscription
 from artcafe.observe.clock import Clock
-from artcafe.rules import access
+from artcafe.rules import access, inboxes
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.delivery_states import DeliveryState, is_recipient
@@ -73,14 +74,15 @@ class MessageReceipts:
             if isinstance(principal, AgentPrincipal):
                 raise Forbidden(_NOT_SENT, "an agent") from exc
             raise
-        if isinstance(principal, AgentPrincipal) and parse_head(envelope).sender != principal.sender:
-            raise Forbidden(_NOT_SENT, "an agent")
+        is_private = isinstance(principal, AgentPrincipal) or inboxes.owner_of(channel.id) is not None
+        if is_private and parse_head(envelope).sender != principal.sender:
+            raise Forbidden(_NOT_SENT, "an agent" if isinstance(principal, AgentPrincipal) else "a person")
         return channel
 
     async def _read(self, channel: Channel, seq: Seq) -> bytes:
         if KINDS[channel.type].has_log:
             tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
-            envelope = await tenant_log.read_in(channel.id, seq)
+            envelope = await read_in(tenant_log, channel.id, seq)
             if envelope is not None:
                 return envelope
         raise MessageNotFound(str(seq))

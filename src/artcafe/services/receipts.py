@@ -23,7 +23,7 @@ from artcafe.services.delivery_states import FINAL, SENT, DeliveryState, is_reci
 from artcafe.services.recipients import Look, Recipients
 from artcafe.services.record_cache import RecordCache
 from artcafe.supervision import Supervisor
-from artcafe.wire import frames, replies
+from artcafe.wire import frames, receipts, replies
 
 FIRST_S: Final = 0.05
 SLOWEST_S: Final = 1.0
@@ -39,7 +39,7 @@ MAX_OPEN: Final = 5000
 PER_PUSH: Final = 200
 """Recipients in one push: at most some 20 KB."""
 
-Push = Callable[[replies.ReceiptPush], None]
+Push = Callable[[receipts.ReceiptPush], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -72,15 +72,15 @@ class FollowedReceipt:
         """Push the end without any recipient."""
         self.push(self._part([], None, reason))
 
-    def report(self, changed: list[replies.Recipient], reason: str | None) -> None:
+    def report(self, changed: list[receipts.Recipient], reason: str | None) -> None:
         """Push changed recipients in parts; the last one is the end if there is a reason."""
         count = len(self.open_agents())
         starts = range(0, len(changed), PER_PUSH) if changed else range(1 if reason else 0)
         for start in starts:
             self.push(self._part(changed[start : start + PER_PUSH], count, reason if start == starts[-1] else None))
 
-    def _part(self, recipients: list[replies.Recipient], count: int | None, reason: str | None) -> replies.ReceiptPush:
-        return replies.ReceiptPush(
+    def _part(self, recipients: list[receipts.Recipient], count: int | None, reason: str | None) -> receipts.ReceiptPush:
+        return receipts.ReceiptPush(
             channel=self.channel,
             seq=self.seq,
             message_id=self.message_id,
@@ -279,6 +279,6 @@ def _next_state(
     return before if before is DeliveryState.DELIVERED and state not in FINAL else state
 
 
-def _shown(agent_id: AgentId, state: DeliveryState, row: Subscription | None, look: Look) -> replies.Recipient:
+def _shown(agent_id: AgentId, state: DeliveryState, row: Subscription | None, look: Look) -> receipts.Recipient:
     seen = look.last_seen(row) if state is DeliveryState.AWAY and row is not None else None
-    return replies.Recipient(agent_id, state.value, None if seen is None else times.to_text(seen))
+    return receipts.Recipient(agent_id, state.value, None if seen is None else times.to_text(seen))

@@ -17,12 +17,11 @@ from artcafe.errors import (
     BadFrame,
     LimitFault,
     LoopStopped,
-    RateExceeded,
     RateLimited,
     RequestFault,
-    from_wire,
 )
 from artcafe.wire.envelopes import DeadLetter, Redriven
+from artcafe.wire.receipts import MovedPush, ReceiptPush
 
 _encode = msgspec.json.Encoder().encode
 
@@ -268,45 +267,6 @@ class GapPush(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     epoch: str | None = None
 
 
-class Recipient(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One recipient of a message. `state`: `pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `skipped` (its
-    cursor was moved over the message), `away` (not connected), or `unknown` (its server does not answer).
-
-    `last_seen` is when an agent that is away was last known to be connected. Absent: unknown.
-    """
-
-    agent: str
-    state: str
-    last_seen: str | None = None
-
-
-class ReceiptPush(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a message: the recipients whose state changed since the last push about it.
-
-    `open` counts the recipients that have not reached what the publisher waits for; null if it is unknown. The `final` push has
-    a `reason`: `reached`, `deadline`, `too_many` (recipients to follow) or `unavailable`.
-    """
-
-    channel: str
-    seq: int
-    message_id: str | None
-    receipt: str
-    recipients: Sequence[Recipient]
-    open: int | None
-    final: bool
-    reason: str | None
-
-
-class MovedPush(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery begins where a request has set its cursor: after `cursor`. `moves` counts these requests, so that a client
-    ignores one that it knows."""
-
-    channel: str
-    epoch: str | None
-    cursor: int
-    moves: int
-
-
 class Incoming(msgspec.Struct, frozen=True):
     """Any frame of a server, for a client. Unknown fields of a newer server are ignored."""
 
@@ -397,39 +357,6 @@ def limit_of(fault: ArtcafeError) -> LimitState | None:
     return LimitState.of(fault.limit, fault.most, fault.used, fault.resets_at)
 
 
-def fault_of(
-    code: str,
-    message: str,
-    limit: LimitState | None,
-    chain: str | None = None,
-    hops: int | None = None,
-    retry_after_s: float | None = None,
-    delivered: bool | None = None,
-    agent_code: str | None = None,
-) -> ArtcafeError:
-    """Return the error that a peer sent, over REST or in a frame, with the limit, chain or request that it is about."""
-    if code == RateLimited.code:
-        return _rate_fault(message, limit, retry_after_s or 0.0)
-    fault = from_wire(code, message)
-    if limit is not None and isinstance(fault, LimitFault):
-        fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
-    if isinstance(fault, LoopStopped):
-        fault.chain, fault.hops = chain or "", hops or 0
-    if isinstance(fault, RequestFault):
-        fault.was_delivered = delivered
-    if isinstance(fault, AgentError):
-        fault.agent_code, fault.message = agent_code or "", message
-    return fault
-
-
-def _rate_fault(message: str, limit: LimitState | None, wait_s: float) -> RateLimited:
-    fault = RateLimited.from_text(message) if limit is None else RateExceeded.from_text(message)
-    fault.wait_s = wait_s
-    if limit is not None and isinstance(fault, RateExceeded):
-        fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
-    return fault
-
-
 def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
     """Encode a gap push. `epoch` is the log's; the frame has it only for a gap without an end."""
     known = epoch if gap.to is None else None
@@ -439,16 +366,6 @@ def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
 def limits(push: LimitsPush) -> bytes:
     """Encode a limits push."""
     return _encode({"limits": push})
-
-
-def receipt(push: ReceiptPush) -> bytes:
-    """Encode a receipt push."""
-    return _encode({"receipt": push})
-
-
-def moved(push: MovedPush) -> bytes:
-    """Encode a push of a moved cursor."""
-    return _encode({"moved": push})
 
 
 def presence(push: PresencePush) -> bytes:
