@@ -27,8 +27,8 @@ from artcafe.services.shares import MAX_COMMANDS_PER_TURN, MAX_CONCURRENT_PER_AG
 from artcafe.wire import frames, replies
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
-SENT = re.findall(r"^    > (\{.*)$", PAGE, re.MULTILINE)
-PUSHED = re.findall(r"^    < (\{.*)$", PAGE, re.MULTILINE)
+SENT = re.findall(r"^ {4,6}> (\{.*)$", PAGE, re.MULTILINE)
+PUSHED = re.findall(r"^ {4,6}< (\{.*)$", PAGE, re.MULTILINE)
 
 
 def rows(head: str) -> list[list[str]]:
