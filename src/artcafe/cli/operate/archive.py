@@ -16,6 +16,7 @@ import msgspec
 
 from artcafe.cli.operate import staging_dir
 from artcafe.errors import ArchiveRefused
+from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
 from artcafe.fabric.snapshots import StreamSnapshot
 
 FORMAT: Final = 1
@@ -70,8 +71,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def audit_entries(self) -> int:
-        """The number of messages in the platform's streams."""
-        return sum(stream.saved.messages for stream in self.streams if stream.tenant_id is None)
+        """The number of messages in the platform's audit."""
+        found = (stream.saved for stream in self.streams if stream.tenant_id is None)
+        return sum(saved.messages for saved in found if saved.name == AUDIT_STREAM)
 
 
 class _Format(msgspec.Struct, frozen=True):
