@@ -310,3 +310,19 @@ async def test_person_asks_an_agent_over_rest(platform: Platform) -> None:
                 assert (await rest.post(path, json=body)).status_code == status
             keyed = await rest.post(path, json={"data": 1}, headers={"Idempotency-Key": "k"})
             assert (keyed.status_code, keyed.json()["code"]) == (422, "invalid")
+
+
+async def test_asker_that_does_not_read_its_answers_ends_the_request(platform: Platform) -> None:
+    async with asker_and_answerer(platform) as (asker, answerer, cast):
+        id = await ask(asker, cast, max_replies=1000)
+        request_id = (await pushed(answerer))["request_id"]
+        asker.socket.transport.pause_reading()
+        for _ in range(1000):
+            if "code" in await answerer.ask("reply", request_id=request_id, data="x" * 60_000, more=True):
+                break
+        assert await pushed(answerer, "cancel") == {"request_id": request_id, "reason": "cancelled"}
+        asker.socket.transport.resume_reading()
+        while "error" not in (frame := await asker.next()):
+            assert frame["request"]["more"] is True
+        assert (frame["id"], frame["error"]["code"], frame["error"]["delivered"]) == (id, "answers_unread", True)
+        assert await asker.is_quiet()
