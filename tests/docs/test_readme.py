@@ -127,7 +127,9 @@ def test_readme_has_at_most_150_lines() -> None:
 
 def test_git_ignores_the_keys_that_the_pages_create_in_the_repository() -> None:
     typed = "".join(page.read_text() for page in (ROOT / "README.md", ROOT / "docs" / "cli.md"))
-    keys = set(re.findall(r"ssh-keygen .*-t \S+ .*-f (\S+)", typed))
+    keys = set(re.findall(r"ssh-keygen .*-t \S+ .*-f ([^\s$]+)", typed))
     assert keys
+    assert "for A in planner worker-{1,2,3}; do ssh-keygen" in typed
+    keys |= {"planner", "worker-1", "worker-2", "worker-3"}
     for key in keys:
         assert subprocess.run(["git", "check-ignore", "-q", key], cwd=ROOT, check=False).returncode == 0, key

@@ -11,7 +11,7 @@ import pytest
 from msgspec import Raw
 
 from artcafe.errors import Conflict, SubscriptionNotFound
-from artcafe.model import Agent, AgentPrincipal, AgentStatus, Role, SubscriptionStatus
+from artcafe.model import Agent, AgentPrincipal, AgentStatus, Role, SubscriptionStatus, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from artcafe.rules.inboxes import inbox_of
 from artcafe.services.retention import Retention
@@ -25,9 +25,14 @@ from tests.gateway.raw_client import RawClient, open_client
 from tests.gateway.test_gaps import cut_off
 
 
-async def another(it: GatewayApp, name: str) -> Agent:
+async def another(it: GatewayApp, name: str, owner: UserPrincipal | None = None) -> Agent:
     key = ssh_keygen.make_key(it.folder / name)
-    return await it.services.agents.create(it.owner, name=name, public_key=ssh_keygen.public_line(key))
+    return await it.services.agents.create(owner or it.owner, name=name, public_key=ssh_keygen.public_line(key))
+
+
+async def stranger(it: GatewayApp) -> UserPrincipal:
+    tenant = await it.services.tenants.create(UserId("mallory"), "Mallory's")
+    return await it.services.tenants.enter(UserId("mallory"), tenant.id)
 
 
 @asynccontextmanager
@@ -128,6 +133,10 @@ async def test_inbox_is_readable_by_its_agent_alone(tmp_path: Path) -> None:
                 cause = {"channel": inbox, "seq": seq}
                 refused = await other.ask("publish", channel=it.channel.id, data=1, caused_by=cause)
                 assert refused["code"] == "cause_not_found"
+            foreign = await another(it, "foreign", await stranger(it))
+            for theirs, nobodys in ((f"@{foreign.id}", "@agt_none"), (str(foreign.id), "agt_none")):
+                answers = [await planner.ask("publish", channel=each, data=1) for each in (theirs, nobodys)]
+                assert str(answers[0]).replace(foreign.id, "agt_none") == str(answers[1])
             unknown = await planner.ask("publish", channel="@agt_none", data=1)
             assert unknown["code"] == "agent_not_found"
             assert (await planner.ask("publish", channel="agt_none", data=1))["code"] == "channel_not_found"
