@@ -219,7 +219,7 @@ async def received(server: Platform, program: Program, count: int) -> set[tuple[
     found: set[tuple[str, object]] = set()
     async with Agent(server.url, tenant=program.tenant, agent=program.id, key=program.key) as agent, asyncio.timeout(SOON_S):
         async for message in agent.messages():
-            found.add((message.channel, message.data))
+            found.add((message.channel_id, message.data))
             await message.ack()
             if len(found) == count:
                 break
@@ -259,4 +259,4 @@ async def test_older_agent_publishes_and_another_one_receives(server: Platform, 
         async for message in agent.messages():
             if message.seq == sent.seq:
                 break
-    assert (message.channel, message.sender, message.data) == (news, writer.id, "hello")
+    assert (message.channel_id, message.sender_id, message.data) == (news, writer.id, "hello")

@@ -72,7 +72,7 @@ def test_copy_includes_all_rows_and_messages(home: StoppedFolder, tmp_path: Path
     assert done.code == 0
     assert (done.json["is_whole"], done.json["messages"]) == (True, 11)
     assert {each["table"]: each["rows_there"] for each in done.json["tables"]} == {
-        "artcafe-agents": 4,
+        "artcafe-agents": 8,
         "artcafe-channels": 2,
         "artcafe-channel-subscriptions": 4,
         "artcafe-usage-metrics": done.json["tables"][3]["rows"],
