@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,15 @@ async def test_moved_cursor_is_shown_as_skipped_and_not_as_acked(tmp_path: Path)
         await it.services.cursor_moves.move(it.owner, it.channel.id, it.agent.id, "last")
         push = await env.states((it.agent.id, "skipped"))
         assert (push["final"], push["reason"]) == (True, "reached")
+
+
+async def test_expired_message_is_shown_as_expired_and_not_as_delivered(tmp_path: Path) -> None:
+    async with receipt_env(tmp_path) as env:
+        soon = (env.it.clock() + timedelta(seconds=0.5)).isoformat()
+        await env.publish("acked", expires_at=soon)
+        await env.states((env.it.agent.id, "away"))
+        push = await env.states((env.it.agent.id, "expired"))
+        assert (push["open"], push["final"], push["reason"]) == (0, True, "reached")
 
 
 async def test_receipt_of_a_channel_without_recipients_and_of_a_live_one(tmp_path: Path) -> None:

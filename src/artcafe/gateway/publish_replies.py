@@ -60,8 +60,7 @@ class PublishReplies:
         if error is None:
             reply = stored.result()
             subscribers, connected = self._services.audiences.peek(tenant_id, channel)
-            counted = replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, subscribers, connected)
-            self._socket.send(replies.reply(id, "publish", counted))
+            self._socket.send(replies.published(id, reply, subscribers, connected))
             if wanted is not None and not self._is_over:
                 self._follow(tenant_id, wanted, reply)
             return

@@ -28,8 +28,8 @@ class ReceiptResponse(ResponseModel):
     state: DeliveryState = Field(
         description=(
             "`pending`: connected, and not sent yet; `delivered`: sent to an open socket, and not acknowledged; `acked`;"
-            " `dead_lettered`; `skipped`: its cursor was moved over the message; `away`: not connected; `unknown`: its server"
-            " does not answer."
+            " `dead_lettered`; `expired`; `skipped`: its cursor was moved over the message; `away`: not connected; `unknown`:"
+            " its server does not answer."
         )
     )
     cursor: int = Field(description="The last acknowledged sequence, as far as it is known.", examples=[58])

@@ -21,13 +21,15 @@ class DeliveryState(StrEnum):
     DEAD_LETTERED = "dead_lettered"
     SKIPPED = "skipped"
     """A request moved the cursor over it: it may never have been sent."""
+    EXPIRED = "expired"
+    """It expired before it was known to be sent or acknowledged: a position above it may be that of the gap in its place."""
     AWAY = "away"
     """The agent is not connected to any server."""
     UNKNOWN = "unknown"
     """The agent is connected to a server that does not answer, or it is unknown whether it is connected."""
 
 
-FINAL = frozenset({DeliveryState.ACKED, DeliveryState.DEAD_LETTERED, DeliveryState.SKIPPED})
+FINAL = frozenset({DeliveryState.ACKED, DeliveryState.DEAD_LETTERED, DeliveryState.SKIPPED, DeliveryState.EXPIRED})
 """States that do not change any more."""
 SENT = FINAL | {DeliveryState.DELIVERED}
 

@@ -11,13 +11,13 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_lookups import read_in
 from artcafe.model import AgentPrincipal, Channel, Permission, Principal, Seq, Subscription
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, inboxes
+from artcafe.rules import access, inboxes, times
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.delivery_states import DeliveryState, is_recipient
 from artcafe.services.recipients import Recipients
 from artcafe.services.record_cache import RecordCache
-from artcafe.wire.envelopes import parse_head
+from artcafe.wire.envelopes import parse_envelope, parse_head
 
 _NOT_SENT: Final = "read the receipts of a message that it has not sent, or that is not stored any more"
 
@@ -47,7 +47,7 @@ class MessageReceipts:
         ChannelNotFound, MessageNotFound and Unavailable.
         """
         access.check(principal, Action.READ_MESSAGES)
-        channel = await self._channel_of(principal, channel_id, seq)
+        channel, expires_at = await self._find(principal, channel_id, seq)
         tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
         state = await tenant_log.state()
         if state is None:
@@ -62,11 +62,16 @@ class MessageReceipts:
             age_s = None if row.acked_at is None else max(0, int((now - row.acked_at).total_seconds()))
             cursor = state.lineage.to_seq(row.cursor) if newer is None else newer
             shown = look.state(row, seq, state.lineage)
+            if expires_at is not None and now >= expires_at and not (row.acked_at is not None and row.acked_at <= expires_at):
+                shown = DeliveryState.EXPIRED
             items.append(MessageReceipt(row, shown, cursor, age_s if newer is None else 0, look.last_seen(row)))
         return Page(tuple(items), found.next)
 
-    async def _channel_of(self, principal: Principal, channel_id: str, seq: Seq) -> Channel:
-        """Return the channel of a message. To an agent, a message of another sender is like one that does not exist."""
+    async def _find(self, principal: Principal, channel_id: str, seq: Seq) -> tuple[Channel, datetime | None]:
+        """Return the channel of a message, and when it expires.
+
+        To an agent, a message of another sender is like one that does not exist.
+        """
         try:
             channel = await self._record_cache.channel(principal.tenant_id, channel_id)
             envelope = await self._read(channel, seq)
@@ -77,7 +82,8 @@ class MessageReceipts:
         is_private = isinstance(principal, AgentPrincipal) or inboxes.owner_of(channel.id) is not None
         if is_private and parse_head(envelope).sender != principal.sender:
             raise Forbidden(_NOT_SENT, "an agent" if isinstance(principal, AgentPrincipal) else "a person")
-        return channel
+        expires_at = parse_envelope(envelope).expires_at
+        return channel, None if expires_at is None else times.from_text(expires_at)
 
     async def _read(self, channel: Channel, seq: Seq) -> bytes:
         if KINDS[channel.type].has_log:

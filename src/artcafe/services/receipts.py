@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from artcafe.errors import OurFault
@@ -55,6 +56,7 @@ class FollowedReceipt:
     level: frames.ReceiptLevel
     deadline: float
     push: Push
+    expires_at: datetime | None = None
     epoch: Epoch | None = None
     states: dict[AgentId, DeliveryState] | None = None
     """The last known state of each recipient; None before the first look."""
@@ -131,6 +133,7 @@ class Receipts:
         assert seq is not None, "a receipt is requested in channels with a log only"
         receipt = FollowedReceipt(tenant_id, channel_id, publish.channel, seq, reply.message_id, publish.receipt, deadline, push)
         tenant = self._tenants.get(tenant_id)
+        receipt.expires_at = None if publish.expires_at is None else times.from_text(publish.expires_at)
         if channel is None or (tenant is not None and len(tenant.waiting) >= MAX_RECEIPTS):
             receipt.end("unavailable" if channel is None else "too_many")
             return None
@@ -233,8 +236,11 @@ class Receipts:
         """Push the recipients of a receipt whose state has changed; at the deadline, also those that are still open."""
         before = receipt.states
         states = dict(before or {})
+        has_expired = receipt.expires_at is not None and look.now >= receipt.expires_at
         for agent_id in _agents(receipt, rows, lineage):
-            states[agent_id] = _next_state(states.get(agent_id), rows.get(agent_id), receipt.seq, look, lineage)
+            state = _next_state(states.get(agent_id), rows.get(agent_id), receipt.seq, look, lineage)
+            is_known = DeliveryState.DELIVERED in (states.get(agent_id), None if has_expired else state)
+            states[agent_id] = DeliveryState.EXPIRED if has_expired and not is_known else state
         receipt.states = states
         still_open = receipt.open_agents()
         reason = "reached" if not still_open else "deadline" if is_over else None

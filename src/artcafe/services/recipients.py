@@ -38,7 +38,7 @@ class Look:
     def __init__(
         self, registry: PresenceRegistry, positions: Iterable[AgentPosition], answered: set[str], now: datetime, *, is_known: bool
     ) -> None:
-        self._registry, self._answered, self._now, self._is_known = registry, answered, now, is_known
+        self._registry, self._answered, self.now, self._is_known = registry, answered, now, is_known
         self._positions: defaultdict[tuple[ChannelId, AgentId], list[AgentPosition]] = defaultdict(list)
         for position in positions:
             self._positions[position.channel, position.agent].append(position)
@@ -64,7 +64,7 @@ class Look:
 
     def last_seen(self, row: Subscription) -> datetime | None:
         """Return when the agent was last known to be connected; None if that is unknown."""
-        return View(self._registry).last_seen(row.agent_id, self._now, row.acked_at) if self._is_known else None
+        return View(self._registry).last_seen(row.agent_id, self.now, row.acked_at) if self._is_known else None
 
 
 class Recipients:

@@ -169,8 +169,8 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "receipt_s": "The seconds until the final `receipt` push, at most 300; without it 30.",
     "recipients": "The recipients whose state changed since the last push, at most 200; the final push repeats the open ones.",
     "state": (
-        "`pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `skipped` (its subscription ended, or its cursor"
-        " was moved over the message), `away` (not connected) or `unknown` (its server does not answer)."
+        "`pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `expired`, `skipped` (its subscription"
+        " ended, or its cursor was moved over the message), `away` (not connected) or `unknown` (its server does not answer)."
     ),
     "subscribers": "The number of active subscriptions that receive the channel; null if it is not known at this moment.",
     "signature": "The armored SSHSIG of the challenge's text.",
