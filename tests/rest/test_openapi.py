@@ -10,8 +10,8 @@ from artcafe.errors import REGISTRY
 from tests.rest.rest_app import Caller
 
 VERBS = (
-    "(?:Accept|Add|Begin|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Read|Register|Release"
-    "|Remove|Rename|Report|Return|Revoke|Subscribe|Unsubscribe)"
+    "(?:Accept|Acknowledge|Add|Begin|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Pull|Read"
+    "|Register|Release|Remove|Rename|Report|Return|Revoke|Subscribe|Unsubscribe)"
 )
 """Imperatives that start a summary or a description."""
 
@@ -99,6 +99,7 @@ def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -
         "NewChallenge", "NewToken", "NewTenant", "TenantUpdate", "NewAgent", "AgentChange",
         "NewKey", "KeyChange", "NewChannel", "ChannelChange", "ChainChange",
         "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance", "NewTermsAcceptance",
+        "Acks",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
 
