@@ -86,7 +86,7 @@ class MessageReceipts:
         return channel, None if expires_at is None else times.from_text(expires_at)
 
     async def _read(self, channel: Channel, seq: Seq) -> bytes:
-        if KINDS[channel.type].has_log:
+        if KINDS[channel.type].has_cursors:  # A queue's consumer has no state of a single message.
             tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
             envelope = await read_in(tenant_log, channel.id, seq)
             if envelope is not None:
