@@ -295,28 +295,6 @@ def subscription_id(channel_id: ChannelId, agent_id: AgentId) -> str:
     return f"{channel_id}#{agent_id}"
 
 
-class ChainStatus(StrEnum):
-    """`stopped`: a message of the chain was refused, and further ones are, until a member releases it."""
-
-    ACTIVE = "active"
-    STOPPED = "stopped"
-
-
-class Chain(Record, frozen=True, kw_only=True):
-    """A message that answers none, whose id is the chain's, and all messages that answer it, directly or not.
-
-    `messages` counts all of them. The limits are the plan's, multiplied by one more than the number of `releases`.
-    """
-
-    id: str
-    tenant_id: TenantId
-    status: ChainStatus
-    messages: int
-    releases: int
-    max_messages: int
-    max_hops: int
-
-
 class Acceptance(Record, frozen=True, kw_only=True):
     """A person's acceptance of a version of the terms: when, and from which observed address."""
 

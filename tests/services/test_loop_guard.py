@@ -18,7 +18,7 @@ from artcafe.errors import CauseNotFound, ChainNotFound, Forbidden, LoopStopped,
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.recent_live import MOST
-from artcafe.model import Access, AgentPrincipal, Chain, ChainStatus, Channel, ChannelType, Outcome, Permission, Principal, Role
+from artcafe.model import Access, AgentPrincipal, Channel, ChannelType, Outcome, Permission, Principal, Role
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.wire.envelopes import Envelope, parse_envelope

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
-from artcafe import errors, model
+from artcafe import errors
 from artcafe.rest import problems
 from artcafe.rest.bodies import json_body, request_schema
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.principal import InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
+from artcafe.services.loop_guard import Chain, ChainStatus
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/chains/{chain_id}", tags=["messages"])
 
@@ -33,14 +34,14 @@ class ChainResponse(ResponseModel):
 
     id: str = Field(description="The id of the first message.", examples=["msg_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
-    status: model.ChainStatus = Field(description="`stopped`: a message above a limit was refused since the last release.")
+    status: ChainStatus = Field(description="`stopped`: a message above a limit was refused since the last release.")
     messages: int = Field(description="Stored or sent messages, with the first one.", examples=[10000])
     max_messages: int = Field(description="The plan's `chain_messages`, once more for each release.", examples=[10000])
     max_hops: int = Field(description="The plan's `hops`, once more for each release.", examples=[100])
     releases: int = Field(description="How often members released it.", examples=[0])
 
 
-def _shown(chain: model.Chain) -> ChainResponse:
+def _shown(chain: Chain) -> ChainResponse:
     return ChainResponse(
         id=chain.id,
         tenant_id=chain.tenant_id,

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from typing import Final
 
@@ -28,7 +29,7 @@ from artcafe.errors import (
     Unavailable,
 )
 from artcafe.fabric.counters import Counters
-from artcafe.model import Chain, ChainStatus, ChannelId, Outcome, Principal, TenantId
+from artcafe.model import ChannelId, Outcome, Principal, Record, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules import access, subjects
 from artcafe.rules.access import Action
@@ -51,6 +52,28 @@ MOST_REFUNDS: Final = 100_000
 
 Admission = ChainLink | ArtcafeError
 """The place of a message in its chain, which counts it, or the reason why it is refused."""
+
+
+class ChainStatus(StrEnum):
+    """`stopped`: a message of the chain was refused, and further ones are, until a member releases it."""
+
+    ACTIVE = "active"
+    STOPPED = "stopped"
+
+
+class Chain(Record, frozen=True, kw_only=True):
+    """A message that answers none, whose id is the chain's, and all messages that answer it, directly or not.
+
+    `messages` counts all of them. The limits are the plan's, multiplied by one more than the number of `releases`.
+    """
+
+    id: str
+    tenant_id: TenantId
+    status: ChainStatus
+    messages: int
+    releases: int
+    max_messages: int
+    max_hops: int
 
 
 @dataclass(frozen=True, slots=True)

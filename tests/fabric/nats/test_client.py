@@ -99,7 +99,7 @@ async def test_request_that_is_cancelled_as_its_reply_arrives_ends_cancelled(nat
             while not client._resp_map:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0)
             (reply,) = client._resp_map.values()
-            while not reply.done():  # noqa: ASYNC110
+            while not reply.done():  # noqa: ASYNC110 (as above)
                 await asyncio.sleep(0)
             asyncio.get_running_loop().call_soon(asking.cancel)
         assert asking.cancelled()
