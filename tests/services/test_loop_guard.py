@@ -19,6 +19,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.recent_live import MOST
 from artcafe.model import Access, AgentPrincipal, Channel, ChannelType, Outcome, Permission, Principal, Role
+from artcafe.services.loop_guard import Chain, ChainStatus
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.wire.envelopes import Envelope, parse_envelope
