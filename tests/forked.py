@@ -63,10 +63,15 @@ class ForkedProcess:
 
     def _read(self, timeout: float | None) -> None:
         with self._reading:
-            if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+            if self.returncode is None and self._has_ended(timeout):
                 told = os.read(self._status, 64)
                 os.close(self._status)
                 self.returncode = int(told) if told else -signal.SIGKILL
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        waiting = select.poll()  # `select.select` takes no descriptor above 1,023
+        waiting.register(self._status, select.POLLIN)
+        return bool(waiting.poll(None if timeout is None else timeout * 1000))
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
