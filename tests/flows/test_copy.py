@@ -123,7 +123,7 @@ async def test_laptop_tenant_is_copied_to_dynamodb_and_back(tmp_path: Path, aws:
     back = artcafe("tables", "copy", "--from", settings, "--to", tmp_path / "again")
     assert (back["is_whole"], back["messages"]) == (True, 12)
     assert checksums(there) == checksums(back)
-    assert checksums(there)["artcafe-agents"][0] == 6  # each agent, and the claim to its key
+    assert checksums(there)["artcafe-agents"][0] == 3 * 3 + 1  # each agent, the claims to its key and handle; a channel's handle
     assert checksums(there)["artcafe-user-tenants"][0] == 1
     repeated = artcafe("tables", "copy", "--from", laptop.data, "--to", settings)
     assert [each["state"] for each in repeated["tenants"]] == ["there"]

@@ -57,12 +57,13 @@ def test_admins_manage_all_members_except_owners() -> None:
 
 
 def test_people_of_a_suspended_tenant_read_everything_except_messages_and_change_nothing() -> None:
+    messages = {Action.READ_MESSAGES, Action.READ_MANAGED, Action.READ_SCHEDULED}
     for role in Role:
         suspended = UserPrincipal(user_id=UserId("alice"), tenant_id=TENANT, role=role, is_suspended=True)
         for action in Action:
             if not may(member(role), action):
                 assert not may(suspended, action), "a forbidden action raises Forbidden, not TenantSuspended"
-            elif action.name.startswith("READ") and action not in (Action.READ_MESSAGES, Action.READ_MANAGED):
+            elif action.name.startswith("READ") and action not in messages:
                 assert may(suspended, action)
             else:
                 with pytest.raises(TenantSuspended):
@@ -74,11 +75,14 @@ def test_members_change_agents_channels_and_subscriptions_and_publish() -> None:
         assert may(member(Role.MEMBER), action)
 
 
-def test_agent_reads_agents_and_channels_publishes_and_manages_its_own_subscriptions() -> None:
+def test_agent_reads_agents_and_channels_sends_messages_and_requests_and_manages_what_is_its_own() -> None:
     allowed = {action for action in Action if may(AGENT, action, AGENT.agent_id)}
     own = {Action.READ_SUBSCRIPTION, Action.CHANGE_SUBSCRIPTION, Action.READ_INBOX, Action.PULL}
-    shared = {Action.READ_AGENTS, Action.READ_CHANNELS, Action.READ_LIMITS, Action.PUBLISH, Action.READ_MESSAGES}
-    assert allowed == own | shared
+    shared = {Action.READ_AGENTS, Action.READ_CHANNELS, Action.READ_LIMITS, Action.READ_MESSAGES}
+    # A service limits an agent to the scheduled messages that it published.
+    sending = {Action.PUBLISH, Action.REQUEST, Action.READ_SCHEDULED, Action.CANCEL_SCHEDULED}
+    assert allowed == own | shared | sending
+    assert {action for action in Action if may(AGENT, action, OTHER)} == shared | sending
 
 
 def test_agent_has_no_permission_for_another_agents_resources() -> None:

@@ -115,7 +115,7 @@ WHILE_SUSPENDED: Final = frozenset(
     }
 )
 """The actions of people allowed in a suspended tenant: reading the tables and the audit (decision record 15). Nobody can publish
-or read messages, although the tenant's NATS account stays open to ArtCafe's own servers (decision record 21)."""
+or read messages, stored or scheduled, although the tenant's NATS account stays open to ArtCafe's own servers (record 21)."""
 
 
 def check(principal: Principal, action: Action, subject_agent: AgentId | None = None) -> None:
