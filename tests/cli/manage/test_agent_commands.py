@@ -112,9 +112,11 @@ def test_published_message_is_printed_by_listen(cast: Cast) -> None:
     assert done.code == 0
     seq, message_id = re.fullmatch(r"#(\d+) (msg_\w+)\n", done.stdout).groups()  # type: ignore[union-attr]  # no match is a failure
     shown = run(cast, "listen", "--count", "1", "--no-ack")
-    assert re.fullmatch(rf'[\d-]+T[\d:]+Z {cast.channels[0]} #{seq} {cast.agents[0]}: {{"task": "summarise"}}\n', shown.stdout)
     (message,) = received(cast, 1)
-    assert (message["seq"], message["message_id"], message["from"]) == (int(seq), message_id, cast.agents[0])
+    named = f"{message['channel_handle']} #{seq} {message['from_handle']}"
+    assert re.fullmatch(rf'[\d-]+T[\d:]+Z {re.escape(named)}: {{"task": "summarise"}}\n', shown.stdout)
+    assert (message["seq"], message["message_id"]) == (int(seq), message_id)
+    assert (message["channel"], message["from"]) == (cast.channels[0], cast.agents[0])
     assert (message["data"], message["headers"], message["reply_to"]) == ({"task": "summarise"}, {"trace": "7f3a"}, "here")
 
 

@@ -41,10 +41,11 @@ def terminal() -> Iterator[tuple[int, int]]:
 def test_deletion_at_a_terminal_prompts_for_confirmation(
     owner: Person, terminal: tuple[int, int], answer: bytes | None, code: int
 ) -> None:
-    channel = owner.run("channel", "create", "doomed", "--json").json["id"]
+    made = owner.run("channel", "create", "doomed", "--json").json
+    channel = made["id"]
     ours, theirs = terminal
     with subprocess.Popen(
-        [sys.executable, "-m", "artcafe", "channel", "delete", channel],
+        [sys.executable, "-m", "artcafe", "channel", "delete", made["handle"]],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -52,7 +53,7 @@ def test_deletion_at_a_terminal_prompts_for_confirmation(
         text=True,
     ) as command:
         prompt = read_until(command.stderr, "[y/N]: ")
-        assert f"Delete channel {channel} (doomed) with its subscriptions and messages?" in prompt
+        assert f"Delete channel {channel} ({made['handle']}) with its subscriptions and messages?" in prompt
         if answer is None:
             interrupt(command)
         else:

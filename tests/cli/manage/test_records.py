@@ -47,7 +47,7 @@ def test_session_from_first_tenant_to_last_deletion(platform: Platform, tmp_path
 
     assert alice.run("subscription", "delete", *subscription, "--yes").stdout.startswith("Deleted the subscription of agent")
     for kind, thing in (("agent", agent), ("channel", channel), ("tenant", tenant)):
-        name = "Acme Ltd" if kind == "tenant" else thing["name"]
+        name = thing.get("handle", "Acme Ltd")
         assert alice.run(kind, "delete", thing["id"], "--yes").stdout == f"Deleted {kind} {thing['id']} ({name}).\n"
         assert alice.run(kind, "show", thing["id"], "--json").code != 0
     assert alice.run("tenant", "list", "--json").json == []
@@ -55,12 +55,18 @@ def test_session_from_first_tenant_to_last_deletion(platform: Platform, tmp_path
 
 def test_lists_print_tables_or_json_arrays(owner: Person, home: Cast, tmp_path: Path) -> None:
     cast = asyncio.run(recast_empty(home, tmp_path))
-    for kind, head in (("tenant", "ID NAME ROLE PLAN CREATED"), ("agent", "ID NAME STATUS"), ("channel", "ID NAME TYPE ACCESS")):
+    for kind, head in (
+        ("tenant", "ID NAME ROLE PLAN CREATED"),
+        ("agent", "HANDLE ID NAME STATUS"),
+        ("channel", "HANDLE ID NAME TYPE ACCESS"),
+    ):
         found = owner.run(kind, "list", "--json").json
         lines = owner.run(kind, "list").stdout.splitlines()
         assert " ".join(lines[0].split()).startswith(head)
-        assert [line.split()[0] for line in lines[1:]] == [each["id"] for each in found]
-        assert all(line.index(each["name"]) == lines[0].index("NAME") for line, each in zip(lines[1:], found, strict=True))
+        named = [[each[column.lower()] for column in head.split()[: head.split().index("NAME")]] for each in found]
+        assert [line.split()[: len(named[0])] for line in lines[1:]] == named
+        at = lines[0].index("NAME")
+        assert all(line[at:].startswith(each["name"]) for line, each in zip(lines[1:], found, strict=True))
     by_channel = owner.run("subscription", "list", "--channel", cast.channels[0], "--json").json
     by_agent = owner.run("subscription", "list", "--agent", cast.agents[0], "--json").json
     assert [each["id"] for each in by_channel] == [each["id"] for each in by_agent] == [f"{cast.channels[0]}#{cast.agents[0]}"]
@@ -70,6 +76,7 @@ def test_lists_print_tables_or_json_arrays(owner: Person, home: Cast, tmp_path: 
         "active",
         "receive",
         "#0",
+        "0",
     ]
 
 

@@ -15,6 +15,7 @@ from artcafe.cli.manage.keys import PublicKeyFolderParam, PublicKeyParam
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import REFUSED, ArtcafeCommand
 from artcafe.cli.terminal.output import (
+    id_and_handle,
     idempotency_key_option,
     limit_option,
     show_all,
@@ -234,9 +235,9 @@ async def delete(context: CommandContext, agent: str, yes: bool) -> None:
       artcafe agent delete scout --yes
     """
     found = await context.rest.agent(context.tenant, agent)
-    confirm(f"Delete agent {found.handle or found.id} ({found.name}) with its subscriptions", yes=yes)
-    await context.rest.delete_agent(context.tenant, agent)
-    show_deleted(context, f"agent {found.handle or found.id} ({found.name})", found.id)
+    confirm(f"Delete agent {id_and_handle(found)} with its subscriptions", yes=yes)
+    await context.rest.delete_agent(context.tenant, found.id)
+    show_deleted(context, f"agent {id_and_handle(found)}", found.id)
 
 
 @agent.command(cls=ArtcafeCommand)
@@ -250,11 +251,7 @@ async def disable(context: CommandContext, agent: str) -> None:
       artcafe agent disable scout
     """
     changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.DISABLED.value)
-    show_done(
-        context,
-        changed,
-        f"Agent {changed.handle or changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.",
-    )
+    show_done(context, changed, f"Agent {id_and_handle(changed)} is disabled; its connections end within 5 seconds.")
 
 
 @agent.command(cls=ArtcafeCommand)
@@ -268,4 +265,4 @@ async def enable(context: CommandContext, agent: str) -> None:
       artcafe agent enable scout
     """
     changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.ACTIVE.value)
-    show_done(context, changed, f"Agent {changed.handle or changed.id} ({changed.name}) is active; it can log in again.")
+    show_done(context, changed, f"Agent {id_and_handle(changed)} is active; it can log in again.")

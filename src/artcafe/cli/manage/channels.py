@@ -17,7 +17,15 @@ from artcafe.cli.manage.redrive import redrive
 from artcafe.cli.manage.scheduled import cancel, scheduled
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
-from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.terminal.output import (
+    id_and_handle,
+    idempotency_key_option,
+    limit_option,
+    show_all,
+    show_deleted,
+    show_one,
+    yes_option,
+)
 from artcafe.cli.terminal.payload import data_argument, message_options, receipt_line, text_option
 from artcafe.cli.terminal.time_params import UNIT_SECONDS
 from artcafe.errors import ChannelNotFound
@@ -273,9 +281,9 @@ async def delete(context: CommandContext, channel: str, yes: bool) -> None:
     """
     found = await context.rest.channel(context.tenant, channel)
     beside = await _deleted_beside(context, found)
-    confirm(f"Delete channel {found.handle or found.id} ({found.name}) with its subscriptions and messages{beside}", yes=yes)
-    await context.rest.delete_channel(context.tenant, channel)
-    show_deleted(context, f"channel {found.handle or found.id} ({found.name})", found.id)
+    confirm(f"Delete channel {id_and_handle(found)} with its subscriptions and messages{beside}", yes=yes)
+    await context.rest.delete_channel(context.tenant, found.id)
+    show_deleted(context, f"channel {id_and_handle(found)}", found.id)
 
 
 async def _deleted_beside(context: CommandContext, found: ChannelInfo) -> str:
@@ -285,7 +293,7 @@ async def _deleted_beside(context: CommandContext, found: ChannelInfo) -> str:
     with contextlib.suppress(ChannelNotFound):
         dead_letter = await context.rest.channel(context.tenant, found.dead_letter)
         if dead_letter.dead_letter_of == found.id:
-            return f", and its dead letters in {dead_letter.id} ({dead_letter.name})"
+            return f", and its dead letters in {id_and_handle(dead_letter)}"
     return ""
 
 

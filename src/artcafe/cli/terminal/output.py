@@ -18,6 +18,17 @@ from artcafe.rules import times
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+class HasHandle(Protocol):
+    """An agent or a channel. `handle` is None for a row of an older system."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def handle(self) -> str | None: ...
+
+
 class OutputTarget(Protocol):
     """The receiver of a command's output: a person, or a program that asked for JSON."""
 
@@ -76,6 +87,11 @@ def show_one(target: OutputTarget, thing: msgspec.Struct) -> None:
 def show_done(target: OutputTarget, thing: msgspec.Struct, text: str) -> None:
     """Print the result of a change: `text` for people, the changed record for programs."""
     click.echo(as_json(thing).encode() if target.as_json else escape(text))
+
+
+def id_and_handle(thing: HasHandle) -> str:
+    """Return the id, which never names another record, and the handle (without one the name), which people recognise."""
+    return f"{thing.id} ({thing.handle or thing.name})"
 
 
 def show_deleted(target: OutputTarget, what: str, id: str) -> None:
