@@ -270,10 +270,12 @@ class Load:
             self._record(Joined(agent.agent, 0))
             async for item in agent.messages(gaps=True):
                 if isinstance(item, Message):
-                    entry = Entry(item.channel, _place(item.seq), item.prev, item.message_id, item.sender, item.raw.decode())
+                    entry = Entry(
+                        item.channel_id, _place(item.seq), item.prev, item.message_id, item.sender_id, item.raw.decode()
+                    )
                     self._got(agent.agent, 0, entry)
                     await item.ack()
-                    self._record(Acked(agent.agent, 0, item.channel, entry.seq))
+                    self._record(Acked(agent.agent, 0, item.channel_id, entry.seq))
                 else:
                     self._record(Missed(agent.agent, 0, item.channel, item.reason))
 

@@ -107,12 +107,12 @@ async def test_restoring_yesterdays_backup_while_agents_are_connected(platform: 
         await asyncio.to_thread(restore_yesterdays, platform, tmp_path / "yesterday.tar")
 
         # The log ends at 10 again. Every agent first gets a gap for the later messages.
-        gone = Gap(channel, 11, None, "epoch")
+        gone = Gap("channel-0", 11, None, "epoch")
         assert await level.receive(1) == [gone]
         assert await ahead.receive(1) == [gone]
         assert await behind.receive(8) == [gone, *range(4, 11)]  # unacknowledged yesterday, so delivered again
         assert await chooser.receive(11) == [
-            Gap(channel, 16, None, "epoch"),
+            Gap("channel-0", 16, None, "epoch"),
             *range(1, 11),
         ]  # its position belonged to the old log
 
@@ -174,7 +174,7 @@ async def test_data_files_put_back_below_an_agents_cursor_yield_a_gap(platform: 
         # The epoch is the same, and so are the sequences; the messages differ.
         receipts = [await sender.agent.publish(channel, f"new {number}") for number in range(11, 33)]
         assert [receipt.seq for receipt in receipts] == [*range(11, 33)]
-        assert await ahead.receive(23) == [Gap(channel, 11, None, "epoch"), *(f"new {number}" for number in range(11, 33))]
+        assert await ahead.receive(23) == [Gap("channel-0", 11, None, "epoch"), *(f"new {number}" for number in range(11, 33))]
 
 
 def restore_files(platform: Platform, source: Path, target: Path) -> None:

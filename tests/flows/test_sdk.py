@@ -118,7 +118,7 @@ async def test_history_is_read_page_by_page_without_receiving_anything(home: Cas
         assert [each.seq for each in back.messages] == [receipts[1].seq, receipts[0].seq]
         first = back.messages[-1]
         assert [each.data for each in (await agent.history(channel, after=first.time)).messages] == [*range(5)]
-        assert (first.sender, first.headers, first.reply_to, bytes(first.raw)) == (cast.agents[0], {"n": "0"}, "here", b"0")
+        assert (first.sender_id, first.headers, first.reply_to, bytes(first.raw)) == (cast.agents[0], {"n": "0"}, "here", b"0")
         assert data_of(await take(agent.messages(), 5)) == [*range(5)]
         with pytest.raises(ChannelNotFound):
             await agent.history("chn_nowhere")

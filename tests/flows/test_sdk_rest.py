@@ -89,7 +89,7 @@ async def test_me_returns_the_owner_of_the_token(cast: Cast) -> None:
         assert me.user_id is not None
         assert {each.tenant_id: each.role for each in me.tenants}[cast.tenant] == "owner"
         await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))
-        assert (await rest.me()) == Me(agent_id=cast.agents[0], tenant_id=cast.tenant)
+        assert (await rest.me()) == Me(agent_id=cast.agents[0], tenant_id=cast.tenant, handle="agent-0")
 
 
 async def test_tenant_is_renamed_and_deleted(cast: Cast) -> None:
