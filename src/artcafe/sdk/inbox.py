@@ -226,7 +226,7 @@ class Inbox:
         self._buffered -= len(state.waiting)
         state.waiting.clear()
         if reply.gap is not None:  # The server pushed it too, but before this reply gave its place.
-            self._buffer(state, Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
+            self._buffer(state, Gap(state.handle or channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
 
     def resume_start(self, channel: str) -> frames.Start:
         """Return the start of a `subscribe` that continues the channel where it is.
@@ -246,7 +246,7 @@ class Inbox:
         is_other = state.is_elsewhere if state.epoch is None else reply.epoch != state.epoch
         state.is_elsewhere = False
         if is_other:
-            self._report(state, Gap(channel, state.received + 1, None, OTHER_LOG))
+            self._report(state, Gap(state.handle or channel, state.received + 1, None, OTHER_LOG))
             state.restart(0)
             state.epoch = reply.epoch
             return False
@@ -263,7 +263,7 @@ class Inbox:
         state.is_resuming, state.resume_from = False, None
         if state.is_elsewhere:
             state.is_elsewhere = False
-            self._report(state, Gap(channel, state.received + 1, None, OTHER_LOG))
+            self._report(state, Gap(state.handle or channel, state.received + 1, None, OTHER_LOG))
             state.restart(0)
 
     def on_connection_lost(self) -> list[tuple[str, int]]:
