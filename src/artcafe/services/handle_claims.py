@@ -80,7 +80,7 @@ async def _default(tenant: TenantStore, record: Agent | Channel, attempt: int) -
 async def _first_free(tenant: TenantStore, kind: HandleKind, base: str, owner: str) -> int:
     """Return the first number with which the handle is free; above `_AT_ONCE`, a free one whose predecessor is taken."""
     low, high = 0, _MOST
-    numbers: Sequence[int] = range(1, _AT_ONCE + 1)
+    numbers: Sequence[int] = (1,)  # alone: it is usually free, and every read of an absent row costs a unit
     while high - low > 1:
         named = {number: handles.numbered(base, number) for number in numbers}
         taken = await tenant.handles.taken(kind, named.values(), unless=owner)
@@ -89,7 +89,9 @@ async def _first_free(tenant: TenantStore, kind: HandleKind, base: str, owner: s
                 high = number
                 break
             low = number
-        if high == _MOST and low == _AT_ONCE:
+        if high == _MOST and low == 1:
+            numbers = range(2, _AT_ONCE + 1)
+        elif high == _MOST and low == _AT_ONCE:
             numbers = [low << shift for shift in range(1, _AT_ONCE)]
         else:
             numbers = sorted({low + (high - low) * part // (_AT_ONCE + 1) for part in range(1, _AT_ONCE + 1)} - {low})
