@@ -29,8 +29,11 @@ def inbox_of(agent_id: AgentId) -> ChannelId:
 
 
 def owner_of(channel_id: str) -> AgentId | None:
-    """Return the agent whose inbox has this id; None for any other channel. The agent may not exist."""
-    return AgentId(channel_id[1:]) if channel_id.startswith(PREFIX) else None
+    """Return the agent whose inbox has this id; None for any other channel. The agent may not exist.
+
+    `@` alone is no inbox: an older system may have a channel with that id.
+    """
+    return AgentId(channel_id[1:]) if len(channel_id) > 1 and channel_id.startswith(PREFIX) else None
 
 
 def names_agent(address: str) -> bool:
