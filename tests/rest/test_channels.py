@@ -5,7 +5,11 @@ import pytest
 from artcafe.model import Role
 from tests.rest.rest_app import Caller, RestApp, Tenant
 
-ATTRIBUTES = {"id", "tenant_id", "handle", "name", "description", "type", "access", "retention_s", "created_at", "updated_at"}
+OF_QUEUES = {"ack_wait_s", "back_off", "max_deliveries", "dead_letter", "dead_letter_of"}
+"""Null for other types."""
+ATTRIBUTES = {
+    "id", "tenant_id", "handle", "name", "description", "type", "access", "retention_s", *OF_QUEUES, "created_at", "updated_at",
+}  # fmt: skip
 
 
 def test_created_channel_equals_its_row(tenant: Tenant, owner: Caller) -> None:
@@ -16,6 +20,7 @@ def test_created_channel_equals_its_row(tenant: Tenant, owner: Caller) -> None:
     assert (made["tenant_id"], made["name"], made["description"], made["type"]) == (
         tenant.id, "Research", "What was found.", "broadcast",
     )  # fmt: skip
+    assert {made[name] for name in OF_QUEUES} == {None}
     assert made["created_at"] == made["updated_at"]
     assert made["created_at"].endswith("Z")
     assert answer.headers["location"] == f"{tenant.path}/channels/{made['id']}"

@@ -25,6 +25,7 @@ from artcafe.model import Agent, AgentKey, AgentStatus, KeyStatus, Role, UserPri
 from artcafe.rules import keys as rules
 from artcafe.rules import times
 from artcafe.rules.pages import PageRequest
+from artcafe.tables.agent_rows import is_key_claim
 from artcafe.tables.catalog import AGENTS
 from artcafe.tables.engine.values import Value
 from artcafe.wire.sshkeys import parse_public_key
@@ -111,7 +112,7 @@ async def test_of_twenty_concurrent_additions_exactly_five_succeed(server: Serve
     assert len({key.serial for key in found}) == 6
     for key in found:
         assert await owner_of(server, owner, key.line) == agent.id
-    claims = [item for item in await server.items(AGENTS, owner.tenant_id) if str(item["id"]).startswith("~key#")]
+    claims = [item for item in await server.items(AGENTS, owner.tenant_id) if is_key_claim(item)]
     assert len(claims) == 6
 
 

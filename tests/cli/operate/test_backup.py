@@ -115,7 +115,8 @@ def test_backup_of_a_stopped_restored_folder_equals_the_first_backup(archive: Pa
     assert {name: saved.json[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")} == {
         name: made[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")
     }
-    assert (saved.json["messages"], saved.json["rows"]["artcafe-agents"]) == (10, 2)  # The agent and the claim to its key.
+    # The agent, and the claims to its key, its handle and the handle of the channel.
+    assert (saved.json["messages"], saved.json["rows"]["artcafe-agents"]) == (10, 4)
     assert artcafe("restore", again, "--data-dir", tmp_path / "third").code == 0
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import boto3
 import pytest
 
+from artcafe.model import HandleKind
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS, Environment, Table
 from artcafe.tables.engine.values import Item
 from artcafe.tables.engine.writes import ItemKey, Put
+from artcafe.tables.handle_claims import claim_item
 from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.cli.tables.shell import TablesResult, run
@@ -149,7 +151,7 @@ def test_inconsistent_rows_are_reported_and_repaired(cloud: Cloud) -> None:
     cloud.put(CHANNELS, tenant_id="acme", id="general")
     checked = cloud.run("check", "--rows", "--json")
     assert (checked.code, checked.json["mended"]) == (DIFFERENT, 0)
-    assert {each["what"] for each in checked.json["findings"]} == {"membership", "channel_map", "count", "key_claim"}
+    assert {each["what"] for each in checked.json["findings"]} == {"membership", "channel_map", "count", "key_claim", "handle"}
     assert cloud.run("check", "--repair").code == USAGE  # There is no terminal for the prompt.
     assert "agent_count" not in (cloud.item(TENANTS, ItemKey("acme")) or {})
 
@@ -224,7 +226,8 @@ def test_unknown_tenant_is_refused(cloud: Cloud) -> None:
 def test_rows_that_need_a_decision_are_reported_and_kept(cloud: Cloud) -> None:
     cloud.run("apply", "--yes")
     cloud.put(TENANTS, id="acme", agent_count=1, channel_count=0, member_count=0, subscription_plan="basic")
-    cloud.put(AGENTS, tenant_id="acme", id="bot", status="asleep")
+    cloud.put(AGENTS, tenant_id="acme", id="bot", handle="bot", status="asleep")
+    cloud.put(AGENTS, **claim_item("acme", HandleKind.AGENT, "bot", "bot"))
     cloud.put(AGENTS, tenant_id="gone", id="lost", public_key=new_key())
     cloud.put(USER_TENANTS, user_id="eve", tenant_id="acme", role="admin", active=0)
     for arguments in (["--rows"], ["--repair", "--yes"], ["--repair", "--yes"]):
