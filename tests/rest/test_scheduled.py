@@ -43,6 +43,7 @@ def test_impossible_times_are_refused_with_what_to_do(tenant: Tenant) -> None:
     live = f"{tenant.path}/channels/{tenant.channel(type='live')}/messages"
     for route, body, words in (
         (path, {"deliver_at": later(days=-1)}, "which has passed"),
+        (path, {"deliver_at": "0103-02-09T17:15:33Z", "key": "ancient"}, "which has passed"),
         (path, {"deliver_at": later(days=3650)}, "at most 30 days ahead"),
         (path, {"deliver_at": "tomorrow"}, "RFC 3339"),
         (path, {"expires_at": later(seconds=-1)}, "which has passed"),
