@@ -10,12 +10,15 @@ from artcafe.errors import REGISTRY
 from tests.rest.rest_app import Caller
 
 VERBS = (
-    "(?:Accept|Acknowledge|Add|Begin|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Pull|Read"
-    "|Register|Release|Remove|Rename|Report|Return|Revoke|Subscribe|Unsubscribe)"
+    "(?:Accept|Acknowledge|Add|Begin|Cancel|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Pull|Read"
+    "|Register|Release|Remove|Rename|Report|Return|Revoke|Send|Subscribe|Unsubscribe)"
 )
 """Imperatives that start a summary or a description."""
 
 WITHOUT_TOKEN = {"read_home", "create_challenge", "create_token", "read_live", "read_ready"}
+
+REFUSING_KEYS = {"ask_agent": "a request is sent at most once and nothing is stored, so a repeat is another request"}
+"""Operations that document the header only to refuse it, and the reason."""
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +88,13 @@ def test_every_error_is_documented_as_a_problem_with_an_example(document: dict[s
 def test_every_post_accepts_an_idempotency_key(document: dict[str, Any]) -> None:
     posts = [methods["post"] for methods in document["paths"].values() if "post" in methods]
     assert posts
+    refusing = set()
     for post in posts:
-        assert "Idempotency-Key" in [each["name"] for each in post["parameters"]]
+        described = {each["name"]: each["description"] for each in post["parameters"]}
+        assert "Idempotency-Key" in described, post["operationId"]
+        if described["Idempotency-Key"].startswith("Refused:"):
+            refusing.add(post["operationId"])
+    assert refusing == set(REFUSING_KEYS)
 
 
 def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -> None:
@@ -99,7 +107,7 @@ def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -
         "NewChallenge", "NewToken", "NewTenant", "TenantUpdate", "NewAgent", "AgentChange",
         "NewKey", "KeyChange", "NewChannel", "ChannelChange", "ChainChange",
         "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance", "NewTermsAcceptance",
-        "Acks",
+        "Acks", "NewRedrive", "NewRequest",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
 

@@ -102,7 +102,7 @@ NeedlessKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="Accepted as on every POST, but without effect here: a repeated request has the same effect and response.",
+        description="Accepted as on every POST, but without effect here: a request may be repeated without it.",
     ),
 ]
 CachedChannelPath = Annotated[str, Path(description="The channel's id or handle.", examples=["research"])]

@@ -12,7 +12,7 @@ from artcafe.errors import Invalid
 from artcafe.rest import problems
 from artcafe.rest.bodies import json_body, request_schema
 from artcafe.rest.dependencies import ServicesDep
-from artcafe.rest.principal import ChannelPath, InTenant
+from artcafe.rest.principal import ChannelPath, InTenant, NeedlessKey
 from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.services.redrives import MAX_WAIT_S, LetterStatus, RedriveRange, RedriveResult
 
@@ -79,6 +79,7 @@ async def redrive(
     principal: InTenant,
     channel_id: ChannelPath,
     body: Annotated[NewRedrive, Depends(json_body(NewRedrive))],
+    _key: NeedlessKey = None,
 ) -> RedriveResponse:
     """Send dead letters of a queue, or of a dead-letter channel, back to their queues. For members.
 

@@ -71,7 +71,7 @@ async def new_request(request: Request) -> NewRequest:
 
 @router.post(
     "",
-    summary="Ask an agent",
+    summary="Send a request to an agent",
     response_class=Response,
     responses={
         200: {"description": "The agent's answer.", "content": {"application/json": {"schema": ANSWER}}},

@@ -187,7 +187,7 @@ async def put_subscription(
 
 @router.patch(
     "/channels/{channel_id}/subscriptions/{agent_id}",
-    summary="Pause, resume or move a subscription",
+    summary="Change a subscription",
     responses=problems.responses(*ONE, *problems.BODY),
     openapi_extra=request_schema(SubscriptionChange),
 )
