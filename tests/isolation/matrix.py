@@ -21,6 +21,7 @@ from artcafe.observe.clock import now
 from tests.isolation.route_rules import (
     ABSENT,
     AGENTS,
+    ITSELF,
     MALFORMED,
     MANAGED,
     OUTSIDE,
@@ -56,6 +57,8 @@ class TenantRecords:
     """A message that the agent has scheduled in the channel."""
     seq: str
     """The sequence of its first message, in `channel`."""
+    inbox_seq: str
+    """The sequence of a message that the owner has sent to the agent's inbox."""
     agent_handle: str
     channel_handle: str
 
@@ -146,9 +149,10 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     channel = tenant.channel(**words)
     tenant.channel(**words, type="queue", dead_letter=channel)  # So that the channel can have dead letters.
     (chain, seq), late = stopped_chain(tenant, channel, canary), scheduled_message(agent, channel, canary)
+    direct = inbox_message(agent, canary)
     key, other = agent.another_key(), tenant.agent()
     handles = [tenant.owner.get(path).json()["handle"] for path in (agent.path, f"{tenant.path}/channels/{channel}")]
-    world = TenantRecords(tenant, agent, channel, key, managed, other, user, invitation, chain, late, seq, *handles)
+    world = TenantRecords(tenant, agent, channel, key, managed, other, user, invitation, chain, late, seq, direct, *handles)
     for each in (world.channel, world.managed):
         tenant.subscribed(each, world.agent)
     return world
@@ -168,6 +172,13 @@ def stopped_chain(tenant: Tenant, channel: str, data: str) -> tuple[str, str]:
     stopped = LoopStopped("hops", 1, 2, chain=chain, hops=2)
     rest_app.run(rest_app.services.loop_guard.record_stop(owner, ChannelId(channel), stopped))
     return chain, str(first["seq"])
+
+
+def inbox_message(agent: Agent, data: str) -> str:
+    """Send a message to the agent's inbox as the owner, and return its sequence."""
+    answer = agent.tenant.owner.post(f"{agent.tenant.path}/channels/@{agent.id}/messages", json={"data": data})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["seq"])
 
 
 def scheduled_message(agent: Agent, channel: str, data: str) -> str:
@@ -354,6 +365,32 @@ class Matrix:
         ids = self.ours.ids() | {"channel_id": channel, "agent_id": agent.id}
         answer = self.send(who, f"PUT {S}", ids, None)
         assert answer.status_code == (403 if who in (CallerKind.VIEWER, *AGENTS) else 201), answer.text
+
+    def moving(self, who: CallerKind) -> None:
+        """Check moving the cursor of a subscription, also of a foreign and of an unknown agent."""
+        statuses = TABLE[f"PATCH {S}"].there
+        missing = dict.fromkeys(OWN, 404) | dict.fromkeys((CallerKind.VIEWER, *AGENTS), 403)
+        for agent in (self.ours.agent.id, self.theirs.agent.id, ABSENT["agent_id"]):
+            expected = (statuses if agent == self.ours.agent.id else missing)[who]
+            answer = self.send(who, f"PATCH {S}", self.ours.ids() | {"agent_id": agent}, {"cursor": "last"})
+            assert answer.status_code == expected, answer.text
+
+    def inbox_history(self, who: CallerKind) -> None:
+        """Check reading the stored messages of an agent's inbox, by each name of the inbox: only the agent itself may."""
+        for name in (f"@{self.ours.agent.id}", f"@{self.ours.agent_handle}", self.ours.agent.id):
+            ids = self.ours.ids() | {"channel_id": name}
+            answer = self.send(who, f"GET {T}/channels/{{channel_id}}/messages", ids, None)
+            assert answer.status_code == ITSELF[who], answer.text
+            assert who is CallerKind.AGENT or OUR_CANARY not in answer.text
+
+    def answering_an_inbox(self, who: CallerKind) -> None:
+        """Check naming a message of an agent's inbox as the cause: unknown to all but its agent and its sender."""
+        caused_by = {"channel": f"@{self.ours.agent.id}", "seq": int(self.ours.inbox_seq)}
+        route = f"POST {T}/channels/{{channel_id}}/messages"
+        answer = self.send(who, route, self.ours.ids(), {"data": 1, "caused_by": caused_by})
+        may = who in (CallerKind.OWNER, CallerKind.AGENT)  # The owner has sent it.
+        expected = 403 if who is CallerKind.VIEWER else 201 if may else 422
+        assert answer.status_code == expected, answer.text
 
     def owning(self, who: CallerKind) -> None:
         """Check granting the owner role, by an invitation and by a role change, and removing an owner."""

@@ -67,6 +67,21 @@ def test_subscribing_to_a_managed_channel(matrix: Matrix, who: CallerKind) -> No
 
 
 @pytest.mark.parametrize("who", OWN)
+def test_moving_a_cursor(matrix: Matrix, who: CallerKind) -> None:
+    matrix.moving(who)
+
+
+@pytest.mark.parametrize("who", OWN)
+def test_history_of_an_inbox_is_readable_by_its_agent_alone(matrix: Matrix, who: CallerKind) -> None:
+    matrix.inbox_history(who)
+
+
+@pytest.mark.parametrize("who", OWN)
+def test_message_of_an_inbox_as_the_cause_of_another(matrix: Matrix, who: CallerKind) -> None:
+    matrix.answering_an_inbox(who)
+
+
+@pytest.mark.parametrize("who", OWN)
 def test_granting_and_removing_owners(matrix: Matrix, who: CallerKind) -> None:
     matrix.owning(who)
 
