@@ -100,6 +100,13 @@ async def test_agent_id_like_a_persons_is_reported(tenant: Server) -> None:
     assert (found.what, found.key) == (Defect.ADDRESS, "usr:alice@example.com")
 
 
+async def test_channel_with_an_id_like_an_inboxs_is_reported(tenant: Server) -> None:
+    await tenant.put(CHANNELS, tenant_id=ACME, id="@home")
+    await Repair(tenant.tables).fix(ACME)
+    (found,) = await Repair(tenant.tables).inspect(ACME, shipped())
+    assert (found.what, found.key) == (Defect.ADDRESS, "@home")
+
+
 async def test_rows_of_an_unknown_tenant_are_reported(tenant: Server) -> None:
     gone = await tenant.tenant()
     await tenant.tenants.delete(gone)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import RowFull
 from artcafe.model import AgentStatus, UserId
-from artcafe.rules import ids
+from artcafe.rules import ids, inboxes
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNELS,
@@ -45,7 +45,8 @@ def rows_of(table: Table) -> st.SearchStrategy[Mapping[str, Value]]:
     return st.dictionaries(st.sampled_from(names), values().filter(lambda value: not isinstance(value, Decimal)), max_size=8)
 
 
-odd_ids = texts(least=1).filter(ids.is_possible).filter(lambda id: not id.startswith("~key#"))
+odd_ids = texts(least=1).filter(ids.is_possible).filter(lambda id: not id.startswith(("~key#", inboxes.PREFIX)))
+"""`artcafe tables check --rows` reports channels with an id like that of an inbox."""
 
 
 def is_number(value: Value) -> TypeGuard[int]:

@@ -11,7 +11,7 @@ from functools import partial
 from artcafe.errors import BadKey
 from artcafe.maintenance.integrity import Defect, Finding, TenantRows
 from artcafe.model import USER_PREFIX, AgentStatus, SubscriptionStatus, TenantStatus
-from artcafe.rules import ids, keys
+from artcafe.rules import ids, inboxes, keys
 from artcafe.rules.plans import Plans
 from artcafe.tables import agent_rows, limit_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, Table
@@ -80,8 +80,12 @@ def _of_agent(item: Item) -> Wrong:
 
 
 def _of_channel(item: Item) -> Wrong:
-    if (message := _unnameable(str(item["id"]))) is not None:
+    id = str(item["id"])
+    if (message := _unnameable(id)) is not None:
         yield Defect.ADDRESS, message
+    if inboxes.owner_of(id) is not None:
+        problem = f"its id begins with {inboxes.PREFIX!r}, like those of inboxes, so it gets no messages: give it another id"
+        yield Defect.ADDRESS, problem
     if item.get("status") not in (None, "", "active"):
         yield Defect.STATUS, f"its status {item['status']!r} is unknown and ignored: the channel is in use"
 
