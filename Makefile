@@ -42,9 +42,9 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 run: setup
 	@$(BIN)/artcafe up --demo
 
-# Twice the timeout of pyproject.toml, for slow machines. Two workers for each processor, since tests wait for other processes about
-# half of the time; each worker starts its own platform, so at most four.
-PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 2) --maxprocesses=4 --dist=worksteal
+# Twice the timeout of pyproject.toml, for slow machines. One worker more than processors, since tests wait for other processes a
+# quarter of the time; each worker starts its own platform, so at most four.
+PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=worksteal
 test: setup
 	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL)
 
