@@ -114,8 +114,10 @@ def without(run: QueueHistory, *removed: int) -> QueueHistory:
 
 
 def give_a_second_holder(run: QueueHistory, chance: random.Random) -> QueueHistory:
-    """A task goes to another holder a moment after it was taken."""
-    at = some(run, chance, Taken)
+    """A task goes to another holder a moment after it was taken by one that stays."""
+    left = {event.holder for event in run.events if isinstance(event, Left)}
+    places = [at for at, event in enumerate(run.events) if isinstance(event, Taken) and event.holder not in left]
+    at = pick(chance, places)
     taken = run.events[at]
     assert isinstance(taken, Taken)
     second = replace(taken, holder="intruder", at=taken.at + 0.001)
