@@ -14,6 +14,7 @@ import asyncio
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -138,7 +139,7 @@ async def calls(folder: Path, emulator: aws.Aws) -> Table:
     """Return the calls that arrived at the proxy, by operation and table."""
     with faulty(emulator.url) as proxy:
         flags = [*emulator.tables_flags(proxy.url), "--cursor-write-s", str(CURSOR_S)]
-        with running(folder / "platform", flags) as platform:
+        with running(folder / "platform", flags, python=sys.executable) as platform:
             cast = await platform.tenant_with(agents=RECEIVERS)
             async with asyncio.TaskGroup() as group:
                 receivers = [cast.agent(number) for number in range(RECEIVERS)]

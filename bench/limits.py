@@ -102,7 +102,7 @@ async def deviation(options: Options) -> Table:
     )
     with (
         TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder,
-        running_fleet(Path(folder), flags=UNBOUNDED) as fleet,
+        running_fleet(Path(folder), flags=UNBOUNDED, python=sys.executable) as fleet,
     ):
         casts = {limit: await fleet.tenant_with(subscribed=False) for limit in LIMITS}
         for limit, cast in casts.items():

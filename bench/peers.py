@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -253,7 +254,7 @@ async def run(options: Options) -> list[Table]:
 @asynccontextmanager
 async def _fresh_server(options: Options) -> AsyncIterator[tuple[Platform, Cast]]:
     """Run a fresh server. Its memory is compared with that after its first served request."""
-    with TemporaryDirectory(dir=options.folder.resolve()) as folder, running(Path(folder)) as platform:
+    with TemporaryDirectory(dir=options.folder.resolve()) as folder, running(Path(folder), python=sys.executable) as platform:
         cast = await platform.tenant_with()
         await asyncio.sleep(0.5)  # until the server has finished the work that creating the tenant triggered
         yield platform, cast

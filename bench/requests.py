@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import random
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -52,7 +53,7 @@ async def run(options: Options) -> list[Table]:
     async with AsyncExitStack() as stack:
         env = await stack.enter_async_context(bench_env(options))
         folder = stack.enter_context(TemporaryDirectory(prefix="artcafe-fleet-", dir=options.folder))
-        fleet = stack.enter_context(running_fleet(Path(folder), flags=UNBOUNDED))
+        fleet = stack.enter_context(running_fleet(Path(folder), flags=UNBOUNDED, python=sys.executable))
         cast, elsewhere = await env.platform.tenant_with(agents=2, channels=0), await fleet.tenant_with(agents=2, channels=0)
         ways: dict[str, RoundTrip] = {
             "gateway": await _sockets(env.platform, env.platform, cast),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -105,7 +106,10 @@ async def run(options: Options) -> list[Table]:
         ["revoked at the first server", "there", "at the other server"],
         [f"Median (highest) of {options.rounds} rounds. The contract allows 5 s."],
     )
-    with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder, running_fleet(Path(folder)) as fleet:
+    with (
+        TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder,
+        running_fleet(Path(folder), python=sys.executable) as fleet,
+    ):
         for way, withdraw in WAYS.items():
             times = [await _one(fleet, withdraw) for _ in range(options.rounds)]
             table.rows.append([way, *(_shown(sorted(each)) for each in zip(*times, strict=True))])

@@ -231,10 +231,11 @@ def running_fleet(
     flags: Sequence[str] = (),
     aws: Aws | None = None,
     urls: Callable[[int], str] | None = None,
+    python: Path | str | None = None,
 ) -> Iterator[Fleet]:
     """Run a fleet within this block; everything it started ends afterwards.
 
-    `aws`: the emulator of its tables. `urls`: the NATS URLs of each server, if not direct.
+    `aws`: the emulator of its tables. `urls`: the NATS URLs of each server, if not direct. `python`: as for `Platform`.
     """
     cluster = NatsServers(folder / "nats", nats) if isinstance(nats, int) else nats
     tables = ["--tables", f"sqlite:{folder / TABLES}"] if aws is None else aws.tables_flags()
@@ -244,7 +245,8 @@ def running_fleet(
     members = []
     for number in range(servers):
         reached = ["--nats-urls", cluster.urls if urls is None else urls(number)]
-        members.append(Platform(folder / f"server-{number + 1}", [*reached, *shared], command="serve", secret=cluster.secret))
+        folder_of = folder / f"server-{number + 1}"
+        members.append(Platform(folder_of, [*reached, *shared], command="serve", secret=cluster.secret, python=python))
     try:
         cluster.start()
         for member in members:

@@ -62,15 +62,17 @@ class Platform:
         command: str = "up",
         secret: Path | None = None,
         descriptors: int | None = None,
-        python: Path | str = sys.executable,
+        python: Path | str | None = None,
         default_metrics: bool = False,
     ) -> None:
         """`secret` is the file that `serve` gets in `flags`; `up` makes its own. `descriptors` limits its open files. `python` is
-        the interpreter of the version to run. `default_metrics`: the metrics at their default address, else at a free one."""
+        the interpreter that executes the command, of this or another version; None: it is forked (`tests.forked`), for tests
+        that measure nothing. `default_metrics`: the metrics at their default address, else at a free one."""
         self._limit = [] if descriptors is None else ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
         self.folder, self._flags, self._command = folder, list(flags), command
         # Another version may not know the flag.
-        self._metrics = [] if default_metrics or str(python) != sys.executable else ["--metrics-listen", "127.0.0.1:0"]
+        is_other = python is not None and str(python) != sys.executable
+        self._metrics = [] if default_metrics or is_other else ["--metrics-listen", "127.0.0.1:0"]
         self.data = folder / "data"
         self.secret = secret or self.data / "secret"
         self.process: ForkedProcess | subprocess.Popen[bytes] | None = None
@@ -78,7 +80,7 @@ class Platform:
         self.metrics_url: str | None = None
         self._ports = ("0", "0")
         self._casts = 0
-        self._python = str(python)
+        self._python = python
 
     def set_flags(self, flags: Sequence[str]) -> None:
         """Use these flags from the next start on."""
@@ -94,8 +96,8 @@ class Platform:
         arguments += [*self._metrics, *self._flags]
         environ = plain_environ()
         with (self.folder / "log").open("ab") as log:
-            if self._limit or self._python != sys.executable:
-                command = [*self._limit, self._python, "-m", "artcafe", *arguments]
+            if self._limit or self._python is not None:
+                command = [*self._limit, self._python or sys.executable, "-m", "artcafe", *arguments]
                 self.process = started_with_parent(command, stdout=log, stderr=log, env=environ, start_new_session=True)
             else:
                 self.process = start_artcafe(arguments, stdout=log, stderr=log, env=environ)
@@ -174,7 +176,7 @@ def running(
     folder: Path,
     flags: Sequence[str] = (),
     descriptors: int | None = None,
-    python: Path | str = sys.executable,
+    python: Path | str | None = None,
     *,
     default_metrics: bool = False,
 ) -> Iterator[Platform]:

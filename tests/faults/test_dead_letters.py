@@ -16,13 +16,12 @@ from artcafe.sdk.client import Client
 from artcafe.sdk.records import KeptMessage
 from artcafe.wire.envelopes import DeadLetter, Redriven
 from tests.faults.letters import findings
-from tests.faults.processes import kill_both, kill_nats
+from tests.faults.test_kill import VICTIMS, kill
 from tests.platform import Cast, Platform, running
 
 MOST = 2
 """Deliveries of a message."""
 TASKS = 30
-VICTIMS = ("the server", "nats-server", "both")
 SETTLE_S = 60.0
 
 T = TypeVar("T")
@@ -69,18 +68,6 @@ def test_checker_finds_a_planted_fault(queue: list[KeptMessage], letters: list[K
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with running(tmp_path_factory.mktemp("platform")) as platform:
         yield platform
-
-
-async def kill(platform: Platform, victim: str) -> None:
-    """End the victim with SIGKILL, and return when it has restarted."""
-    if victim == "nats-server":
-        await asyncio.to_thread(kill_nats, platform)
-        return
-    if victim == "the server":
-        platform.kill()
-    else:
-        kill_both(platform)
-    await asyncio.to_thread(platform.start)
 
 
 async def until_done(call: Callable[[], Awaitable[T]]) -> T:

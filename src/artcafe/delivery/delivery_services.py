@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.queue_hub import QueueHub
@@ -12,6 +12,9 @@ from artcafe.services.cursors import Cursors
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.wire.replies import Gap
+
+NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
+"""The action that is refused to an agent without this permission."""
 
 
 class DeliveryServices(Protocol):

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -96,16 +96,20 @@ class Hub:
         changed = [(change.tenant_id, channel) for channel in change.channels]
         if change.is_whole:
             changed = [key for key in self._feeds if key[0] == change.tenant_id]
-        for key in changed:
-            if (feed := self._feeds.get(key)) is not None:
-                self._spawn(partial(self._read_handle, feed))
+        feeds = [feed for key in changed if (feed := self._feeds.get(key)) is not None]
+        if feeds:
+            self._spawn(partial(self._read_handles, feeds))
 
-    async def _read_handle(self, feed: Feed) -> None:
-        # While the tables are away, the messages have the earlier handle until the next change or delivery.
+    async def _read_handles(self, feeds: Sequence[Feed]) -> None:
+        """Read one channel after another: a tenant may have thousands, and others' reads must not wait for them.
+
+        While the tables are away, the messages have the earlier handle until the next change or delivery.
+        """
         with contextlib.suppress(OurFault):
-            channel = await self._record_cache.find_channel(feed.tenant_fabric.tenant_id, feed.channel)
-            if channel is not None:
-                feed.handle = channel.handle
+            for feed in feeds:
+                channel = await self._record_cache.find_channel(feed.tenant_fabric.tenant_id, feed.channel)
+                if channel is not None:
+                    feed.handle = channel.handle
 
     def __len__(self) -> int:
         """Return the number of channels with deliveries on this server."""

@@ -18,13 +18,12 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, Self
 
 from artcafe.delivery.delivery_metrics import count_deliveries
-from artcafe.delivery.hub import Hub
+from artcafe.delivery.delivery_services import NOT_PERMITTED, DeliveryServices
 from artcafe.delivery.pull_acks import PullAcks, PulledAck
 from artcafe.delivery.pull_holds import ACK, PullHolds
 from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, LogPage, read_page, without_expired
 from artcafe.delivery.pull_settling import PullSettling, Settled, SettleEntry
 from artcafe.delivery.pull_waits import FollowedFeeds, PullWait, PullWaits
-from artcafe.delivery.queue_hub import QueueHub
 from artcafe.delivery.queue_pull import QueuePull, TakenMessage, open_queues
 from artcafe.errors import ChannelNotFound, Conflict, Forbidden, Invalid, Revoked, SubscriptionNotFound
 from artcafe.fabric.channel_kinds import KINDS
@@ -48,12 +47,9 @@ from artcafe.observe.clock import Clock
 from artcafe.rules import access, times
 from artcafe.rules.access import Action
 from artcafe.rules.usage import Metric
-from artcafe.services.cursors import Cursors
 from artcafe.services.login import Login
-from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
-from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.usage_counters import UsageCounters
 from artcafe.wire.envelopes import channel_text, queue_frame
 
@@ -62,26 +58,12 @@ MAX_LIMIT: Final = 200
 MAX_WAIT_S: Final = 25
 """Below the 30 s after which many clients and proxies give up."""
 
-NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
-
 _BEFORE, _AFTER = len(b'{"message":'), len(b"}")
 """What surrounds a message in its push."""
 
 
-class PullServices(Protocol):
+class PullServices(DeliveryServices, Protocol):
     """The services for pulls."""
-
-    @property
-    def subscriptions(self) -> Subscriptions: ...
-
-    @property
-    def record_cache(self) -> RecordCache: ...
-
-    @property
-    def cursors(self) -> Cursors: ...
-
-    @property
-    def hub(self) -> Hub: ...
 
     @property
     def fabric(self) -> Fabric: ...
@@ -97,9 +79,6 @@ class PullServices(Protocol):
 
     @property
     def shares(self) -> Shares: ...
-
-    @property
-    def queue_hub(self) -> QueueHub: ...
 
     @property
     def clock(self) -> Clock: ...

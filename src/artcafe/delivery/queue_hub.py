@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -69,14 +69,20 @@ class QueueHub:
 
     def changed(self, change: TenantChange) -> None:
         """Read the settings and handles of changed channels again."""
-        for feed in self._feeds_of(change):
-            self._group.create_task(self.supervisor.keep(partial(self._read_again, feed)))
+        feeds = self._feeds_of(change)
+        if feeds:
+            self._group.create_task(self.supervisor.keep(partial(self._read_each_again, feeds)))
 
     def _feeds_of(self, change: TenantChange) -> list[QueueFeed]:
         if change.is_whole:
             return [feed for (tenant_id, _), feed in self._feeds.items() if tenant_id == change.tenant_id]
         found = (self._feeds.get((change.tenant_id, channel_id)) for channel_id in change.channels)
         return [feed for feed in found if feed is not None]
+
+    async def _read_each_again(self, feeds: Sequence[QueueFeed]) -> None:
+        """Read one channel after another: a tenant may have thousands, and others' reads must not wait for them."""
+        for feed in feeds:
+            await self._read_again(feed)
 
     async def _read_again(self, feed: QueueFeed) -> None:
         try:

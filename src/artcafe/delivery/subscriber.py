@@ -13,7 +13,7 @@ from typing import Final
 
 from artcafe.delivery.backlog import Backlog, Spawn
 from artcafe.delivery.delivery import Delivery, find_in
-from artcafe.delivery.delivery_services import DeliveryServices, Opened
+from artcafe.delivery.delivery_services import NOT_PERMITTED, DeliveryServices, Opened
 from artcafe.delivery.live_delivery import begin_without_log
 from artcafe.delivery.own_inbox import OwnInbox
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
@@ -42,8 +42,6 @@ from artcafe.model import (
 from artcafe.rules import start_position
 from artcafe.rules.inboxes import InboxSubscription
 from artcafe.wire.frames import Start
-
-_NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
 
 _NONE: Final[frozenset[ChannelId]] = frozenset()
 """Shared empty set: most connections mute nothing, and an empty set costs 0.2 KB each."""
@@ -254,7 +252,7 @@ class Subscriber:
             if row.status is not SubscriptionStatus.ACTIVE:
                 raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
             if not row.allows(Permission.RECEIVE):
-                raise Forbidden(_NOT_PERMITTED, "an agent")
+                raise Forbidden(NOT_PERMITTED, "an agent")
             known = self._deliveries.get(channel_id)
             if known is not None and not known.feed.kind.has_log:
                 return Opened(channel_id)
