@@ -204,7 +204,11 @@ class KeyNotFound(NotFound):
 
 
 class ChannelNotFound(NotFound):
-    code, text = "channel_not_found", "no channel {id!r} in this tenant; use the channel's handle or its id (chn_…), not its name"
+    code = "channel_not_found"
+    text = (
+        "no channel {id!r} in this tenant; use the channel's handle or its id (chn_…), not its name; an agent also needs a"
+        " subscription, which a member makes, if the channel is managed"
+    )
 
 
 class DeadLetterNotFound(NotFound):

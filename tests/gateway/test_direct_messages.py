@@ -11,7 +11,7 @@ import pytest
 from msgspec import Raw
 
 from artcafe.errors import Conflict, SubscriptionNotFound
-from artcafe.model import Agent, AgentPrincipal, AgentStatus, Role, SubscriptionStatus, UserId, UserPrincipal
+from artcafe.model import Access, Agent, AgentPrincipal, AgentStatus, Permission, Role, SubscriptionStatus, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from artcafe.rules.inboxes import inbox_of
 from artcafe.services.retention import Retention
@@ -140,6 +140,30 @@ async def test_inbox_is_readable_by_its_agent_alone(tmp_path: Path) -> None:
             unknown = await planner.ask("publish", channel="@agt_none", data=1)
             assert unknown["code"] == "agent_not_found"
             assert (await planner.ask("publish", channel="agt_none", data=1))["code"] == "channel_not_found"
+
+
+async def test_name_of_a_hidden_channel_means_the_agent_of_that_name(tmp_path: Path) -> None:
+    """Without a subscription, a managed channel is like none, also for its audience; with one, the name is the channel's."""
+    async with gateway_app(tmp_path) as it:
+        worker = await another(it, "ops")
+        channel = await it.services.channels.create(it.owner, name="ops", handle="ops", access=Access.MANAGED)
+        for agent in (worker, await another(it, "second")):
+            await it.services.subscriptions.put(it.owner, channel.id, agent.id)
+        async with connected(it, worker) as raw, it.connected() as planner:
+            for number in range(2):
+                reply = await planner.ask("publish", channel="ops", data=number)
+                assert reply.get("subscribers") in (1, None)
+                assert (await raw.message())["channel"] == inbox_of(worker.id)
+            await until(lambda: it.services.messaging.audiences.peek(it.owner.tenant_id, inbox_of(worker.id)).subscribers == 1)
+            assert (await planner.ask("publish", channel="ops", data=2, receipt="delivered"))["subscribers"] == 1
+            while "receipt" not in (push := planner.pushes.pop(0) if planner.pushes else await planner.next()):
+                pass
+            assert [each["agent"] for each in push["receipt"]["recipients"]] == [worker.id]
+            assert (await raw.message())["data"] == 2
+            await it.services.subscriptions.put(it.owner, channel.id, it.agent.id, frozenset({Permission.PUBLISH}))
+            await planner.ask("publish", channel="ops", data=3)
+            assert (await raw.message())["channel"] == channel.id
+            assert (await it.services.messaging.publish(it.owner, "ops", _publish(4))).subscribers in (2, None)
 
 
 async def test_subscription_of_an_agent_to_its_inbox_is_readable_and_cannot_be_changed(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ async def test_message_that_expires_before_the_fan_out_is_a_gap_that_needs_no_ac
     async with gateway_app(tmp_path) as it, it.connected() as plain, it.connected(max_unacked=1) as windowed:
         await it.caught_up()
         message = expiring(it, b"1")
-        stored = await it.services.messaging.submit(it.owner, message.channel, message)
+        _, stored = await it.services.messaging.submit(it.owner, message.channel, message)
         it.clock.ahead = LIFE  # The message is on its way to the log.
         await stored
         await it.publish(b"2")

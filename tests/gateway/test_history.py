@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from artcafe.model import Access
+from artcafe.model import Access, Permission
 from artcafe.rules import times
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import RawClient
@@ -68,6 +68,8 @@ async def test_history_needs_the_receive_permission_but_no_subscription(tmp_path
         await it.publish(b"1", other)
 
         assert len((await raw.ask("history", channel=other.id))["messages"]) == 1
+        assert (await raw.ask("history", channel=managed.id))["code"] == "channel_not_found"
+        await it.services.subscriptions.put(it.owner, managed.id, it.agent.id, frozenset({Permission.PUBLISH}))
         assert (await raw.ask("history", channel=managed.id))["code"] == "forbidden"
         assert (await raw.ask("history", channel="chn_none"))["code"] == "channel_not_found"
         assert await raw.is_quiet()

@@ -20,7 +20,7 @@ FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "
 MEMBER_LOGIN: Final = SOURCE / "services" / "member_login.py"
 GATEWAY_FUNCTIONS: Final = frozenset({"Authentication.open_session"})
 """Functions of other files that only the gateway calls."""
-CALLS: Final = frozenset({"check", "check_managed", "check_receives", "require_tenant"})
+CALLS: Final = frozenset({"check", "check_managed", "check_may_find", "check_receives", "check_visible", "require_tenant"})
 """Functions that raise if the caller has no permission."""
 REFUSALS: Final = frozenset(
     {

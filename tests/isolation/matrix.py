@@ -47,6 +47,7 @@ class TenantRecords:
     key: str
     managed: str
     """A managed channel with a receiving permission for the agent."""
+    managed_handle: str
     other: Agent
     """An agent without a subscription."""
     user: str
@@ -143,7 +144,7 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     assert tenant.owner.patch(tenant.path, json={"name": canary}).status_code == 200
     words = {"name": canary, "description": canary}
     agent = tenant.agent(**words, capabilities=[canary])
-    managed = tenant.channel(**words, access="managed")
+    managed = tenant.channel(**words, access="managed", handle="hidden")
     user = tenant.member(Role.VIEWER, canary).get("/v1/me").json()["user_id"]
     invitation = tenant.invite(f"{canary}@example.com")["id"]
     channel = tenant.channel(**words)
@@ -152,7 +153,8 @@ def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
     direct = inbox_message(agent, canary)
     key, other = agent.another_key(), tenant.agent()
     handles = [tenant.owner.get(path).json()["handle"] for path in (agent.path, f"{tenant.path}/channels/{channel}")]
-    world = TenantRecords(tenant, agent, channel, key, managed, other, user, invitation, chain, late, seq, direct, *handles)
+    channels = channel, key, managed, "hidden"
+    world = TenantRecords(tenant, agent, *channels, other, user, invitation, chain, late, seq, direct, *handles)
     for each in (world.channel, world.managed):
         tenant.subscribed(each, world.agent)
     return world
@@ -364,7 +366,26 @@ class Matrix:
         channel = self.ours.tenant.channel(access="managed")
         ids = self.ours.ids() | {"channel_id": channel, "agent_id": agent.id}
         answer = self.send(who, f"PUT {S}", ids, None)
-        assert answer.status_code == (403 if who in (CallerKind.VIEWER, *AGENTS) else 201), answer.text
+        expected = 403 if who is CallerKind.VIEWER else 404 if who in AGENTS else 201
+        assert answer.status_code == expected, answer.text
+
+    def publishing_only(self, route: str) -> None:
+        """Check what an agent may do in a managed channel whose messages it may not receive."""
+        channel = self.ours.tenant.channel(access="managed")
+        path = self.ours.tenant.subscribed(channel, self.ours.agent)
+        assert self.ours.tenant.owner.put(path, json={"permissions": ["publish"]}).status_code == 200
+        answer = self.send(CallerKind.AGENT, route, self.ours.ids() | {"channel_id": channel}, MANAGED[route][1])
+        assert answer.status_code == (201 if route.startswith("POST") else 403), answer.text
+
+    def hidden(self, route: str) -> None:
+        """Check that an agent without a subscription to a managed channel gets the answer of an unknown one, by id and handle."""
+        answers = []
+        own = self.ours.ids() | {"agent_id": self.ours.other.id}
+        for name in (self.ours.managed, self.ours.managed_handle, ABSENT["channel_id"], "no-such-channel"):
+            answer = self.send(CallerKind.OTHER, route, own | {"channel_id": name}, self.body_of(route))
+            status, text, headers = comparable(answer)
+            answers.append((status, text.replace(name, "NAME"), headers | {"content-length": ""}))
+        assert answers == [answers[-1]] * len(answers)
 
     def moving(self, who: CallerKind) -> None:
         """Check moving the cursor of a subscription, also of a foreign and of an unknown agent."""
@@ -447,4 +468,6 @@ WRONG_IDS: Final = [
 ]
 OWN: Final = [CallerKind.OWNER, CallerKind.ADMIN, CallerKind.MEMBER, CallerKind.VIEWER, CallerKind.AGENT, CallerKind.OTHER]
 IN_MANAGED: Final = [(route, who) for route in MANAGED for who in OWN]
+IN_MESSAGES: Final = [route for route in MANAGED if route.endswith("/messages")]
+WITH_CHANNEL: Final = [route for route in TABLE if "{channel_id}" in route]
 FROM_OUTSIDE: Final = [(route, who) for route in TABLE if PARAMETER.search(route) for who in OUTSIDE]

@@ -219,11 +219,12 @@ PARAMETER: Final = re.compile(r"{(\w+)}")
 
 MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
     f"GET {T}/channels/{{channel_id}}": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
-    f"GET {T}/channels/{{channel_id}}/messages": ({**members(200, itself=True)}, None),
-    f"POST {T}/channels/{{channel_id}}/messages": ({**writers(201)}, {"data": 1}),
+    f"GET {T}/channels/{{channel_id}}/messages": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
+    f"POST {T}/channels/{{channel_id}}/messages": ({**writers(201), CallerKind.OTHER: 404}, {"data": 1}),
+    f"GET {T}/channels/{{channel_id}}/scheduled": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
     f"PUT {S}": ({**writers(200)}, {"permissions": ["receive", "publish"]}),
 }
-"""The expected answers in a managed channel, where `agent` may receive and `other` has no permission, and the request bodies."""
+"""The expected answers in a managed channel where `agent` may receive and `other` is not subscribed, and the request bodies."""
 
 
 def key_body(rest_app: RestApp) -> dict[str, str]:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from artcafe.model import Outcome, TenantId
+from artcafe.rules.access import Action
 from tests.isolation.matrix import Matrix, disposable_ids
 from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind, K, S, T
 from tests.rest.rest_app import RestApp
@@ -99,6 +100,23 @@ def test_refused_attempt_is_audited_with_the_caller(matrix: Matrix, route: str) 
     assert (entry["action"], entry["outcome"], entry["facts"]["code"]) == ("access.refused", "refused", "forbidden")
     assert entry["facts"]["request"] == f"{refused.request.method} {refused.request.url.raw_path.decode()}"
     assert entry["actor"].startswith("usr:")
+
+
+def test_attempt_on_a_hidden_channel_is_in_the_audit_though_the_agent_gets_404(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
+    agent, channel = tenant.agent(), tenant.channel(access="managed")
+    attempts = {"GET": "", "POST": "/messages", "PUT": f"/subscriptions/{agent.id}"}
+    for method, path in attempts.items():
+        body = {"data": PAYLOAD} if method == "POST" else None
+        refused = agent.login().request(method, f"{tenant.path}/channels/{channel}{path}", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (404, "channel_not_found")
+    rest_app.run(rest_app.audit.counters.flush())
+    query = {"action": "access.refused"}
+    entries = tenant.owner.get(f"{tenant.path}/audit", params=query).json()["items"]
+    assert {each["facts"]["request"].split()[0] for each in entries} == set(attempts)
+    assert {(each["actor"], each["facts"]["code"], each["facts"]["attempt"]) for each in entries} == {
+        (agent.id, "forbidden", Action.READ_HIDDEN.value)
+    }
 
 
 def user_id(matrix: Matrix) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.model import Access, ChannelType
 from artcafe.wire import frames
 from tests import ssh_keygen
 from tests.gateway.raw_client import open_client
@@ -128,6 +129,22 @@ async def test_foreign_unknown_and_malformed_ids_get_the_same_answer(tmp_path: P
         assert codes == {who: people if who in (*PEOPLE, PeerKind.FOREIGN_OWNER) else agents for who in (*INSIDE, *FOREIGN)}
         assert CANARY not in "".join(whole)
         await check_untouched(w)
+
+
+async def test_managed_channel_is_like_an_unknown_one_for_an_agent_without_a_subscription(tmp_path: Path) -> None:
+    """By id and by handle, whatever its type, for each frame that names a channel."""
+    async with world(tmp_path) as w:
+        create, names = w.it.services.channels.create, ["chn_none", "no-such-channel"]
+        for type in (ChannelType.BROADCAST, ChannelType.QUEUE, ChannelType.LIVE):
+            hidden = await create(w.it.owner, name="Hidden", access=Access.MANAGED, type=type)
+            names += [hidden.id, str(hidden.handle)]
+        for kind, more in [(kind, {}) for kind in TABLE if "channel" in TABLE[kind].slots] + [("subscribe", {"from": "first"})]:
+            answers = []
+            async with w.inside(PeerKind.OTHER) as raw:
+                for name in names:
+                    code, answer = await send_frame(raw, kind, w.body(kind, PeerKind.OTHER) | more | {"channel": name})
+                    answers.append((code, without_id(kind, answer, name)))
+            assert answers == [answers[0]] * len(names), kind
 
 
 async def check_untouched(w: GatewayTenants) -> None:

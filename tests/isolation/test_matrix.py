@@ -9,10 +9,12 @@ from artcafe.rest.app import build
 from tests.isolation.matrix import (
     FROM_OUTSIDE,
     IN_MANAGED,
+    IN_MESSAGES,
     OWN,
     SUSPENDED_CANARY,
     THEIR_CANARY,
     THERE,
+    WITH_CHANNEL,
     WRONG_IDS,
     Matrix,
     snapshot,
@@ -59,6 +61,16 @@ def test_handles_stand_for_ids(matrix: Matrix, route: str, who: CallerKind) -> N
 @pytest.mark.parametrize(("route", "who"), IN_MANAGED)
 def test_records_in_a_managed_channel(matrix: Matrix, route: str, who: CallerKind) -> None:
     matrix.managed(route, who)
+
+
+@pytest.mark.parametrize("route", IN_MESSAGES)
+def test_agent_with_the_permission_to_publish_only(matrix: Matrix, route: str) -> None:
+    matrix.publishing_only(route)
+
+
+@pytest.mark.parametrize("route", WITH_CHANNEL)
+def test_managed_channel_is_like_an_unknown_one_for_an_agent_without_a_subscription(matrix: Matrix, route: str) -> None:
+    matrix.hidden(route)
 
 
 @pytest.mark.parametrize("who", OWN)

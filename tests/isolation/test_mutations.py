@@ -16,7 +16,17 @@ import pytest
 from tests.isolation import checks, frame_matrix
 from tests.isolation.checks import PermissionCheck
 from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, GatewayTenants, refused, withdrawn
-from tests.isolation.matrix import FROM_OUTSIDE, IN_MANAGED, OWN, THERE, WRONG_IDS, Matrix, create_matrix
+from tests.isolation.matrix import (
+    FROM_OUTSIDE,
+    IN_MANAGED,
+    IN_MESSAGES,
+    OWN,
+    THERE,
+    WITH_CHANNEL,
+    WRONG_IDS,
+    Matrix,
+    create_matrix,
+)
 from tests.rest.rest_app import RestApp
 
 CHECKS, GATEWAY_CHECKS = checks.found(), checks.of_gateway()
@@ -27,6 +37,8 @@ CELLS: Final[list[Cell]] = [
     *(partial(Matrix.elsewhere, route=route, parameter=name, who=who) for route, name, who in WRONG_IDS),
     *(partial(Matrix.managed, route=route, who=who) for route, who in IN_MANAGED),
     *(partial(Matrix.entering, who=who) for who in OWN),
+    *(partial(Matrix.publishing_only, route=route) for route in IN_MESSAGES),
+    *(partial(Matrix.hidden, route=route) for route in WITH_CHANNEL),
     *(partial(Matrix.moving, who=who) for who in OWN),
     *(partial(Matrix.inbox_history, who=who) for who in OWN),
     *(partial(Matrix.answering_an_inbox, who=who) for who in OWN),

@@ -90,7 +90,7 @@ def test_cursor_is_bound_to_its_history(tenant: Tenant, owner: Caller, path: str
 def test_agent_reads_history_of_a_managed_channel_only_with_permission(tenant: Tenant, owner: Caller) -> None:
     channel = owner.post(f"{tenant.path}/channels", json={"name": "Orders", "access": "managed"}).json()["id"]
     agent, path = tenant.agent(), f"{tenant.path}/channels/{channel}"
-    assert agent.login().get(f"{path}/messages").status_code == 403
+    assert agent.login().get(f"{path}/messages").status_code == 404
     owner.put(f"{path}/subscriptions/{agent.id}", json={"permissions": ["publish"]})
     assert agent.login().get(f"{path}/messages").status_code == 403
     owner.put(f"{path}/subscriptions/{agent.id}", json={"permissions": ["receive"]})

@@ -248,7 +248,10 @@ class Subscriber:
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
         await check_start_in_open(self._services.record_cache, self.principal.tenant_id, channel_id, start)
         with self._guard_begin(channel_id):
-            row, _ = await self._services.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
+            try:
+                row, _ = await self._services.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
+            except ChannelNotFound as exc:  # Names the given text: the agent may not know the id.
+                raise ChannelNotFound(channel) from exc
             if row.status is not SubscriptionStatus.ACTIVE:
                 raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
             if not row.allows(Permission.RECEIVE):

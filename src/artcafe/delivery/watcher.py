@@ -35,7 +35,7 @@ class Watcher:
         Raises `ChannelNotFound`, `Forbidden`, `SubscriptionLimit`, or `Unavailable` if it cannot be followed within `FOLLOW_S`.
         """
         tenant_id = principal.tenant_id
-        found = await self._services.record_cache.destination(tenant_id, channel)
+        found = await self._services.record_cache.destination(principal, channel)
         access.check(principal, Action.READ_MESSAGES)
         await self._services.record_cache.check_receives(principal, found)
         if found.id in self._deliveries:

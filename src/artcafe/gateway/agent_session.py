@@ -237,12 +237,12 @@ class AgentSession:
         admission = self._admission_of(body)
         self._forget_admission(admission)
         try:
-            stored = await self._services.messaging.submit(self.principal, body.channel, body, admission)
+            channel, stored = await self._services.messaging.submit(self.principal, body.channel, body, admission)
         except ArtcafeError as exc:
             self._note_spent(exc)
             raise
         self._note_spent()
-        self._replies.send_when_stored(self.principal.tenant_id, id, body, stored, size)
+        self._replies.send_when_stored(self.principal.tenant_id, id, channel, body, stored, size)
 
     def do_nowait(self, id: int | None, body: frames.Body, size: int) -> bool:
         """Publish, send a request or answer one without a task. `size`: bytes of the frame.
@@ -274,7 +274,7 @@ class AgentSession:
         self._forget_admission(link)
         if self._services.rate_limits.notices:
             self._push_limits()
-        self._replies.send_when_stored(self.principal.tenant_id, id, body, stored, size)
+        self._replies.send_when_stored(self.principal.tenant_id, id, body.channel, body, stored, size)
         return True
 
     def _note_spent(self, refusal: ArtcafeError | None = None) -> None:

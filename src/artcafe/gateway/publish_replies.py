@@ -28,14 +28,20 @@ class PublishReplies:
         """Publishes without a reply yet."""
 
     def send_when_stored(
-        self, tenant_id: TenantId, id: int, publish: frames.Publish, stored: asyncio.Future[replies.PublishReply], size: int
+        self,
+        tenant_id: TenantId,
+        id: int,
+        channel: str,
+        publish: frames.Publish,
+        stored: asyncio.Future[replies.PublishReply],
+        size: int,
     ) -> None:
-        """Send the reply when a publish has its outcome. `size`: bytes of its frame."""
+        """Send the reply when a publish has its outcome. `channel`: its id or handle. `size`: bytes of the frame."""
         self.in_flight += 1
         self._socket.adjust_in_flight(+1, +size)
         # Only what the reply needs: the message is kept by the log writer, and not needed twice.
         wanted = publish if publish.receipt is not None else None
-        stored.add_done_callback(partial(self._on_stored, tenant_id, id, publish.channel, wanted, size))
+        stored.add_done_callback(partial(self._on_stored, tenant_id, id, channel, wanted, size))
 
     def end(self) -> None:
         """Follow no receipt any more: the socket is closed. May be repeated."""
@@ -62,14 +68,14 @@ class PublishReplies:
             subscribers, connected = self._services.audiences.peek(tenant_id, channel)
             self._socket.send(replies.published(id, reply, subscribers, connected))
             if wanted is not None and not self._is_over:
-                self._follow(tenant_id, wanted, reply)
+                self._follow(tenant_id, channel, wanted, reply)
             return
         if not isinstance(error, ArtcafeError):
             log.error("publish.failed", error=repr(error))
             error = OutcomeUnknown()
         self._socket.send_error(error, id=id)
 
-    def _follow(self, tenant_id: TenantId, publish: frames.Publish, reply: replies.PublishReply) -> None:
+    def _follow(self, tenant_id: TenantId, channel: str, publish: frames.Publish, reply: replies.PublishReply) -> None:
         """Push receipts of a stored message until the last one or the end of the connection."""
 
         def push(receipt: receipts.ReceiptPush) -> None:
@@ -78,7 +84,7 @@ class PublishReplies:
             self._socket.send(receipts.receipt(receipt))
 
         followed: FollowedReceipt | None = None
-        followed = self._services.receipts.follow(tenant_id, publish, reply, push)
+        followed = self._services.receipts.follow(tenant_id, channel, publish, reply, push)
         if followed is not None:
             self._receipts = self._receipts or set()
             self._receipts.add(followed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from artcafe.errors import Forbidden, TenantNotFound, TenantSuspended
+from artcafe.errors import ChannelNotFound, Forbidden, TenantNotFound, TenantSuspended
 from artcafe.model import AgentId, AgentPrincipal, Principal, Role, UserPrincipal
 
 
@@ -30,7 +30,7 @@ class Action(StrEnum):
     READ_SUBSCRIPTION = "read this agent's subscriptions"
     CHANGE_SUBSCRIPTION = "change this agent's subscriptions"
     GIVE_PERMISSIONS = "give an agent permissions"
-    ENTER_MANAGED = "subscribe itself to a managed channel: a member of the tenant must create that subscription"
+    READ_HIDDEN = "find a managed channel without a subscription to it, which a member of the tenant must create"
     PUBLISH = "publish messages"
     PUBLISH_MANAGED = "publish to this managed channel without a subscription that allows it"
     REQUEST = "send requests to agents"
@@ -82,7 +82,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_SUBSCRIPTION: (_VIEWER, AgentAccess.ITSELF),
     Action.CHANGE_SUBSCRIPTION: (_MEMBER, AgentAccess.ITSELF),
     Action.GIVE_PERMISSIONS: (_MEMBER, AgentAccess.NONE),
-    Action.ENTER_MANAGED: (_MEMBER, AgentAccess.NONE),
+    Action.READ_HIDDEN: (_VIEWER, AgentAccess.NONE),
     Action.PUBLISH: (_MEMBER, AgentAccess.ANY),
     Action.PUBLISH_MANAGED: (_MEMBER, AgentAccess.NONE),
     Action.REQUEST: (_MEMBER, AgentAccess.ANY),
@@ -107,6 +107,7 @@ WHILE_SUSPENDED: Final = frozenset(
         Action.READ_AGENTS,
         Action.READ_KEYS,
         Action.READ_CHANNELS,
+        Action.READ_HIDDEN,
         Action.READ_SUBSCRIPTIONS,
         Action.READ_SUBSCRIPTION,
         Action.READ_CHAINS,
@@ -135,6 +136,17 @@ def check(principal: Principal, action: Action, subject_agent: AgentId | None = 
         raise Forbidden(action.value, who)
     if isinstance(principal, UserPrincipal) and principal.is_suspended and action not in WHILE_SUSPENDED:
         raise TenantSuspended
+
+
+def check_may_find(principal: Principal, channel: str) -> None:
+    """Raise ChannelNotFound if the principal may not know a managed channel without a subscription to it.
+
+    The error is caused by the Forbidden that it hides, for the audit. `channel` is the text by which the principal named it.
+    """
+    try:
+        check(principal, Action.READ_HIDDEN)
+    except Forbidden as exc:
+        raise ChannelNotFound(channel) from exc
 
 
 def require_tenant(principal: Principal, tenant_id: str) -> None:

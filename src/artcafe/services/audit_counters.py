@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from artcafe.errors import ArtcafeError, Forbidden, OurFault, TenantSuspended
+from artcafe.errors import ArtcafeError, Forbidden, NotFound, OurFault, TenantSuspended
 from artcafe.model import Outcome, Principal, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.context import origin
@@ -74,11 +74,17 @@ class AuditCounters:
         self.count(principal_tenant, actor, "tenant.trespass", Outcome.REFUSED)
 
     def count_refusal(self, principal: Principal, error: ArtcafeError, **facts: str) -> None:
-        """Count a principal's refused action. Errors other than Forbidden and TenantSuspended are ignored."""
-        if isinstance(error, Forbidden):
-            facts["attempt"] = error.action
-        if isinstance(error, Forbidden | TenantSuspended):
-            self.count(principal.tenant_id, principal.sender, "access.refused", Outcome.REFUSED, code=error.code, **facts)
+        """Count a principal's refused action, also one answered like a missing record (`rules.access.check_may_find`).
+
+        Errors other than Forbidden and TenantSuspended are ignored.
+        """
+        refusal: BaseException | None = error
+        while isinstance(refusal, NotFound):
+            refusal = refusal.__cause__
+        if isinstance(refusal, Forbidden):
+            facts["attempt"] = refusal.action
+        if isinstance(refusal, Forbidden | TenantSuspended):
+            self.count(principal.tenant_id, principal.sender, "access.refused", Outcome.REFUSED, code=refusal.code, **facts)
 
     def _claim(self, claimant: str, event: Event, counted: Counted) -> None:
         """Count an event in an unverified tenant. A claimant above its limit takes no memory from others."""

@@ -117,7 +117,7 @@ class Causes:
 
     async def _channel(self, principal: Principal, channel_id: str) -> Channel:
         try:
-            return await self._record_cache.destination(principal.tenant_id, channel_id)
+            return await self._record_cache.destination(principal, channel_id)
         except (ChannelNotFound, AgentNotFound):
             raise CauseNotFound from None
 

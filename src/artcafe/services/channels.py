@@ -121,7 +121,7 @@ class Channels:
         if not isinstance(principal, AgentPrincipal) or channel.access is Access.OPEN:
             return channel
         if await tenant.subscriptions.get(channel.id, principal.agent_id) is None:
-            raise ChannelNotFound(channel_id)
+            rules.check_may_find(principal, channel_id)
         return channel
 
     async def update(

@@ -103,7 +103,7 @@ class MessageHistory:
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
         access.check(principal, access.Action.READ_MESSAGES)
-        channel = await self._record_cache.destination(principal.tenant_id, channel_id)
+        channel = await self._record_cache.destination(principal, channel_id)
         await self._record_cache.check_receives(principal, channel)
         return channel, await self._fabric.tenant(principal.tenant_id).connected_log()
 

@@ -73,7 +73,7 @@ class MessageReceipts:
         To an agent, a message of another sender is like one that does not exist.
         """
         try:
-            channel = await self._record_cache.channel(principal.tenant_id, channel_id)
+            channel = await self._record_cache.destination(principal, channel_id)
             envelope = await self._read(channel, seq)
         except NotFound as exc:
             if isinstance(principal, AgentPrincipal):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,7 +20,7 @@ from artcafe.errors import (
 )
 from artcafe.fabric.channel_kinds import KINDS, LoggedKind
 from artcafe.fabric.fabric import Fabric
-from artcafe.model import Access, AgentPrincipal, Channel, Permission, Principal
+from artcafe.model import Access, AgentPrincipal, Channel, ChannelId, Permission, Principal
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.tracing import Tracing
@@ -35,6 +36,13 @@ from artcafe.services.scheduler import Scheduler
 from artcafe.services.usage_counters import UsageCounters
 from artcafe.wire import envelopes, frames, payloads, replies, trace_context
 from artcafe.wire.envelopes import ChainLink
+
+
+class Submitted(NamedTuple):
+    """A queued message: the id of its channel or inbox, and the future of its outcome."""
+
+    channel: ChannelId
+    outcome: asyncio.Future[replies.PublishReply]
 
 
 class Messaging:
@@ -64,12 +72,12 @@ class Messaging:
         `LoopStopped`, `QuotaFull`, `NotStored`, `KeyReused` (not stored), or `OutcomeUnknown`. May be repeated with the same key.
         """
         try:
-            stored = await self.submit(principal, channel_id, publish)
+            submitted = await self.submit(principal, channel_id, publish)
         except ArtcafeError as exc:
             metrics.count_refused_publish(exc, principal.tenant_id)
             raise
-        reply = await stored
-        audience = await self.audiences.wait(principal.tenant_id, channel_id)
+        reply = await submitted.outcome
+        audience = await self.audiences.wait(principal.tenant_id, submitted.channel)
         return replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, *audience)
 
     async def admit(self, principal: Principal, answers: Sequence[frames.Publish]) -> Sequence[Admission]:
@@ -87,15 +95,25 @@ class Messaging:
 
     async def submit(
         self, principal: Principal, channel_id: str, publish: frames.Publish, admission: Admission | None = None
-    ) -> asyncio.Future[replies.PublishReply]:
-        """Queue a message, and return the future of its outcome. Messages are stored in the order of these calls.
+    ) -> Submitted:
+        """Queue a message for the channel with this id or handle. Messages are stored in the order of these calls.
 
         A message that answers another one is admitted here, unless its `admission` is given.
         """
         try:
             access.check(principal, access.Action.PUBLISH)
-            channel = await self._record_cache.destination(principal.tenant_id, channel_id)
+            channel = await self._record_cache.destination(principal, channel_id)
             await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
+        except ArtcafeError:
+            self.withdraw(principal, admission)
+            raise
+        return Submitted(channel.id, await self._submit(principal, channel, publish, admission))
+
+    async def _submit(
+        self, principal: Principal, channel: Channel, publish: frames.Publish, admission: Admission | None
+    ) -> asyncio.Future[replies.PublishReply]:
+        """Queue a message, and return the future of its outcome."""
+        try:
             limits = await self._record_cache.limits(principal.tenant_id)
             check(publish, limits.message_bytes)
             publish = await self._with_reply_to(principal, publish)
@@ -109,7 +127,7 @@ class Messaging:
         except ArtcafeError:
             self.withdraw(principal, admission)
             raise
-        self.audiences.peek(principal.tenant_id, channel_id)  # Read it while the message is being stored.
+        self.audiences.peek(principal.tenant_id, channel.id)  # Read it while the message is being stored.
         if publish.caused_by is None:
             handle = await self._handle_of(principal)
             return await self._send(principal, channel, publish, *self._prepare(principal, handle, channel, publish))

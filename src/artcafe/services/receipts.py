@@ -122,13 +122,14 @@ class Receipts:
         self.supervisor = Supervisor("receipts")
 
     def follow(
-        self, tenant_id: TenantId, publish: frames.Publish, reply: replies.PublishReply, push: Push
+        self, tenant_id: TenantId, name: str, publish: frames.Publish, reply: replies.PublishReply, push: Push
     ) -> FollowedReceipt | None:
-        """Push what becomes of a stored message until a final push. Return None if that was pushed at once."""
+        """Push what becomes of a message stored in the channel with this id or handle, until a final push. Return None if that
+        was pushed at once."""
         assert publish.receipt is not None
-        channel = self._record_cache.peek_destination(tenant_id, publish.channel)
+        channel = self._record_cache.peek_destination(tenant_id, name)
         deadline = time.monotonic() + (publish.receipt_s or frames.RECEIPT_S)
-        channel_id = ChannelId(publish.channel) if channel is None else channel.id
+        channel_id = ChannelId(name) if channel is None else channel.id
         seq = reply.seq
         assert seq is not None, "a receipt is requested in channels with a log only"
         receipt = FollowedReceipt(tenant_id, channel_id, publish.channel, seq, reply.message_id, publish.receipt, deadline, push)

@@ -7,7 +7,6 @@ acceptable.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Final, Generic, TypeVar, cast
@@ -119,22 +118,39 @@ class RecordCache:
         """Return the agent with this id or handle if it is cached. None says nothing about its existence."""
         return self._agents.get(tenant_id, agent)
 
-    async def destination(self, tenant_id: TenantId, name: str) -> Channel:
+    async def destination(self, principal: Principal, name: str) -> Channel:
         """Return the channel with this id, or the inbox of the agent with this id. A channel comes first, unless the name begins
-        with `@`. Raises ChannelNotFound, and AgentNotFound for a name with `@`."""
+        with `@`. Raises ChannelNotFound, and AgentNotFound for a name with `@`.
+
+        A managed channel without a subscription of the agent that asks is answered like a missing one.
+        """
+        tenant_id = principal.tenant_id
         owner = inboxes.owner_of(name)
         if owner is not None:
             return inboxes.channel_of(tenant_id, (await self.agent(tenant_id, owner)).id)
         agents_only = self._agents_only.setdefault(tenant_id, set())
-        try:
-            return await self.channel(tenant_id, name)
-        except ChannelNotFound:
-            with contextlib.suppress(AgentNotFound):
-                agent = await self.agent(tenant_id, name)
-                if self._agents_only.get(tenant_id) is agents_only and len(agents_only) < self._size:
-                    agents_only.add(name)  # else a channel may have got the name meanwhile
-                return inboxes.channel_of(tenant_id, agent.id)
-            raise
+        channel = await self.find_channel(tenant_id, name)
+        hidden: ChannelNotFound | None = None
+        if channel is not None:
+            try:
+                await self.check_visible(principal, channel, name)
+            except ChannelNotFound as exc:
+                hidden = exc
+            else:
+                return channel
+        agent = await self.find_agent(tenant_id, name)
+        if agent is None:
+            raise hidden or ChannelNotFound(name)
+        if hidden is None and self._agents_only.get(tenant_id) is agents_only and len(agents_only) < self._size:
+            agents_only.add(name)  # else a channel may have got the name meanwhile
+        return inboxes.channel_of(tenant_id, agent.id)
+
+    async def check_visible(self, principal: Principal, channel: Channel, name: str) -> None:
+        """Raise ChannelNotFound for an agent without a subscription, of any status, to this managed channel."""
+        if channel.access is Access.OPEN or not isinstance(principal, AgentPrincipal):
+            return
+        if await self._subscription(principal.tenant_id, channel, principal.agent_id) is None:
+            access.check_may_find(principal, name)
 
     def peek_destination(self, tenant_id: TenantId, name: str) -> Channel | None:
         """Return the channel or inbox if it is cached. None says nothing about its existence."""
@@ -171,12 +187,16 @@ class RecordCache:
 
     async def allows(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
         """Return whether the agent's subscription to the channel is active and has the permission."""
+        known = await self._subscription(tenant_id, channel, agent_id)
+        return known is not None and known.allows(permission)
+
+    async def _subscription(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId) -> Subscription | None:
         key = subscription_id(channel.id, agent_id)
         known = self._subscriptions.get(tenant_id, key)
-        if known is None:
-            reading = self._store.tenant(tenant_id).subscriptions.get(channel.id, agent_id)
-            known = await self._subscriptions.load(tenant_id, key, reading)
-        return known is not None and known.allows(permission)
+        if known is not None:
+            return known
+        reading = self._store.tenant(tenant_id).subscriptions.get(channel.id, agent_id)
+        return await self._subscriptions.load(tenant_id, key, reading)
 
     async def check_managed(self, principal: Principal, channel: Channel, permission: Permission, action: Action) -> None:
         """Raise Forbidden for an agent without this permission in a managed channel. `action` names the refused action."""

@@ -70,7 +70,7 @@ class ScheduledDeliveries:
         return self._audit.action(principal, "message.cancel", message_id, channel=channel.id)
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, ScheduledMessages]:
-        channel = await self._record_cache.destination(principal.tenant_id, channel_id)
+        channel = await self._record_cache.destination(principal, channel_id)
         tenant_fabric = self._fabric.tenant(principal.tenant_id)
         if KINDS[channel.type].has_log:
             await tenant_fabric.connected_log()

@@ -58,8 +58,8 @@ class Subscriptions:
         """Subscribe the agent to the channel from the next message on. Return the subscription, and whether it is new.
 
         May be repeated: an existing subscription keeps its status and cursor, and gets `permissions` if given; a new one may
-        receive by default. Raises ChannelNotFound, AgentNotFound, LimitReached and Forbidden, also if an agent sets its own
-        permissions or subscribes itself to a managed channel.
+        receive by default. Raises ChannelNotFound, also to an agent that subscribes itself to a managed channel; AgentNotFound,
+        LimitReached and Forbidden, also if an agent sets its own permissions.
         """
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         if permissions is not None:
@@ -76,7 +76,7 @@ class Subscriptions:
             if existing is not None and existing.channel_id in agent.channels:
                 return await self._permit(principal, existing, permissions), False
             if existing is None and channel.access is Access.MANAGED:
-                access.check(principal, Action.ENTER_MANAGED)
+                access.check_may_find(principal, channel_id)
             subscription = existing or await self._new(tenant, ChannelId(channel_id), agent, permissions)
             if await self._enter(principal, subscription, is_new=existing is None):
                 return await self._permit(principal, subscription, permissions), existing is None
