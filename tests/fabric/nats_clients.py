@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 
 from artcafe.fabric.accounts import UserCredentials
 
-BOUND_S = 5
+BOUND_S = 20
 
 
 async def _ignore(_: Exception) -> None:

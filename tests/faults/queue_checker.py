@@ -47,8 +47,8 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenBack:
-    """The server confirmed a `nak`."""
+class NakSent:
+    """A holder sent a `nak`. Another holder may receive the task before this one receives the confirmation."""
 
     holder: str
     seq: int
@@ -90,7 +90,7 @@ class ReceiptTold:
     at: float
 
 
-Event = Put | Taken | Acked | GivenBack | Extended | NotHeld | Left | ReceiptTold
+Event = Put | Taken | Acked | NakSent | Extended | NotHeld | Left | ReceiptTold
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class _Walk:
                 if self.acked.get(event.seq) == event.holder:
                     del self.acked[event.seq]
                 self._since[event.seq].pop(event.holder, None)
-            case GivenBack():
+            case NakSent():
                 self._since[event.seq].pop(event.holder, None)
             case Extended() if event.holder in self._since[event.seq]:
                 self._since[event.seq][event.holder] = event.at

@@ -23,8 +23,8 @@ from tests.faults.queue_checker import (
     DeadLetter,
     Event,
     Extended,
-    GivenBack,
     Left,
+    NakSent,
     NotHeld,
     Put,
     QueueHistory,
@@ -179,8 +179,6 @@ class QueueLoad:
             self._refused(frame.error, holder)
         if frame.message is not None and frame.message.seq is not None:
             return await self._do(agent, holder, frame.message, frame.message.seq)
-        if frame.nak is not None:
-            self.events.append(GivenBack(holder, frame.nak.seq, time.monotonic()))
         if frame.extend is not None:
             self.events.append(Extended(holder, frame.extend.seq, time.monotonic()))
             await self._ack(agent, holder, frame.extend.seq)
@@ -198,11 +196,11 @@ class QueueLoad:
         is_new = message.redriven is None
         fate = self._chance.random()
         if number % POISON_EVERY == 0 and is_new:
-            await agent.send("nak", frames.Nak(self.queue.id, seq, 0.0), agent.new_id())
+            await self._nak(agent, holder, seq, 0.0)
         elif fate < LEAVES and is_new:
             return False
         elif fate < 0.1 and is_new:
-            await agent.send("nak", frames.Nak(self.queue.id, seq, self._chance.choice([0.0, 0.2])), agent.new_id())
+            await self._nak(agent, holder, seq, self._chance.choice([0.0, 0.2]))
         elif fate < 0.12 and is_new:
             pass  # forgotten: its deadline passes
         elif fate < 0.2:
@@ -210,6 +208,10 @@ class QueueLoad:
         else:
             await self._ack(agent, holder, seq)
         return True
+
+    async def _nak(self, agent: bare_client.BareClient, holder: str, seq: int, delay_s: float) -> None:
+        self.events.append(NakSent(holder, seq, time.monotonic()))
+        await agent.send("nak", frames.Nak(self.queue.id, seq, delay_s), agent.new_id())
 
     async def _ack(self, agent: bare_client.BareClient, holder: str, seq: int) -> None:
         self.events.append(Acked(holder, seq, time.monotonic()))

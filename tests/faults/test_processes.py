@@ -12,7 +12,7 @@ import pytest
 from tests.faults.checker import judge
 from tests.faults.conftest import SEED, Report
 from tests.faults.load import running_on
-from tests.faults.processes import kill_nats, wait_for
+from tests.faults.processes import ROLLING_RESTART_S, kill_nats, wait_for
 from tests.platform import Platform, running
 from tests.process_group.groups import PROCESSES, events, kill, wait_until_all_serve, worker_pids
 
@@ -48,6 +48,7 @@ async def test_server_process_killed_during_publishes_loses_nothing_acknowledged
     await asyncio.to_thread(wait_until_all_serve, platform)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.promise("6c", "11a")
 async def test_rolling_restart_during_publishes_loses_nothing_acknowledged(platform: Platform, report: Report) -> None:
     done = len(events(platform, "group.restarted"))
@@ -57,7 +58,9 @@ async def test_rolling_restart_during_publishes_loses_nothing_acknowledged(platf
         await load.note_cursors()
         await load.mid_publish()
         platform.process.send_signal(signal.SIGHUP)
-        await asyncio.to_thread(wait_for, lambda: len(events(platform, "group.restarted")) > done, "a rolling restart")
+        await asyncio.to_thread(
+            wait_for, lambda: len(events(platform, "group.restarted")) > done, "a rolling restart", ROLLING_RESTART_S
+        )
         await load.acknowledged(300)
         verdict = judge(await load.end())
     report("rolling restart of two server processes", verdict)

@@ -16,8 +16,8 @@ from tests.faults.queue_checker import (
     DeadLetter,
     Event,
     Extended,
-    GivenBack,
     Left,
+    NakSent,
     NotHeld,
     Put,
     QueueBroken,
@@ -80,7 +80,7 @@ class Model:
                     self.events.append(ReceiptTold(seq, "acked", self.at))
                 return True
             case "nak":
-                self.events.append(GivenBack(holder, seq, self.at))
+                self.events.append(NakSent(holder, seq, self.at))
             case "leave":
                 self.events.append(Left(holder, self.at))
             case "deadline":
@@ -126,8 +126,8 @@ def give_a_second_holder(run: QueueHistory, chance: random.Random) -> QueueHisto
 
 def lose_a_task_after_its_nak(run: QueueHistory, chance: random.Random) -> QueueHistory:
     """Nothing is heard of a task after it was given back."""
-    at = some(run, chance, GivenBack)
-    seq = run.events[at].seq  # type: ignore[union-attr]  # of a GivenBack
+    at = some(run, chance, NakSent)
+    seq = run.events[at].seq  # type: ignore[union-attr]  # of a NakSent
     later = [each for each in range(at + 1, len(run.events)) if getattr(run.events[each], "seq", None) == seq]
     return replace(without(run, *later), letters=[each for each in run.letters if each.task != seq])
 

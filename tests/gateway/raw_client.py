@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from tests import ssh_keygen
 
-BOUND_S = 5
+BOUND_S = 20
 PROTOCOL = Subprotocol("artcafe.v1")
 
 

@@ -38,7 +38,7 @@ from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from tests import ssh_keygen
 
-BOUND_S = 5
+BOUND_S = 20
 GATEWAY_URL = "ws://127.0.0.1:8081/v1/connect"
 SETTINGS = RestSettings(version="1.2.3", gateway_url=GATEWAY_URL, page_key=bytes(range(32)))
 

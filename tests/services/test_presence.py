@@ -16,7 +16,7 @@ from artcafe.services.presence import Presence, Seen, View
 from tests.fabric.nats_env import until
 from tests.services.service_env import START, Clock
 
-BOUND_S = 5
+BOUND_S = 20
 ACCOUNTS = Accounts(b"s" * 32, "dev")
 OURS, THEIRS = TenantId("ten_ours"), TenantId("ten_theirs")
 PLANNER, SCOUT = AgentId("agt_planner"), AgentId("agt_scout")

@@ -102,7 +102,7 @@ class LogWriter:
         self._queued = self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._exists = False
-        self._is_over = False
+        self._is_over = self._is_committing = False
         self._start_store = start_store
         self._commit_group = self._commit if start_store is None else self._commit_traced
         self.supervisor = Supervisor("writer")
@@ -143,6 +143,11 @@ class LogWriter:
         """The number of publishes that wait for a group commit."""
         return self._queued
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every accepted publish has its outcome."""
+        return self._queued == 0 and not self._is_committing
+
     async def find_repeat(
         self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str, *, has_seq: bool = True
     ) -> asyncio.Future[PublishReply] | None:
@@ -181,11 +186,13 @@ class LogWriter:
                 await self._wake.wait()
                 self._wake.clear()
                 while group := self._next_group():
+                    self._is_committing = True
                     with self.supervisor.contain(messages=len(group)):
                         await self._commit_group(group)
                         continue
                     for waiting in group:
                         self._fail(waiting, OutcomeUnknown())
+                self._is_committing = False
         finally:
             for waiting in group:
                 self._fail(waiting, OutcomeUnknown())

@@ -68,10 +68,11 @@ class TenantFabric:
 
     @property
     def is_used(self) -> bool:
-        """Whether this server follows a channel or the presence of the tenant, holds a connection of one of its agents, or has
-        messages to meter."""
+        """Whether this server follows a channel or the presence of the tenant, holds a connection of one of its agents, stores
+        one of its messages, or has messages to meter."""
         is_followed = len(self.readers) > 0 or bool(self.work_queues)
-        return is_followed or len(self.presence) > 0 or self.presence.is_watched or self.is_uncounted
+        is_present = len(self.presence) > 0 or self.presence.is_watched
+        return is_followed or is_present or self.is_uncounted or not self.writer.is_idle
 
     async def connected_log(self) -> TenantLog:
         """Return the log once NATS is connected."""
