@@ -51,7 +51,7 @@ async def test_loop_that_raises_is_restarted_until_it_returns() -> None:
         if starts < 3:
             raise ValueError(starts)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await supervisor.keep(run, restart_s=0)
     assert (starts, supervisor.failures) == (3, 2)
 
@@ -67,7 +67,7 @@ async def test_cancellation_is_not_lost_when_the_cleanup_of_a_loop_fails() -> No
             raise RuntimeError("the connection is closed")
 
     supervisor = Supervisor("loop")
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         task = group.create_task(supervisor.keep(run, restart_s=0))
         await started.wait()
         task.cancel()

@@ -15,7 +15,7 @@ from tests.platform import Platform
 async def take(agent: Agent, count: int) -> list[Message]:
     """Return the next messages, each acknowledged."""
     got: list[Message] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         async for message in agent.messages():
             got.append(message)
             await message.ack()

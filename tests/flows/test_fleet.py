@@ -26,7 +26,7 @@ from tests.gateway.raw_client import open_client
 from tests.platform import Cast, Platform
 from tests.ssh_keygen import make_key, public_line
 
-BOUND_S = 5
+BOUND_S = 20
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from tests.flows.test_fleet import wait_until
 from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Cast, Platform
 
-BOUND_S = 5
+BOUND_S = 20
 
 
 @pytest.fixture(scope="module")

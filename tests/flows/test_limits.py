@@ -26,7 +26,7 @@ from tests.fleet import Fleet, running_fleet
 from tests.services.service_env import new_key
 
 AT_ONCE = 50
-SOON_S = 5.0
+SOON_S = 20.0
 """Within this time a change takes effect on every server."""
 LIMITS = dict.fromkeys(Limit, 1000000) | {
     Limit.AGENTS: 12,

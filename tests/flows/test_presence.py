@@ -15,7 +15,7 @@ from artcafe.sdk.records import PresenceInfo
 from tests.platform import Cast, Platform
 from tests.relay import relayed
 
-BOUND_S = 5
+BOUND_S = 20
 AWAY = PresenceInfo(connected=False)
 
 

@@ -29,7 +29,7 @@ def home(platform: Platform) -> Cast:
 async def take(messages: Messages[Message], count: int, *, ack: bool = True) -> list[Message]:
     """Return the next messages."""
     found: list[Message] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         async for message in messages:
             found.append(message)
             if ack:
@@ -259,7 +259,7 @@ async def test_server_waits_for_acks_and_the_sdk_logs_it(home: Cast) -> None:
                 await agent.publish(cast.channels[0], number)
             messages = agent.messages()
             held = await take(messages, 4, ack=False)
-            async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(20), asyncio.TaskGroup() as group:
                 fifth = group.create_task(take(messages, 1))
                 expected = f"4 messages of {cast.channels[0]} are unacknowledged, the oldest is {held[0].seq},"
                 assert expected in await log_queue.texts.get()
@@ -291,7 +291,7 @@ async def test_without_a_window_a_slow_program_still_gets_answers_to_its_publish
 async def test_loops_over_different_channels_do_not_take_each_others_messages(home: Cast) -> None:
     cast = await recast(home, channels=2)
     one, two = cast.channels
-    async with cast.agent() as agent, asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with cast.agent() as agent, asyncio.timeout(20), asyncio.TaskGroup() as group:
         ones, twos = (group.create_task(take(agent.messages(channel), 3)) for channel in (one, two))
         for number in range(3):
             await agent.publish(two, -number)
@@ -375,7 +375,7 @@ async def test_cancelled_program_still_sends_its_acks(home: Cast) -> None:
             acked.set()
             await asyncio.Event().wait()
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         running = group.create_task(program())
         await acked.wait()
         running.cancel()

@@ -91,7 +91,7 @@ async def test_acks_made_while_disconnected_prevent_redelivery_at_the_next_start
         await got[1].ack(cumulative=True)
         await agent.publish(cast.channels[0], 3)  # A new connection takes it, on which the ack was sent too.
         assert (await anext(messages)).data == 3
-    async with cast.agent() as agent, asyncio.timeout(5):
+    async with cast.agent() as agent, asyncio.timeout(20):
         assert (await anext(agent.messages())).data == 2
 
 
@@ -173,7 +173,7 @@ async def test_unreachable_server_raises_with_an_explanation_after_the_timeout(h
 
 async def test_leaving_while_disconnected_takes_at_most_the_close_timeout(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
-    async with asyncio.timeout(5), agent_over(relay, cast) as agent:
+    async with asyncio.timeout(20), agent_over(relay, cast) as agent:
         await agent.publish(cast.channels[0], 0)
         relay.shut()
         relay.cut()

@@ -109,5 +109,5 @@ async def test_close_frame_is_answered_with_a_close_frame(platform: Platform, se
         raw.send(sent, CLOSE)
 
         assert await raw.closed() == answered
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await raw.reader.read() == b""

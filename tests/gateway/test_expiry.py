@@ -104,5 +104,5 @@ async def test_expiry_is_checked_when_a_message_is_published(tmp_path: Path) -> 
             await publish(it, expiring(it, b"1", "one-key"))
         with pytest.raises(KeyReused):
             await publish(it, Publish(it.channel.id, Json(b"1"), "one-key"))
-        async with asyncio.timeout(5), it.connected() as raw:
+        async with asyncio.timeout(20), it.connected() as raw:
             assert await frame(raw) == gap(it, 1, 1)

@@ -98,7 +98,7 @@ async def test_feed_released_before_it_opens_wakes_its_waiters(tmp_path: Path) -
         feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id, LOGGED)
         it.services.hub.release(feed)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await feed.opened.wait()
         tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await until(lambda: len(tenant_fabric.readers) == 0)

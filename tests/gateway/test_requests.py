@@ -245,7 +245,7 @@ async def test_pending_requests_of_an_agent_are_limited(platform: Platform) -> N
             await ask(asker, cast)
         refused = await answer_to(asker, await ask(asker, cast))
         assert (refused["code"], refused["temporary"]) == ("too_many_pending", True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             request = await pushed(sockets[0])
         await sockets[0].ask("reply", request_id=request["request_id"], data=1)
         assert (await asker.next())["request"]["data"] == 1

@@ -151,7 +151,7 @@ async def test_meter_that_had_counted_everything_counts_a_delivered_message(tmp_
         assert meter is not None
         await publish(it, due(it, b"1"))
         await meter.look()
-        async with delivering(it.services.scheduled.scheduler), asyncio.timeout(5):
+        async with delivering(it.services.scheduled.scheduler), asyncio.timeout(20):
             it.clock.ahead = MINUTE * 2
             while not await log.last_seq_of(it.channel.id):  # noqa: ASYNC110 (the store of another process has no event)
                 await asyncio.sleep(0.01)
@@ -194,7 +194,7 @@ async def test_other_server_delivers_what_a_server_that_ended_has_accepted(
                 messages = [await raw.message() for _ in range(6)]
                 assert {each["message_id"] for each in messages} == {each.message_id for each in replies}
                 it.clock.ahead = MINUTE * 10
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while it.services.fabric.wake_ups.minutes():  # noqa: ASYNC110 (a loop of the server, without an event)
                         await asyncio.sleep(0.01)
                 assert await raw.is_quiet()

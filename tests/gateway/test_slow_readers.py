@@ -301,5 +301,5 @@ async def test_no_bytes_are_written_to_a_reused_descriptor(tmp_path: Path, how: 
 
         monkeypatch.setattr(it.gateway, "on_close", watched)
         ENDS[how](raw, connection)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await seen.wait()

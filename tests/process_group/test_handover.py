@@ -12,7 +12,7 @@ import pytest
 from artcafe.process_group.handover import GATEWAY, REST, Acceptor, Receiver, send
 from artcafe.resources import Adopt
 
-WAIT_S = 5.0
+WAIT_S = 20
 
 
 class Process:

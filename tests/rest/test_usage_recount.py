@@ -105,7 +105,7 @@ async def test_slow_response_keeps_its_connection_in_use_and_is_json() -> None:
         await may_end.wait()
         return b'{"equal":true}'
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         group.create_task(sent(work, messages))
         while len(messages) < 5:  # noqa: ASYNC110 (a response has no event)
             await asyncio.sleep(0.001)

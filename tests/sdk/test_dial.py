@@ -61,7 +61,7 @@ async def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Asy
 async def failure(url: str | list[str], key: Signer) -> ArtcafeError:
     """Return the error of entering an agent."""
     with pytest.raises(ArtcafeError) as caught:
-        async with asyncio.timeout(5), agent_at(url, key):
+        async with asyncio.timeout(20), agent_at(url, key):
             pytest.fail("the login must be refused")
     return caught.value
 
@@ -188,7 +188,7 @@ async def test_invalid_signature_of_ssh_agent_is_followed_by_another_challenge(s
             return await signer.sign(challenge)
 
     unlucky = Unlucky()
-    async with gateway(let_in) as url, asyncio.timeout(5), agent_at(url, unlucky, connect_timeout_s=4):
+    async with gateway(let_in) as url, asyncio.timeout(20), agent_at(url, unlucky, connect_timeout_s=4):
         assert unlucky.times == 2
 
 
@@ -214,7 +214,7 @@ async def test_unusable_key_during_a_reconnect_is_retried(signer: Signer) -> Non
             await socket.wait_closed()
 
     unplugged = Unplugged()
-    async with gateway(short) as url, asyncio.timeout(5), agent_at(url, unplugged) as agent:
+    async with gateway(short) as url, asyncio.timeout(20), agent_at(url, unplugged) as agent:
         assert (await anext(agent.messages())).seq == 1
     assert unplugged.times == 3
 
@@ -227,7 +227,7 @@ async def test_agent_logs_in_only_to_the_service_of_its_first_login(signer: Sign
         logins += 1
         await let_in(socket, service="one" if logins == 1 else "another")
 
-    async with gateway(moved) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+    async with gateway(moved) as url, asyncio.timeout(20), agent_at(url, signer) as agent:
         assert agent.service == "one"
         with pytest.raises(ChallengeRefused, match="the service 'another', not 'one'"):
             await anext(agent.messages())
@@ -250,7 +250,7 @@ async def test_agent_continues_at_another_server_if_its_own_is_gone(signer: Sign
         await socket.wait_closed()
 
     caplog.set_level(logging.INFO, "artcafe")
-    async with gateway(other) as there, asyncio.timeout(5), AsyncExitStack() as stack:
+    async with gateway(other) as there, asyncio.timeout(20), AsyncExitStack() as stack:
         here = await stack.enter_async_context(gateway(one))
         async with agent_at([here, there], signer) as agent:
             messages = agent.messages()
@@ -265,7 +265,7 @@ async def test_agent_tries_the_next_address_after_a_server_of_another_kind(signe
     async with (
         answering(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as port,
         gateway(let_in) as url,
-        asyncio.timeout(5),
+        asyncio.timeout(20),
         agent_at(f"ws://127.0.0.1:{port}, {url}", signer) as agent,
     ):
         assert agent.service == "s"
@@ -335,7 +335,7 @@ async def test_invalid_frame_of_the_gateway_closes_with_1002_and_is_raised(signe
         await socket.wait_closed()
         closed.set_result(socket.close_code)
 
-    async with gateway(unruly) as url, asyncio.timeout(5):
+    async with gateway(unruly) as url, asyncio.timeout(20):
         async with agent_at(url, signer) as agent:
             with pytest.raises(BadFrame):
                 await anext(agent.messages())
@@ -352,7 +352,7 @@ async def test_publish_in_flight_at_a_revocation_is_unknown_and_the_next_is_refu
         await hear(socket)
         await socket.close(4503, "deleted")
 
-    async with gateway(revoking) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+    async with gateway(revoking) as url, asyncio.timeout(20), agent_at(url, signer) as agent:
         caplog.clear()
         with pytest.raises(OutcomeUnknown) as unknown:
             await agent.publish(CHANNEL, 1)
@@ -374,7 +374,7 @@ async def test_agent_reconnects_after_a_temporary_close_code_and_retries_with_th
         await say(socket, id=2, publish={"seq": 1, "message_id": "msg_1", "duplicate": True})
         await socket.wait_closed()
 
-    async with gateway(busy) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+    async with gateway(busy) as url, asyncio.timeout(20), agent_at(url, signer) as agent:
         assert (await agent.publish(CHANNEL, 1)).seq == 1
     assert len(keys) == 3
     assert len(set(keys)) == 1
@@ -390,7 +390,7 @@ async def test_leaving_sends_the_acks_and_closes_with_1000(signer: Signer) -> No
         heard.extend([str(frame) async for frame in socket])
         closed.set_result(socket.close_code)
 
-    async with gateway(polite) as url, asyncio.timeout(5):
+    async with gateway(polite) as url, asyncio.timeout(20):
         async with agent_at(url, signer) as agent:
             await (await anext(agent.messages())).ack()
         assert await closed == 1000
@@ -411,7 +411,7 @@ async def test_new_log_after_a_reconnect_is_read_from_its_first_message(signer: 
             if len(starts) == 1:
                 await socket.close(4000, "restored")
 
-    async with gateway(restored) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+    async with gateway(restored) as url, asyncio.timeout(20), agent_at(url, signer) as agent:
         messages = agent.messages(CHANNEL, start="first", gaps=True)
         nine, gap, one = [await anext(messages) for _ in range(3)]
     assert isinstance(nine, Message)
@@ -427,5 +427,5 @@ async def test_loop_without_gaps_skips_them(signer: Signer) -> None:
         await say(socket, message=message(5))
         await socket.wait_closed()
 
-    async with gateway(lossy) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+    async with gateway(lossy) as url, asyncio.timeout(20), agent_at(url, signer) as agent:
         assert (await anext(agent.messages())).seq == 5

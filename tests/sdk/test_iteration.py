@@ -59,7 +59,7 @@ class Gateway:
 @pytest.mark.parametrize("start", ["first", "new", "cursor"])
 async def test_cancelled_step_subscribes_once_and_the_next_step_continues(signer: Signer, start: str) -> None:
     script = Gateway()
-    async with gateway(script) as url, asyncio.timeout(5), agent_at(url, signer) as agent, asyncio.TaskGroup() as group:
+    async with gateway(script) as url, asyncio.timeout(20), agent_at(url, signer) as agent, asyncio.TaskGroup() as group:
         messages = agent.messages(CHANNEL, start=start)  # type: ignore[call-overload]  # it is one of the words
         for _ in range(3):
             step = group.create_task(anext(messages))
@@ -74,7 +74,7 @@ async def test_cancelled_step_subscribes_once_and_the_next_step_continues(signer
 
 async def test_cancelled_subscribe_takes_effect_when_its_reply_arrives(signer: Signer) -> None:
     script = Gateway()
-    async with gateway(script) as url, asyncio.timeout(5), agent_at(url, signer) as agent, asyncio.TaskGroup() as group:
+    async with gateway(script) as url, asyncio.timeout(20), agent_at(url, signer) as agent, asyncio.TaskGroup() as group:
         subscribing = group.create_task(agent.subscribe(CHANNEL, 5))
         await script.times(1)
         subscribing.cancel()
@@ -87,7 +87,7 @@ async def test_cancelled_subscribe_takes_effect_when_its_reply_arrives(signer: S
 
 async def test_each_loop_subscribes_and_raises_for_a_deleted_channel(signer: Signer) -> None:
     script = Gateway()
-    async with gateway(script) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+    async with gateway(script) as url, asyncio.timeout(20), agent_at(url, signer) as agent:
         script.accept()
         assert (await anext(agent.messages(CHANNEL))).seq == 1
         script.refuse()

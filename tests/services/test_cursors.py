@@ -45,7 +45,7 @@ async def test_ack_is_visible_at_once_and_written_after_the_interval(server: Ser
     assert cursors.newest(row).seq == 50
     assert (await row_of(server, member, row)).cursor == at(41)
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         running = group.create_task(cursors.run())
         while (await row_of(server, member, row)).cursor != at(50):  # noqa: ASYNC110 (a row has no event to wait on)
             await asyncio.sleep(0)
@@ -157,7 +157,7 @@ async def test_cursor_that_cannot_be_stored_does_not_block_the_others(server: Se
     cursors = Cursors(server.store, 0.01)
     cursors.acknowledge(TenantId("x" * 2049), row.channel_id, row.agent_id, at(50))
     acknowledge(cursors, row, at(50))
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         running = group.create_task(cursors.run())
         while (await row_of(server, member, row)).cursor != at(50):  # noqa: ASYNC110 (a row has no event to wait on)
             await asyncio.sleep(0)

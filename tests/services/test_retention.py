@@ -224,7 +224,7 @@ async def test_loop_sweeps_open_tenants_and_survives_a_time_without_nats(tmp_pat
             used_at = tenant_fabric.used_at
             it.proxy.is_open = True
             await tenant_fabric.connection.wait_up()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while await kept_quietly(it):  # noqa: ASYNC110 (the log has no event for removals)
                     await asyncio.sleep(0.01)
             assert tenant_fabric.used_at == used_at  # Unused, so it may be closed.
@@ -247,7 +247,7 @@ async def test_retention_beyond_the_calendar_removes_nothing_and_does_not_block_
         await it.services.messaging.publish(other, channel.id, Publish(channel.id, Raw(b"1")))
         log = it.services.fabric.tenant(other.tenant_id).log
         sweeping = retention(it, PLAN_S + 10, period_s=0.01)
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(sweeping.run())
             while await log.after(channel.id, 0):  # noqa: ASYNC110 (the log has no event for removals)
                 await asyncio.sleep(0.01)

@@ -101,7 +101,7 @@ async def test_waiter_that_raises_does_not_block_the_others() -> None:
     begin_all(share)
     share.wait(fail)
     share.wait(called.set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await called.wait()
     assert shares.supervisor.failures == 1
 
@@ -110,7 +110,7 @@ async def test_cancelled_waiting_turn_gives_its_place_to_the_next() -> None:
     shares = Shares()
     shares.of(agent("ten_b")).begin()
     share = shares.of(agent())
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         asyncio.get_running_loop().call_soon(begin_all, share)  # in the turn that starts the tasks
         waiting = [group.create_task(share.turn()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -130,7 +130,7 @@ async def test_concurrent_commands_of_an_agent_and_of_a_tenant_are_limited() -> 
             await over.wait()
             doing -= 1
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         one = shares.of(agent())
         for _ in range(3 * MAX_CONCURRENT_PER_AGENT):
             group.create_task(work(one))

@@ -17,7 +17,7 @@ from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.service_env import Clock, Logs, Server
 
-WAIT_S = 5
+WAIT_S = 20
 
 
 class Counted(Sqlite):

@@ -18,7 +18,7 @@ async def cast(platform: Platform) -> Cast:
     for number in range(2):
         async with cast.agent(number):
             pass
-    async with asyncio.timeout(5), cast.rest() as rest:
+    async with asyncio.timeout(20), cast.rest() as rest:
         while len([entry async for entry in rest.audit(cast.tenant)]) < 2:  # noqa: ASYNC110 (an audit log has no notifications)
             await asyncio.sleep(0.02)
     return cast

@@ -23,7 +23,7 @@ from artcafe.sdk.records import AuditEntry
 from tests.gateway.raw_client import open_client
 from tests.platform import Platform, running
 
-SOON_S = BOUND_S = 5.0
+SOON_S = BOUND_S = 20.0
 """Maximum time until every server applies a change."""
 
 

@@ -234,7 +234,7 @@ async def test_calls_above_the_queue_limit_are_refused_at_once(tables: DynamoDb,
 
 async def test_close_waits_for_calls_in_flight_and_refuses_later_ones(tables: DynamoDb, proxy: FaultyAws) -> None:
     held = proxy.strike(Fault.HELD, "UpdateItem")
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         writing = group.create_task(update(tables))
         assert await asyncio.to_thread(held.first.wait, 5)
         closing = group.create_task(tables.close())

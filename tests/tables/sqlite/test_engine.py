@@ -162,7 +162,7 @@ async def test_two_engines_on_one_file_share_a_limit(path: Path) -> None:
 
     async with opened(path) as one, opened(path) as other:
         await one.put(Put(TENANTS, {"id": "ten_1", "count": 0}))
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             tasks = [group.create_task(add(engine)) for _ in range(25) for engine in (one, other)]
         assert sum(task.result() for task in tasks) == 30
         assert await counted(one) == await counted(other) == 30
@@ -173,7 +173,7 @@ async def test_write_of_a_cancelled_caller_is_atomic_and_affects_nobody_else(eng
         row = {"tenant_id": "ten_1", "id": f"agt_{number:02}"}
         await engine.transact([Put(AGENTS, row), Put(CHANNELS, row)])
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         tasks = [group.create_task(move(number)) for number in range(40)]
         for number in range(0, 40, 2):
             if number % 4:
@@ -186,7 +186,7 @@ async def test_write_of_a_cancelled_caller_is_atomic_and_affects_nobody_else(eng
 
 async def test_close_commits_waiting_writes_and_refuses_later_ones(path: Path) -> None:
     engine = await Sqlite.open(path, Environment.PROD)
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         writes = [group.create_task(engine.update(Update(TENANTS, TENANT, [Add("count", 1)]))) for _ in range(600)]
         await asyncio.sleep(0)
         closes = [group.create_task(engine.close()) for _ in range(2)]
@@ -223,7 +223,7 @@ async def test_full_disk_refuses_every_write_of_a_commit_and_applies_none(engine
 
     await engine.update(Update(TENANTS, TENANT, [Assign("count", 1)]))
     with disk_that_ends_at(path.with_name("tables.db-wal").stat().st_size + 30_000):
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             tasks = [group.create_task(put(number)) for number in range(40)]
         assert not any(task.result() for task in tasks)
         assert (await engine.query(AGENTS, "ten_1")).items == []
@@ -243,7 +243,7 @@ async def test_unexpected_exception_in_a_write_rolls_back_its_commit_and_the_nex
             await engine.put(write)
         return str(failed.value)
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         for write in (Put(TENANTS, {"id": "ten_1", "count": 1}), broken):
             group.create_task(mistake(write))
     assert await counted(engine) is None
@@ -252,7 +252,7 @@ async def test_unexpected_exception_in_a_write_rolls_back_its_commit_and_the_nex
 
 
 async def test_writes_wait_for_another_process_and_reads_do_not(path: Path) -> None:
-    async with opened(path) as engine, asyncio.timeout(5):
+    async with opened(path) as engine, asyncio.timeout(20):
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             async with asyncio.TaskGroup() as group:
@@ -341,7 +341,7 @@ async def test_reads_of_few_and_many_keys_return_the_same(engine: Sqlite) -> Non
 
 
 async def test_too_many_waiting_reads_refuse_the_next_at_once_and_serve_the_waiting(engine: Sqlite) -> None:
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         reads = [group.create_task(engine.query(AGENTS, "ten_1")) for _ in range(MAX_READS)]
         await asyncio.sleep(0)
         with pytest.raises(errors.Unavailable, match="the table file"):

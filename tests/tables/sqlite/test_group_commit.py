@@ -49,7 +49,7 @@ async def test_work_during_a_commit_waits_for_the_next_one_up_to_its_batch_limit
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(group.submit(0))
         await commits.held()
         for number in range(1, MAX_BATCH + 2):
@@ -64,7 +64,7 @@ async def test_full_queue_refuses_the_next_work_at_once_and_serves_the_waiting()
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(group.submit(0))
         await commits.held()
         waiting = [tasks.create_task(group.submit(number)) for number in range(MAX_WAITING)]
@@ -81,7 +81,7 @@ async def test_work_cancelled_before_its_commit_is_dropped_and_later_is_committe
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         committed = tasks.create_task(group.submit(1))
         beside = tasks.create_task(group.submit(2))
         await commits.held()
@@ -106,7 +106,7 @@ async def test_exception_in_a_commit_reaches_its_whole_batch_and_the_next_commit
             await group.submit(number)
         return str(failed.value)
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         failures = [tasks.create_task(mistake(number)) for number in (1, -1)]
     assert [task.result() for task in failures] == ["a mistake in the commit"] * 2
     assert await group.submit(3) == 6
@@ -117,7 +117,7 @@ async def test_close_commits_accepted_work_ends_once_and_refuses_more() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         first = tasks.create_task(group.submit(1))
         await commits.held()
         second = tasks.create_task(group.submit(2))
@@ -138,7 +138,7 @@ async def test_cancelled_close_can_be_repeated() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         tasks.create_task(group.submit(1))
         await commits.held()
         closing = tasks.create_task(group.close(commits.end))

@@ -27,9 +27,10 @@ STORE_TRIES: Final = 20
 NO_MESSAGE: Final = 10037
 STORE_FAILED: Final = 10077
 """`stream store failed`. Among its causes is "maximum bytes exceeded" of a stream with `discard: new`."""
-NOT_READY: Final = frozenset({10004, 10005, 10007, 10008, 10009, 10039})
+NOT_READY: Final = frozenset({10004, 10005, 10007, 10008, 10009, 10035, 10039})
 """Codes of a cluster without a leader (incomplete, not assigned, not available, not the leader), with too few servers (no peers),
-or with a node that has not yet received an account registered at another (JetStream not enabled for account)."""
+or with a node that has not yet received an account registered at another (account not found, JetStream not enabled for account).
+"""
 QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
 """Account or storage limits exceeded (nats-server, server/errors.json). Nothing was stored."""
 
