@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from artcafe.cli.commands import artcafe
-from artcafe.errors import NotHeld
+from artcafe.errors import LogRenewed, NotHeld
 from tests.platform import Cast, Platform, running
+
+BOUND_S = 60
 
 
 async def subscribed(cast: Cast, type: str) -> str:
@@ -65,6 +67,35 @@ async def test_agent_pulls_and_acknowledges_without_a_socket(platform: Platform)
         assert len(await agent.pull()) == 0
     finally:
         await agent.aclose()
+
+
+async def test_agent_connected_without_queues_pulls_their_messages(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=0)
+    news, tasks = await subscribed(cast, "broadcast"), await subscribed(cast, "queue")
+    async with asyncio.timeout(BOUND_S), cast.agent(queues=False) as agent:
+        await publish(cast, tasks, 1)
+        await publish(cast, news, 2)
+        pushed = await anext(agent.messages())
+        assert (pushed.channel_id, pushed.data) == (news, 2), "the connection receives its other channels"
+        await agent.subscribe(tasks)
+
+        inbox = (await agent.client()).inbox(cast.tenant, cast.agents[0])
+        pulled = await inbox.pull(channel=tasks, wait_s=20)
+        (task,) = pulled
+        assert (task.data, task.deliveries) == (1, 1), "the connection never held it"
+        assert task.receipt is not None
+        extended = await inbox.extend(tasks, task.seq or 0, receipt=task.receipt, epoch=pulled.epoch)
+        assert extended.held_until is not None
+        assert task.held_until is not None
+        assert extended.held_until >= task.held_until
+        await inbox.nak(tasks, task.seq or 0, receipt=extended.receipt, epoch=pulled.epoch)
+        (again,) = await inbox.pull(channel=tasks, wait_s=20)
+        assert (again.seq, again.deliveries) == (task.seq, 2)
+        with pytest.raises(LogRenewed):
+            await inbox.ack(news, pushed.seq or 0, epoch="another-log")
+        await inbox.ack(tasks, again.seq or 0, receipt=again.receipt)
+        await inbox.ack(news, pushed.seq or 0, epoch=pulled.epoch)
+        assert len(await inbox.pull()) == 0
 
 
 async def test_command_prints_pulled_messages_and_acknowledges_them(platform: Platform) -> None:

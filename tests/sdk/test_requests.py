@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from artcafe import Request
-from artcafe.errors import AgentAway, AgentBusy, AgentError, AgentNotFound, Invalid, RequestTimedOut, TooLarge
+from artcafe.errors import AgentAway, AgentBusy, AgentError, AgentNotFound, Invalid, NotPending, RequestTimedOut, TooLarge
 from tests.platform import Platform
 
 BOUND_S = 20
@@ -114,6 +114,54 @@ async def test_errors_of_requests_are_typed(platform: Platform, caplog: pytest.L
             assert busy.value.was_delivered is False
             await answerer.__aexit__(None, None, None)
             assert await waiting is AgentAway
+
+
+async def test_answer_of_another_task_ends_the_handler(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=0)
+    asker, answerer = cast.agent(0), cast.agent(1)
+    waiting: asyncio.Queue[Request] = asyncio.Queue()
+    ended: asyncio.Queue[str] = asyncio.Queue()
+
+    @answerer.on_request
+    async def wait(request: Request) -> None:
+        waiting.put_nowait(request)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.put_nowait(request.request_id)
+
+    async with asyncio.timeout(BOUND_S), asker, answerer:
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(asker.ask(cast.agents[1], 1))
+            request = await waiting.get()
+            with pytest.raises(TooLarge):
+                await answerer.answer(request.request_id, "x" * 70_000)
+            await answerer.answer(request.request_id, {"answer": request.data})
+            assert await ended.get() == request.request_id
+        assert asking.result() == {"answer": 1}
+        with pytest.raises(NotPending):
+            await answerer.answer(request.request_id, 2)
+
+        async with asyncio.TaskGroup() as group:
+            refused = group.create_task(_error(asker.ask(cast.agents[1], 1)))
+            request = await waiting.get()
+            await answerer.answer(request.request_id, error=AgentError("busy", "tomorrow"))
+        assert isinstance(refused.result(), AgentError)
+        assert (refused.result().agent_code, str(refused.result())) == ("busy", "tomorrow")
+
+        with pytest.raises(RequestTimedOut):
+            await asker.ask(cast.agents[1], 1, timeout_s=1)
+        late = await waiting.get()
+        while await ended.get() != late.request_id:
+            pass
+        with pytest.raises(NotPending):
+            await answerer.answer(late.request_id, "too late")
+
+
+async def _error(asking: Awaitable[Any]) -> AgentError:
+    with pytest.raises(AgentError) as raised:
+        await asking
+    return raised.value
 
 
 async def _outcome(asking: Awaitable[Any]) -> Any:

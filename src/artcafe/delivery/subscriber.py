@@ -66,6 +66,7 @@ class Subscriber:
         "_peer",
         "_queues",
         "_services",
+        "_takes_queues",
         "_withheld",
         "backlog",
         "principal",
@@ -80,15 +81,16 @@ class Subscriber:
         spawn: Spawn,
         max_unacked: int | None,
         waiter: InboxWaiter,
+        takes_queues: bool = True,
     ) -> None:
         """`deliveries`: the connection's, changed here. `max_unacked`: the window of deliveries begun without a command.
 
-        `waiter` calls `wake_inbox` of this object, and then `begin_next`.
+        `waiter` calls `wake_inbox` of this object, and then `begin_next`. `takes_queues`: whether it is sent messages of queues.
         """
         self._services, self._peer, self.principal, self._deliveries = services, peer, principal, deliveries
         self._inbox = OwnInbox(services.hub, principal, waiter)
         self.backlog = Backlog(peer, deliveries, spawn)
-        self._max_unacked = max_unacked
+        self._max_unacked, self._takes_queues = max_unacked, takes_queues
         self._queues: QueueDeliveries | None = None
         """The deliveries of queue channels, None for most agents. `_deliveries` has those of all others."""
         self._muted = _NONE
@@ -340,7 +342,8 @@ class Subscriber:
         kind = KINDS[channel.type]
         if kind.is_shared:
             check_start(channel, start)
-            self.queues.begin(channel, max_unacked, self.principal.sender)
+            if self._takes_queues:
+                self.queues.begin(channel, max_unacked, self.principal.sender)
             return Opened(channel.id)
         if not kind.has_log:
             return await begin_without_log(services.hub, self._peer, self._deliveries, channel, self.principal.sender)

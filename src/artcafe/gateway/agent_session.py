@@ -86,8 +86,12 @@ class AgentSession:
         deliveries: dict[ChannelId, Delivery],
         max_unacked: int | None,
         max_requests: int | None = None,
+        takes_queues: bool = True,
     ) -> None:
-        """`deliveries`: the connection's. `max_unacked`: the window of subscriptions begun without a command."""
+        """`deliveries`: the connection's. `max_unacked`: the window of subscriptions begun without a command.
+
+        `takes_queues`: whether the connection is sent messages of queues.
+        """
         self._services, self._socket, self._worker = services, socket, worker
         self.principal = principal
         self.token_until: datetime | None = None
@@ -102,7 +106,7 @@ class AgentSession:
         self._replies = PublishReplies(services, socket)
         self._max_requests = frames.MAX_REQUESTS if max_requests is None else max_requests
         self._requests: AgentRequests | None = None
-        self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked, self)
+        self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked, self, takes_queues)
 
     # --- the connection's life ---------------------------------------------------------------------------------------
 

@@ -290,7 +290,7 @@ class CommandDispatcher:
         if not isinstance(principal, AgentPrincipal):
             self._services.usage_counters.connected(principal, total)
             return UserSession(self._services, self._socket, principal, self._deliveries), total
-        windows = connect.max_unacked, connect.max_requests
+        windows = connect.max_unacked, connect.max_requests, connect.queues
         session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, *windows)
         try:
             session.open()

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self, overload
@@ -16,17 +15,17 @@ from typing import Literal, Self, overload
 from artcafe import errors
 from artcafe.sdk import dial, encoding
 from artcafe.sdk.agent_publishing import Publishing
+from artcafe.sdk.client import Client
 from artcafe.sdk.commands import OutgoingCommand
 from artcafe.sdk.connection import CLOSED, AgentConnection
-from artcafe.sdk.http import HttpClient, place
+from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Subscribed
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
-from artcafe.sdk.pull import Pulled, PullInbox
+from artcafe.sdk.pull import Pulled
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.sdk.requests import MAX_PENDING, Answering, RequestingAgent
-from artcafe.sdk.rest_login import open_logged_in
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
@@ -55,6 +54,8 @@ class Agent(RequestingAgent, Publishing):
 
     `max_requests` is the number of requests of others that the agent answers at once (at most 64), if it has a handler for them
     (`on_request`).
+
+    With `queues=False` the connection is sent no messages of `queue` channels, and so holds none: for programs that `pull` them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Agent(RequestingAgent, Publishing):
         service: str | None = None,
         max_unacked: int | None = 64,
         max_requests: int = frames.MAX_REQUESTS,
+        queues: bool = True,
         connect_timeout_s: float = 15.0,
         close_timeout_s: float = 5.0,
         max_rate_wait_s: float = MAX_RATE_WAIT_S,
@@ -80,11 +82,12 @@ class Agent(RequestingAgent, Publishing):
         signer = load_signer(key) if isinstance(key, str | Path) else key
         url = url or _given("url")
         dialer = dial.Dialer(url, signer, open_s=min(dial.OPEN_S, connect_timeout_s))
-        self._rest_login = partial(open_logged_in, url, signer, max_rate_wait_s)
-        self._rest: HttpClient | None = None
-        """The HTTP client of `pull`, logged in at its first call."""
+        self._url, self._signer, self._max_rate_wait_s = url, signer, max_rate_wait_s
+        self._client: Client | None = None
+        """The REST client, logged in at its first use."""
         self._logging_in = asyncio.Lock()
         self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
+        self._connection.takes_queues = queues
         self._connection.service = service or os.environ.get("ARTCAFE_SERVICE") or None
         self._connection.inbox.publish = self.publish
         self._close_timeout_s = close_timeout_s
@@ -240,16 +243,33 @@ class Agent(RequestingAgent, Publishing):
             finally:
                 await agent.aclose()
         """
+        client = await self.client()
+        return await client.inbox(self.tenant, self.agent).pull(limit=limit, wait_s=wait_s, channel=channel)
+
+    async def client(self) -> Client:
+        """Return the REST client of this agent, also outside of its block. It logs in at the first call, and again when its token
+        has expired; `aclose` closes it. Raises as `pull` does.
+        """
         async with self._logging_in:
-            if self._rest is None:
-                self._rest = await self._rest_login(self.tenant, self.agent, self._connection.service)
-        return await PullInbox(self._rest, self.tenant, self.agent).pull(limit=limit, wait_s=wait_s, channel=channel)
+            if self._client is None:
+                self._client = await self._logged_in()
+        return self._client
+
+    async def _logged_in(self) -> Client:
+        client, is_open = Client(self._url, max_rate_wait_s=self._max_rate_wait_s), False
+        try:
+            await client.login(self.tenant, self.agent, self._signer, service=self._connection.service)
+            is_open = True
+        finally:
+            if not is_open:
+                await client.__aexit__(None, None, None)
+        return client
 
     async def aclose(self) -> None:
-        """Close the connections of `pull`. Leaving the agent's block does it too. May be repeated."""
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            await rest.__aexit__(None, None, None)
+        """Close the connections of `pull` and `client`. Leaving the agent's block does it too. May be repeated."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.__aexit__(None, None, None)
 
     async def flush(self, *, timeout_s: float = 30.0) -> None:
         """Return when every ack so far has been written to the connection. Raises `Unavailable` after `timeout_s`.

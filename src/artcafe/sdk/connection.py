@@ -62,6 +62,8 @@ class AgentConnection:
         self.unacked_of_ended_loops: list[Message] = []
         """The last message of each ended loop with `auto_ack`. The next loop over its channel acknowledges it."""
         self.answering: PushedRequests | None = None
+        self.takes_queues = True
+        """Whether the connection is sent messages of queues."""
         self.failure: Exception | None = None
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._opened = asyncio.Event()  # The first login succeeded, or the loop has ended.
@@ -120,7 +122,7 @@ class AgentConnection:
 
     def _new_session(self) -> Session:
         windows = self._max_unacked, self.outbox, self.inbox
-        return Session(self.tenant, self._agent, *windows, self.service, self.answering)
+        return Session(self.tenant, self._agent, *windows, self.service, self.answering, self.takes_queues)
 
     async def _serve_connection(self) -> None:
         """Open one connection and use it until it ends. Returns after `leave`; otherwise raises `ConnectionLost`."""

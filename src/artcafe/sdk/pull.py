@@ -13,7 +13,7 @@ import msgspec
 from artcafe.errors import from_wire
 from artcafe.sdk.acks import Acked
 from artcafe.sdk.http import HttpClient, given, path_of
-from artcafe.sdk.messages import Gap, Message, warn_of
+from artcafe.sdk.messages import Gap, Message, time_of, warn_of
 from artcafe.wire import replies
 
 MAX_LIMIT: Final = 200
@@ -58,6 +58,14 @@ class _Outcomes(msgspec.Struct, frozen=True):
     acks: list[_Outcome] = []
     naks: list[_Outcome] = []
     extends: list[_Outcome] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """The new receipt of a message of a queue, and the time until which the agent holds it."""
+
+    receipt: str
+    held_until: datetime | None
 
 
 class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -161,9 +169,14 @@ class PulledMessage(Message):
         self._held_until = item.held_until
 
     @property
+    def receipt(self) -> str | None:
+        """In a `queue` channel, what its ack needs (`PullInbox.ack`); another one after `extend`. None in other channels."""
+        return self._entry.receipt
+
+    @property
     def held_until(self) -> datetime | None:
         """In a `queue` channel, the time until which the agent holds the message; aware, UTC. None in other channels."""
-        return None if self._held_until is None else datetime.fromisoformat(self._held_until)
+        return time_of(self._held_until)
 
     async def ack(self, *, cumulative: bool = False) -> None:
         """Acknowledge this message; with `cumulative`, also every earlier message of its channel. In a queue, only this message.
@@ -210,11 +223,11 @@ class Pulled(Sequence[PulledMessage]):
     """The messages of one pull, in order within a channel. Those that are not acknowledged are pulled again.
 
     `gaps` has the messages that will not come, which were also logged as warnings. With `has_more`, further messages follow once
-    these are acknowledged.
+    these are acknowledged. `epoch` identifies the log of the sequences; None before the tenant's first message.
     """
 
-    def __init__(self, messages: Sequence[PulledMessage], gaps: Sequence[Gap], has_more: bool) -> None:
-        self._messages, self.gaps, self.has_more = tuple(messages), tuple(gaps), has_more
+    def __init__(self, messages: Sequence[PulledMessage], gaps: Sequence[Gap], has_more: bool, epoch: str | None) -> None:
+        self._messages, self.gaps, self.has_more, self.epoch = tuple(messages), tuple(gaps), has_more, epoch
 
     def __repr__(self) -> str:
         return f"Pulled({len(self)} messages, gaps={self.gaps!r}, has_more={self.has_more})"
@@ -256,11 +269,25 @@ class PullInbox:
             acks.expect_gap(pushed.channel, pushed.after)
         messages = [PulledMessage(each, acks.expect(each), acks) for each in page.items]
         await acks.send_gaps()
-        return Pulled(messages, gaps, page.more)
+        return Pulled(messages, gaps, page.more, page.epoch)
 
-    async def ack(self, channel: str, seq: int, *, receipt: str | None = None) -> None:
-        """Acknowledge a channel up to `seq`, or with its `receipt` one message of a queue. Raises the server's error."""
-        entry = msgspec.to_builtins(_Entry(channel, seq, receipt))
-        answered = await self._http.send(_Outcomes, "POST", self._acks, {"acks": [entry]})
-        for outcome in answered.acks:
-            outcome.check()
+    async def ack(self, channel: str, seq: int, *, receipt: str | None = None, epoch: str | None = None) -> None:
+        """Acknowledge a channel up to `seq`, or with its `receipt` one message of a queue. Raises the server's error.
+
+        With the `epoch` of its pull, raises `LogRenewed` if the log was replaced since.
+        """
+        await self._settle("acks", _Entry(channel, seq, receipt), epoch)
+
+    async def nak(
+        self, channel: str, seq: int, *, receipt: str, delay_s: float | None = None, dead: bool = False, epoch: str | None = None
+    ) -> None:
+        """Give a message of a queue back, as `PulledMessage.nak` does. Raises the server's error."""
+        await self._settle("naks", _Entry(channel, seq, receipt, delay_s, dead), epoch)
+
+    async def extend(self, channel: str, seq: int, *, receipt: str, epoch: str | None = None) -> Extended:
+        """Let the ack deadline of a message of a queue begin again. Raises the server's error."""
+        outcome = await self._settle("extends", _Entry(channel, seq, receipt), epoch)
+        return Extended(outcome.receipt or receipt, time_of(outcome.held_until))
+
+    async def _settle(self, kind: str, entry: _Entry, epoch: str | None) -> _Outcome:
+        return await PullAcks(self._http, self._acks, epoch).settle(kind, entry)

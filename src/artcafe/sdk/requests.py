@@ -159,6 +159,17 @@ class Answering:
         for task in list(self._tasks.values()):
             task.cancel()
 
+    async def answer(self, request_id: str, data: object, error: AgentError | None) -> None:
+        """Answer a request in place of its handler, which is cancelled once the answer has left. Raises `NotPending`."""
+        handler = self._tasks.get(request_id)
+        if handler is None:
+            raise NotPending
+        if error is None:
+            await self._send(self._reply(request_id, data, has_more=False))
+        else:
+            await self._send(_refusal(request_id, error))
+        handler.cancel()
+
     async def _answer(self, request: Request) -> None:
         """Answer one request. A failure becomes an answer or a log line: it must not end the agent."""
         outcome = _Outcome()
@@ -168,16 +179,17 @@ class Answering:
         if error is None:
             return
         if isinstance(error, AgentError):
-            fault = frames.AgentFault(error.agent_code, error.message[: frames.AGENT_MESSAGE_CHARS])
+            refusal = _refusal(request.request_id, error)
         elif isinstance(error, NotPending | RequestLost):
             log.debug("the answer to %r came too late: %s", request, error)
             return
         else:
             log.error("the handler of requests failed at %r", request, exc_info=error)
-            fault = frames.AgentFault("failed", f"the agent failed to answer ({type(error).__name__})")
+            failed = AgentError("failed", f"the agent failed to answer ({type(error).__name__})")
+            refusal = _refusal(request.request_id, failed)
         late = _Outcome()
         with late:
-            await self._send(frames.Reply(request.request_id, error=fault))
+            await self._send(refusal)
         if late.error is not None:
             log.debug("the error of %r was not passed on: %s", request, late.error)
 
@@ -188,18 +200,23 @@ class Answering:
         if isinstance(answers, AsyncGenerator):
             async with aclosing(answers):
                 async for answer in answers:
-                    await self._send(self._reply(request, answer, has_more=True))
+                    await self._send(self._reply(request.request_id, answer, has_more=True))
             await self._send(frames.Reply(request.request_id))
         else:
             answer = await answers if inspect.isawaitable(answers) else answers
-            await self._send(self._reply(request, answer, has_more=False))
+            await self._send(self._reply(request.request_id, answer, has_more=False))
 
-    def _reply(self, request: Request, answer: object, *, has_more: bool) -> frames.Reply:
+    def _reply(self, request_id: str, answer: object, *, has_more: bool) -> frames.Reply:
         depth = self._connection.limits.get("json_depth", frames.MAX_DEPTH)
-        return frames.Reply(request.request_id, encoding.data_text(answer, depth), more=has_more)
+        return frames.Reply(request_id, encoding.data_text(answer, depth), more=has_more)
 
     async def _send(self, reply: frames.Reply) -> None:
         await self._connection.request(OutgoingCommand("reply", reply), REPLY_S)
+
+
+def _refusal(request_id: str, error: AgentError) -> frames.Reply:
+    fault = frames.AgentFault(error.agent_code, error.message[: frames.AGENT_MESSAGE_CHARS])
+    return frames.Reply(request_id, error=fault)
 
 
 class _Outcome:
@@ -282,6 +299,16 @@ class RequestingAgent:
         """
         self._answering.register(handler)
         return handler
+
+    async def answer(self, request_id: str, data: object = None, *, error: AgentError | None = None) -> None:
+        """Answer a request whose handler has not answered yet, with `data` or with an `error`; its handler is cancelled.
+
+        For programs whose answers come from another task than the handler: it waits, for example on an `asyncio.Event`. When this
+        returns, the answer has left the server. Raises `NotPending` if the request was answered, cancelled or has timed out, and
+        `Invalid`, `TooLarge` and TypeError for `data` as `publish` does; then it can still be answered.
+        """
+        self._check_entered()
+        await self._answering.answer(request_id, data, error)
 
 
 def _with_headers(body: frames.Request, headers: Mapping[str, str] | None) -> frames.Request:

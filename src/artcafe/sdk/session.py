@@ -66,12 +66,13 @@ class Session:
         inbox: Inbox,
         service: str | None = None,
         answering: PushedRequests | None = None,
+        takes_queues: bool = True,
     ) -> None:
         """`service` is the only service to sign a challenge of; None accepts any service, and records it here. `answering`
-        handles requests of others; without it, none are taken."""
+        handles requests of others; without it, none are taken. `takes_queues`: whether messages of queues are delivered."""
         self.service = service
         self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
-        self._outbox, self._inbox, self._answering = outbox, inbox, answering
+        self._outbox, self._inbox, self._answering, self._takes_queues = outbox, inbox, answering, takes_queues
         self._wire = ClientSession()
         self._challenge: replies.ChallengeReply | None = None
         self.limits: Mapping[str, int] = {}
@@ -112,6 +113,7 @@ class Session:
             signature=signature,
             max_unacked=self._max_unacked,
             max_requests=0 if self._answering is None else self._answering.max_requests,
+            queues=self._takes_queues,
         )
         return self._wire.send("connect", proof, CONNECT_ID)
 

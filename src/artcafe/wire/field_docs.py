@@ -120,6 +120,10 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     ),
     "max_replies": "The most answers with data; the one of this number is the last.",
     "max_requests": "Maximum number of requests without a last answer that this connection is sent; 0: none.",
+    "queues": (
+        "Whether this connection is sent messages of `queue` channels; true if it is absent. An agent that pulls them says false."
+        " A further `connect` does not change it."
+    ),
     "Connect.max_requests": "As in `accept`; 64 if it is absent. A further `connect` does not change it.",
     "Connect.max_unacked": "`max_unacked` of subscriptions whose delivery starts at `connect`, without a `subscribe`.",
     "message": "The error's description, for people.",

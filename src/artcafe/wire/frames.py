@@ -70,7 +70,8 @@ class Challenge(Frame, frozen=True):
 class Connect(Frame, frozen=True):
     """Credentials: the signature of a challenge of this connection, or a token and the tenant to connect to.
 
-    `max_unacked` applies to the subscriptions that the server starts by itself; `max_requests` as in `Accept`.
+    `max_unacked` applies to the subscriptions that the server starts by itself; `max_requests` as in `Accept`. Without `queues`
+    this connection is sent no messages of queues, and holds none: for agents that pull them.
     """
 
     challenge_id: Name | None = None
@@ -79,6 +80,7 @@ class Connect(Frame, frozen=True):
     tenant_id: Name | None = None
     max_unacked: MaxUnacked = None
     max_requests: MaxRequests | None = None
+    queues: bool = True
 
 
 class Cause(Frame, frozen=True):
