@@ -30,6 +30,7 @@ from artcafe.services.usage_counts import by_hour
 from artcafe.wire.envelopes import (
     DeadLetter,
     DeadLetterReason,
+    NewNames,
     Redriven,
     dead_letter_envelope,
     envelope,
@@ -37,7 +38,7 @@ from artcafe.wire.envelopes import (
     mark_envelope,
     parse_envelope,
     redriven_envelope,
-    sent_by,
+    renamed,
 )
 from artcafe.wire.frames import Publish
 from tests.services.metering_env import metering
@@ -45,6 +46,8 @@ from tests.services.metering_env import metering
 SUBJECT = subjects.stored(ChannelId("chn_a"))
 ID = "msg_01M8J0S0DQ962R8347WKZ46W3Y"
 TIME = "2026-11-28T10:59:59.999Z"
+NEW_NAMES = NewNames(lambda _: "agt_b", str, int)
+KEPT_NAMES = NewNames(str, str, int)
 
 
 def stored(
@@ -63,7 +66,7 @@ async def pending(number: int, sender: str = "agt_a") -> list[PendingPublish]:
 def test_sender_and_hour_of_any_envelope_are_read(sender: str, message_id: str, handle: str | None) -> None:
     made = stored(sender, message_id=message_id, sender_handle=handle, headers={"from": '","time":"2001-01-01T00'}, reply_to="x")
     assert origin_of(head_of(made)) == (sender, Period("2026-11-28T10"))
-    assert origin_of(head_of(sent_by(made, "agt_b"))) == ("agt_b", Period("2026-11-28T10"))
+    assert origin_of(head_of(renamed(made, NEW_NAMES))) == ("agt_b", Period("2026-11-28T10"))
 
 
 @pytest.mark.parametrize("broken", [b"", b"{}", b"[]", b"\xff", stored(time="yesterday"), stored(time="2026-11-31T10:00:00Z")])
@@ -108,7 +111,7 @@ def test_copies_keep_what_was_published_and_are_not_counted(sender: str, headers
         (letter, "msg_letter", ORIGIN, None),
         (back, "msg_back", None, BACK),
         (again, "msg_again", ORIGIN, BACK),
-        (sent_by(letter, sender), "msg_letter", ORIGIN, None),
+        (renamed(letter, KEPT_NAMES), "msg_letter", ORIGIN, None),
     ):
         new = parse_envelope(made)
         assert (new.sender, new.time, new.headers, new.reply_to) == (old.sender, old.time, old.headers, old.reply_to)

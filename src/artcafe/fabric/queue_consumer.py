@@ -46,12 +46,15 @@ class QueueConsumer:
         elif info["delivered"]["stream_seq"] > state.last_seq:
             # The log has lost its newest messages, and gives their sequences to other ones, which this consumer would skip.
             await self.delete()
-            floor = min(info["ack_floor"]["stream_seq"], state.last_seq)
-            await self._put({"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}, settings)
+            await self.begin_after(min(info["ack_floor"]["stream_seq"], state.last_seq), settings)
             return MadeConsumer(state.epoch, is_new_log=True)
         elif info["config"]["ack_wait"] != _ack_wait_ns(settings):
             await self._put(info["config"], settings)
         return MadeConsumer(state.epoch, is_new_log=False)
+
+    async def begin_after(self, seq: Seq, settings: QueueSettings) -> None:
+        """Create the consumer of a log without one, at the first message above a sequence."""
+        await self._put({"deliver_policy": "by_start_sequence", "opt_start_seq": seq + 1}, settings)
 
     async def info(self) -> dict[str, Any] | None:
         """Return the consumer's configuration and state, or None without one."""

@@ -7,6 +7,7 @@ too many costs a look into the tenant's log; the log decides what is delivered (
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -21,6 +22,12 @@ STREAM: Final = "wake-ups"
 TIMEOUT_S: Final = 4.0
 READ_AT_ONCE: Final = 1000
 READ_BYTES: Final = 1 << 20
+MINUTE_S: Final = 60
+
+
+def minute_of(time: datetime) -> int:
+    """Return the minute of a time, counted since 1970."""
+    return int(time.timestamp()) // MINUTE_S
 
 
 class WakeUps:

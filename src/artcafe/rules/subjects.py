@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from artcafe.model import ChannelId, Seq, TenantId
 from artcafe.rules import inboxes
@@ -127,6 +127,22 @@ def redriven_marks(channel: ChannelId) -> Subject:
 
 def _redriven(channel: ChannelId) -> str:
     return f"ch.{token(channel)}.redriven."
+
+
+class ParsedMark(NamedTuple):
+    """The parts of a mark's subject: the subject of its channel's messages, `dead` or `redriven`, and the marked sequence."""
+
+    stored: Subject
+    kind: str
+    seq: Seq
+
+
+def parse_mark(subject: Subject) -> ParsedMark | None:
+    """Return the parts of the subject of a mark, or None for a subject of messages."""
+    parts = subject.rsplit(".", 2)
+    if len(parts) < 3 or parts[1] not in ("dead", "redriven"):
+        return None
+    return ParsedMark(Subject(parts[0]), parts[1], int(parts[2]))
 
 
 def marked_seq(mark: Subject) -> Seq:

@@ -16,6 +16,7 @@ from artcafe.errors import OurFault, QuotaFull, ScheduledLimit, TenantNotFound
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_state import LogState
 from artcafe.fabric.tenant_fabric import TenantFabric
+from artcafe.fabric.wake_ups import MINUTE_S, minute_of
 from artcafe.model import Seq, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
@@ -25,7 +26,6 @@ from artcafe.supervision import Supervisor
 
 MOST: Final = 10_000
 """Scheduled messages of a tenant, of which each server that delivers them keeps some 300 bytes in memory."""
-MINUTE_S: Final = 60
 LEAD: Final = timedelta(seconds=2)
 """How long before a minute a tenant is opened."""
 AFTER: Final = timedelta(seconds=60)
@@ -65,7 +65,7 @@ class Scheduler:
             await tenant_log.accept_scheduled()
         if len(tenant_fabric.scheduled) >= self._most:
             raise ScheduledLimit(self._most)
-        await self._wake_ups.put(tenant_id, _minute(due))
+        await self._wake_ups.put(tenant_id, minute_of(due))
         self._is_due.set()
 
     async def run(self) -> None:
@@ -160,17 +160,12 @@ class Scheduler:
             return
         scheduled = tenant_fabric.scheduled
         await scheduled.refresh()
-        for minute in {_minute(each) for each in scheduled.times()}:
+        for minute in {minute_of(each) for each in scheduled.times()}:
             await self._wake_ups.put(tenant_fabric.tenant_id, minute)
         await scheduled.sweep(await self._counted_to(tenant_fabric.tenant_id, state))
 
     async def _counted_to(self, tenant_id: TenantId, state: LogState) -> Seq:
         return state.last_seq if self._meter is None else await self._meter.counted_to(tenant_id, state)
-
-
-def _minute(time: datetime) -> int:
-    """Return the minute of a time, counted since 1970."""
-    return int(time.timestamp()) // MINUTE_S
 
 
 def _start(minute: int) -> datetime:

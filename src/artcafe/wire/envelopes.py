@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -191,11 +191,27 @@ def parse_head(text: bytes) -> EnvelopeHead:
     return _head.decode(text)
 
 
-def sent_by(stored: bytes, sender: str) -> bytes:
-    """Return a stored message with another sender and no other change. Raises as `parse_envelope` does."""
-    fields = _fields.decode(stored)
-    parse_envelope(stored)
-    return _encode({**fields, "from": sender})
+class NewNames(NamedTuple):
+    """How a copy of a log names the senders, channels and sequences in its envelopes, given their old names."""
+
+    sender: Callable[[str], str]
+    channel: Callable[[str], str]
+    seq: Callable[[int], int]
+
+
+def renamed(stored: bytes, names: NewNames) -> bytes:
+    """Return a stored message with another sender, other channels in `reply_to` and in its origins, and no other change.
+
+    Raises as `parse_envelope` does.
+    """
+    old = parse_envelope(stored)
+    new: dict[str, object] = {"from": names.sender(old.sender)}
+    if old.reply_to is not None:
+        new["reply_to"] = names.channel(old.reply_to)
+    for name, origin in (("dead_letter", old.dead_letter), ("redriven", old.redriven)):
+        if origin is not None:
+            new[name] = msgspec.structs.replace(origin, channel=names.channel(origin.channel), seq=names.seq(origin.seq))
+    return _encode({**_fields.decode(stored), **new})
 
 
 def dead_letter_envelope(stored: bytes, message_id: str, origin: DeadLetter) -> bytes:

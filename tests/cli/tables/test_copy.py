@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.cli.tables.copy_ends import load_settings, open_end
+from artcafe.fabric.wake_ups import WakeUps
 from artcafe.sdk.messages import Message
 from artcafe.tables.catalog import TABLES
 from tests.cli.tables.shell import run
@@ -29,7 +31,7 @@ DIFFERENT, REFUSED, USAGE = 5, 3, 2
 
 @dataclass(frozen=True)
 class StoppedFolder:
-    """The data folder of a stopped server, with a tenant and its eleven stored messages."""
+    """The data folder of a stopped server, with a tenant, its eleven stored messages and a scheduled one."""
 
     data: Path
     cast: Cast
@@ -49,6 +51,7 @@ async def filled(platform: Platform) -> Cast:
             sent = await agent.publish(cast.channels[number % 2], number)
         assert sent.seq == 10
         await rest.publish(cast.tenant, cast.channels[0], "from a person")
+        await rest.publish(cast.tenant, cast.channels[1], "later", delay_s=7200)
         await rest.delete_channel(cast.tenant, (await rest.create_channel(cast.tenant, "gone")).id)
     return cast
 
@@ -70,7 +73,7 @@ def change(folder: Path, *statements: str) -> None:
 def test_copy_includes_all_rows_and_messages(home: StoppedFolder, tmp_path: Path) -> None:
     done = run("copy", "--from", home.data, "--to", tmp_path / "there", "--json")
     assert done.code == 0
-    assert (done.json["is_whole"], done.json["messages"]) == (True, 11)
+    assert (done.json["is_whole"], done.json["messages"]) == (True, 12)
     assert {each["table"]: each["rows_there"] for each in done.json["tables"]} == {
         "artcafe-agents": 8,
         "artcafe-channels": 2,
@@ -131,7 +134,7 @@ def test_repeated_copy_completes_an_unfinished_tenant_and_removes_stale_rows(hom
         "UPDATE \"artcafe-channel-subscriptions\" SET item = json_set(item, '$.status', 'paused')",
     )
     done = run("copy", "--from", home.data, "--to", there, "--json")
-    assert (done.code, done.json["tenants"][0]["state"], done.json["messages"]) == (0, "copied", 11)
+    assert (done.code, done.json["tenants"][0]["state"], done.json["messages"]) == (0, "copied", 12)
     assert rows(there) == whole
 
 
@@ -155,7 +158,7 @@ def test_killed_copy_continues_when_repeated(home: StoppedFolder, tmp_path: Path
     assert rows(there)["artcafe-tenants"] == []
     assert 200 <= _agents(there) < 4004
     done = run("copy", "--from", data, "--to", there, "--json")
-    assert (done.code, done.json["is_whole"], done.json["messages"]) == (0, True, 11)
+    assert (done.code, done.json["is_whole"], done.json["messages"]) == (0, True, 12)
     assert rows(there)["artcafe-agents"] == rows(data)["artcafe-agents"]
 
 
@@ -220,7 +223,8 @@ def test_copy_with_new_ids_coexists_with_the_original(home: StoppedFolder, tmp_p
     done = run("copy", "--from", data, "--to", settings, "--new-ids", "--ids", ids, "--json")
     assert (done.code, done.json["is_whole"], done.json["messages"]) == (0, True, 11)
     (tenant,) = json.loads(ids.read_text())
-    assert tenant["tenant_id"] == home.cast.tenant
+    assert (tenant["tenant_id"], tenant["scheduled"]) == (home.cast.tenant, 1)
+    assert asyncio.run(tenants_to_wake(settings)) == {tenant["copy_id"]}
     assert run("copy", "--from", data, "--to", settings, "--new-ids", "--json").json["tenants"][0]["state"] == "there"
     other = run("copy", "--from", data, "--to", settings, "--new-ids", "--label", "again", "--json").json["tenants"][0]
     assert (other["state"], other["copy_id"] != tenant["copy_id"]) == ("copied", True)
@@ -238,6 +242,15 @@ def test_copy_with_new_ids_coexists_with_the_original(home: StoppedFolder, tmp_p
         platform.stop()
 
 
+async def tenants_to_wake(settings: Path) -> set[str]:
+    """Return the tenants that a server there opens by itself, when their scheduled messages are due."""
+    end = open_end(load_settings(settings, "--to"), print, is_source=False)
+    async with end as there, there.connector.connect(None) as platform:
+        wake_ups = WakeUps(platform)
+        await wake_ups.refresh()
+        return set(wake_ups.minutes())
+
+
 async def check_copied_agents(platform: Platform, cast: Cast, tenant: dict[str, dict[str, str]]) -> None:
     """Check that the copied agents log in with the same keys, and receive the messages with their new ids as senders."""
     copy = replace(
@@ -253,4 +266,7 @@ async def check_copied_agents(platform: Platform, cast: Cast, tenant: dict[str, 
         found: list[Message] = [await anext(messages) for _ in range(11)]
     by_channel = {channel: [each.data for each in found if each.channel_id == channel] for channel in copy.channels}
     assert by_channel == {copy.channels[0]: [0, 2, 4, 6, 8, "from a person"], copy.channels[1]: [1, 3, 5, 7, 9]}
+    async with copy.rest() as rest:
+        (later,) = [each async for each in rest.scheduled(copy.tenant, copy.channels[1])]
+        assert later.data == "later"
     assert {each.sender_id for each in found} == {copy.agents[0], "usr:owner-1@example.com"}

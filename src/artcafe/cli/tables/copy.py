@@ -16,24 +16,22 @@ import click
 import msgspec
 
 from artcafe.cli.installation.location import run_command
+from artcafe.cli.tables.copied_messages import copy_messages, wake
 from artcafe.cli.tables.copy_ends import CopyEnd, load_settings, open_end
 from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
 from artcafe.cli.terminal.output import align, as_json, counted
 from artcafe.cli.terminal.progress import Progress
 from artcafe.errors import TablesRefused
-from artcafe.fabric import snapshots, stream_copy
-from artcafe.fabric.stream_copy import ForeignStream
+from artcafe.fabric import snapshots
 from artcafe.fabric.tenant_log import STREAM
 from artcafe.maintenance.id_mapping import IdMapping, NewIds, SameIds
 from artcafe.maintenance.repair import Repair
 from artcafe.maintenance.tenant_copy import COPIED, CopyChecksums, RowCopier, members_in
 from artcafe.model import TenantId, UserId
 from artcafe.observe.logs import configure
-from artcafe.rules import inboxes, subjects
 from artcafe.tables import rows
 from artcafe.tables.catalog import TENANTS, Table
 from artcafe.tables.engine.writes import ItemKey
-from artcafe.tables.store import Store
 
 STEPS: Final = 2
 """Steps per tenant: its messages, and its rows."""
@@ -57,14 +55,16 @@ class CopyState(StrEnum):
 class TenantCopy(msgspec.Struct, frozen=True, kw_only=True):
     """The result for one tenant.
 
-    `later` counts messages published to the source during the copy, which the copy lacks. `agents` and `channels` map old ids to
-    new ones with `--new-ids`.
+    `scheduled` counts the scheduled messages of a copy with `--new-ids`; with the same ids they are in `messages`. `later` counts
+    messages published to the source during the copy, which the copy lacks. `agents` and `channels` map old ids to new ones with
+    `--new-ids`.
     """
 
     tenant_id: str
     copy_id: str
     state: CopyState
     messages: int = 0
+    scheduled: int = 0
     later: int = 0
     agents: dict[str, str] = {}
     channels: dict[str, str] = {}
@@ -130,13 +130,14 @@ def copy(
 ) -> None:
     """Copy one or all tenants to other tables and another NATS, and compare both at the end.
 
-    Members, agents, channels, subscriptions, usage and messages are copied and compared; existing data in the target is not
-    changed. After an interruption, repeat the command to continue. A copy of all tenants includes all acceptances of the terms,
-    and counts the rows that belong to no tenant and are not copied.
+    Members, agents, channels, subscriptions, usage and messages, also scheduled ones, are copied and compared; existing data in
+    the target is not changed. After an interruption, repeat the command to continue. A copy of all tenants includes all
+    acceptances of the terms, and counts the rows that belong to no tenant and are not copied.
 
     For a move, stop the agents first: messages published during the copy are reported, but not copied. Agents keep their keys
     and, without --new-ids, their ids: they log in to the target unchanged, and receive their unacknowledged messages after a gap
-    (reason "epoch"), which marks the new log. Exit code 5 means that something is missing or different.
+    (reason "epoch"), which marks the new log. With --new-ids a queue continues at its oldest message that is not done, so later
+    ones may be delivered again. Exit code 5 means that something is missing or different.
 
     \b
     Examples:
@@ -210,14 +211,17 @@ class _Copy:
         elif await copier.is_there(copy_id):
             state = await self._compared(here, there, tenant_id, mapping, copier)
         else:
-            moved, later = await self._messages(here, there, tenant_id, mapping, progress)
+            moved = await copy_messages(here, there, tenant_id, mapping, progress)
             progress.step()
             await copier.copy(tenant_id, mapping, self._sums, progress.rows)
+            await wake(there, copy_id)
             progress.step()
-            copied = TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=CopyState.COPIED, messages=moved, later=later)
+            copied = TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=CopyState.COPIED, **moved._asdict())
             if isinstance(mapping, NewIds):
                 return msgspec.structs.replace(copied, agents=mapping.agents, channels=mapping.channels)
             return copied
+        if state is CopyState.THERE:
+            await wake(there, copy_id)
         progress.step(STEPS)
         return TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=state)
 
@@ -238,43 +242,6 @@ class _Copy:
             return CopyState.DIFFERENT
         await copier.compare(tenant_id, mapping, self._sums)
         return CopyState.THERE
-
-    # --- messages ---
-
-    async def _messages(
-        self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, mapping: IdMapping, progress: Progress
-    ) -> tuple[int, int]:
-        """Copy the messages. Return their number, and the number of messages published to the source in the meantime."""
-        if here.log_identity == there.log_identity and self._label is None:
-            return 0, 0  # Source and target use the same NATS: the messages are there already.
-        copy_id = mapping.tenant_id(tenant_id)
-        replicas = await there.connector.replica_count()
-        async with here.connector.connect(tenant_id) as source, there.connector.connect(copy_id) as target:
-            if isinstance(mapping, NewIds):
-                tenant = Store(here.engine).tenant(tenant_id)
-                channels = [each.id for each in await tenant.all_channels()]
-                channels += [inboxes.inbox_of(each.id) for each in await tenant.all_agents()]
-                names = {subjects.stored(each): subjects.stored(mapping.channel(each)) for each in channels}
-                moved, made = await stream_copy.rewrite_log(source, target, names, mapping.sender, replicas, progress.messages)
-                mapping.place, mapping.end = made.translate, made.end
-                found = [moved]
-            else:
-                try:
-                    found = [
-                        await stream_copy.copy_stream(source, target, name, replicas)
-                        for name in await snapshots.stream_names(source)
-                    ]
-                except ForeignStream as exc:
-                    raise TablesRefused(
-                        f"the target has other messages of a tenant {tenant_id} already ({exc.stream})",
-                        "copy to an installation without them, or use --new-ids",
-                    ) from exc
-                progress.messages(sum(each.messages for each in found))
-            later = 0
-            for each in found:
-                now = await snapshots.current(source, each.stream)
-                later += max(0, now.last_seq - each.last_seq) if now is not None else 0
-        return sum(each.messages for each in found), later
 
     def _result(self, done: list[TenantCopy]) -> Result:
         tables = [
@@ -330,6 +297,9 @@ def _notes_on(tenant: TenantCopy) -> Iterator[str]:
         yield f"{tenant.tenant_id} exists in the target and differs; delete it there first, or use --new-ids"
     if tenant.state is CopyState.DELETING:
         yield f"{tenant.tenant_id} is being deleted, and was not copied"
+    if tenant.scheduled:
+        scheduled = counted(tenant.scheduled, "scheduled message")
+        yield f"{scheduled} of {tenant.tenant_id} copied too: what is due later is delivered in both tenants"
     if tenant.later:
         later = counted(tenant.later, "message")
         yield f"{later} published to {tenant.tenant_id} during the copy are missing in it; for a move, stop its agents first"
