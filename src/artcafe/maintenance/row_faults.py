@@ -84,8 +84,11 @@ def _of_channel(item: Item) -> Wrong:
     if (message := _unnameable(id)) is not None:
         yield Defect.ADDRESS, message
     if inboxes.owner_of(id) is not None:
-        problem = f"its id begins with {inboxes.PREFIX!r}, like those of inboxes, so it gets no messages: give it another id"
-        yield Defect.ADDRESS, problem
+        yield (
+            Defect.ADDRESS,
+            f"its id begins with {inboxes.PREFIX!r}, like those of inboxes, so no message reaches it: create a channel in its"
+            " place ('artcafe channel create'), subscribe its agents to that, and delete this row with its subscriptions",
+        )
     if item.get("status") not in (None, "", "active"):
         yield Defect.STATUS, f"its status {item['status']!r} is unknown and ignored: the channel is in use"
 
