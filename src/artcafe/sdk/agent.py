@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Literal, Self, overload
+from types import MappingProxyType
+from typing import Literal, overload
 
 from artcafe import errors
 from artcafe.sdk import dial, encoding
+from artcafe.sdk.agent_lifecycle import AgentLifecycle
 from artcafe.sdk.agent_publishing import Publishing
 from artcafe.sdk.client import Client
 from artcafe.sdk.commands import OutgoingCommand
-from artcafe.sdk.connection import CLOSED, AgentConnection
+from artcafe.sdk.connection import AgentConnection
 from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
@@ -31,15 +32,14 @@ from artcafe.wire import frames, replies
 log = logging.getLogger("artcafe")
 
 
-class Agent(RequestingAgent, Publishing):
-    """An agent of a tenant, connected while its `async with` block runs. An instance can be entered once.
+class Agent(AgentLifecycle, RequestingAgent, Publishing):
+    """An agent of a tenant, connected while its `async with` block runs, or from `start` until `close`.
 
     `url` is the gateway's address, or the REST address, which names the gateway. Several addresses, in a sequence or separated by
     commas, let the agent continue at another server if one does not answer. `key` is the path of a private key, the path of a
     `.pub` file whose private half ssh-agent holds, or any `Signer`. `service` is the service name that challenges must contain;
     without it, the name in the first login is required from then on. Missing arguments are read from ARTCAFE_URL, ARTCAFE_TENANT,
-    ARTCAFE_AGENT, ARTCAFE_KEY and ARTCAFE_SERVICE. Raises `Invalid` and `KeyUnusable`. Entering raises the error that prevents
-    the login: `Unavailable` if no server answers within `connect_timeout_s`.
+    ARTCAFE_AGENT, ARTCAFE_KEY and ARTCAFE_SERVICE. Raises `Invalid` and `KeyUnusable`. Entering raises as `start` does.
 
     A lost connection is opened again, commands in flight are retried, and no message is yielded twice. A final error, such as a
     revoked agent, is raised by every pending and later call. Leaving the block sends the acks and waits for publishes of other
@@ -83,19 +83,22 @@ class Agent(RequestingAgent, Publishing):
         url = url or _given("url")
         dialer = dial.Dialer(url, signer, open_s=min(dial.OPEN_S, connect_timeout_s))
         self._url, self._signer, self._max_rate_wait_s = url, signer, max_rate_wait_s
-        self._client: Client | None = None
-        """The REST client, logged in at its first use."""
-        self._logging_in = asyncio.Lock()
-        self._connection = AgentConnection(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
-        self._connection.takes_queues = queues
-        self._connection.service = service or os.environ.get("ARTCAFE_SERVICE") or None
-        self._connection.inbox.publish = self.publish
+        self._service, self._max_requests = service or os.environ.get("ARTCAFE_SERVICE") or None, max_requests
+        self._connect = partial(AgentConnection, dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
+        self._takes_queues = queues
         self._close_timeout_s = close_timeout_s
         self._is_warned = False
         self._group = asyncio.TaskGroup()
-        self._request_slots = asyncio.Semaphore(MAX_PENDING)
-        self._answering = self._connection.answering = Answering(self._connection, self._group, max_requests)
-        self._running: asyncio.Task[None] | None = None
+        self._connection, self._answering = self._new_connection(self._group)
+
+    def _new_connection(self, group: asyncio.TaskGroup) -> tuple[AgentConnection, Answering]:
+        """Return the state of one start, whose handlers run in `group`."""
+        connection = self._connect()
+        connection.service, connection.takes_queues = self._service, self._takes_queues
+        connection.inbox.publish = self.publish
+        answering = connection.answering = Answering(connection, group, self._max_requests, self._request_handler)
+        self._request_slots, self._logging_in = asyncio.Semaphore(MAX_PENDING), asyncio.Lock()
+        return connection, answering
 
     def __repr__(self) -> str:
         return f"Agent(tenant={self.tenant!r}, agent={self.agent!r})"
@@ -110,44 +113,6 @@ class Agent(RequestingAgent, Publishing):
         """The last known state of the tenant's limits, by name: of those that the server pushed, at 80 % and 100 %, or that
         refused a command. `Client.limits` reads all of them."""
         return MappingProxyType(self._connection.outbox.limits)
-
-    async def __aenter__(self) -> Self:
-        if self._running is not None:
-            raise RuntimeError("an Agent can be entered once; create another one")
-        self._connection.loop = asyncio.get_running_loop()
-        await self._group.__aenter__()
-        self._running = self._group.create_task(self._connection.run())
-        is_open = False
-        try:
-            await self._connection.wait_open()
-            is_open = True
-        finally:
-            if not is_open:
-                await self._stop()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._close_timeout_s):
-                    if exc_type is None:
-                        await self._connection.drain()
-                    self._connection.leave()
-                    if self._running is not None:
-                        await asyncio.wait([self._running])
-        finally:
-            await self.aclose()
-            await self._stop()
-
-    async def _stop(self) -> None:
-        """End the background loop at once. The group does not get the block's exception: it would wrap it in an
-        ExceptionGroup."""
-        self._connection.leave()
-        if self._running is not None:
-            self._running.cancel()
-        await self._group.__aexit__(None, None, None)
 
     async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
         """Start to receive a channel. Existing subscriptions of the agent are delivered without this call.
@@ -265,12 +230,6 @@ class Agent(RequestingAgent, Publishing):
                 await client.__aexit__(None, None, None)
         return client
 
-    async def aclose(self) -> None:
-        """Close the connections of `pull` and `client`. Leaving the agent's block does it too. May be repeated."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.__aexit__(None, None, None)
-
     async def flush(self, *, timeout_s: float = 30.0) -> None:
         """Return when every ack so far has been written to the connection. Raises `Unavailable` after `timeout_s`.
 
@@ -283,11 +242,6 @@ class Agent(RequestingAgent, Publishing):
                 await self._connection.flush()
         except TimeoutError as exc:
             raise errors.Unavailable("the gateway") from exc
-
-    def _check_entered(self) -> None:
-        if self._running is None:
-            raise RuntimeError(CLOSED)
-        self._connection.check_loop()
 
 
 def _given(name: str, value: str | None = None) -> str:

@@ -32,3 +32,20 @@ class PendingReply:
 
     command: PendingCommand
     reply: asyncio.Future[Reply]
+
+
+def retrieve_exception(reply: asyncio.Future[Reply]) -> None:
+    """Keep asyncio from logging an error that the loop over messages raises at its next step, or that no caller waits for."""
+    if not reply.cancelled():
+        reply.exception()
+
+
+def finish(future: asyncio.Future[Reply], on_reply: Callable[[Reply], None], outcome: Reply | Exception) -> None:
+    """Set the outcome of a command, after the effects of its reply."""
+    if isinstance(outcome, Exception):
+        if not future.done():
+            future.set_exception(outcome)
+        return
+    on_reply(outcome)
+    if not future.done():
+        future.set_result(outcome)

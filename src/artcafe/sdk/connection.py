@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+import sys
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
@@ -19,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from artcafe import errors
 from artcafe.sdk import backoff, dial, encoding
-from artcafe.sdk.commands import OutgoingCommand, PendingReply
+from artcafe.sdk.commands import OutgoingCommand, PendingReply, finish, retrieve_exception
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Outbox, PendingCommand, Reply
@@ -81,20 +82,27 @@ class AgentConnection:
     async def run(self) -> None:
         """Stay connected until `leave` or a final error, and store that error in `failure`.
 
-        Raises only unexpected exceptions: they end the `async with` as in any task group.
+        Raises only unexpected exceptions, which are stored too.
         """
         try:
             await self._stay_connected()
         except ConnectionLost as exc:
             self.failure = exc.error
-            if self._opened.is_set():  # Otherwise entering the agent raises it.
+            if self._opened.is_set():  # Otherwise starting the agent raises it.
                 log.warning("the connection has ended permanently: %s", exc.error)
         finally:
+            if isinstance(unexpected := sys.exception(), Exception):
+                self.failure = unexpected
             self.outbox.fail(self.failure or RuntimeError(CLOSED))
             self._leaving.set()
             self._opened.set()
             self._arrived.set()
             self._progress.set()
+
+    def fail(self, error: BaseExceptionGroup[BaseException]) -> None:
+        """Store an unexpected error of the background, unless one is stored. Every later call raises it."""
+        log.error("the background of the agent has failed", exc_info=error)
+        self.failure = self.failure or RuntimeError(f"the background of this Agent has failed: {error.exceptions[0]!r}")
 
     async def _stay_connected(self) -> None:
         loop = asyncio.get_running_loop()
@@ -217,6 +225,11 @@ class AgentConnection:
 
     # --- calls of the program ---
 
+    @property
+    def is_open(self) -> bool:
+        """Whether commands can be submitted: the loop runs, and was not told to leave."""
+        return self.loop is not None and not self._leaving.is_set()
+
     async def wait_open(self) -> None:
         """Return after the first login. Raises the error that prevented it."""
         await self._opened.wait()
@@ -263,8 +276,8 @@ class AgentConnection:
     def _submit(self, command: OutgoingCommand, text: msgspec.Raw, deadline: float = math.inf) -> PendingReply:
         self._check_open()
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        reply.add_done_callback(_retrieve_exception)
-        on_done = partial(_finish, reply, command.on_reply)
+        reply.add_done_callback(retrieve_exception)
+        on_done = partial(finish, reply, command.on_reply)
         pending = self.outbox.add(
             command.kind, text, on_done, channel=command.channel, deadline=deadline, on_part=command.on_part
         )
@@ -368,26 +381,10 @@ class AgentConnection:
         self._progress.set()
 
 
-CLOSED: Final = "this Agent is closed: use it within its 'async with'"
+CLOSED: Final = "this Agent is closed: use it within its 'async with', or between start() and close()"
 OTHER_LOOP: Final = (
     "this Agent runs on another event loop: call it from there (asyncio.run_coroutine_threadsafe submits a call to it)"
 )
-
-
-def _retrieve_exception(reply: asyncio.Future[Reply]) -> None:
-    """Keep asyncio from logging an error that the loop over messages raises at its next step, or that no caller waits for."""
-    if not reply.cancelled():
-        reply.exception()
-
-
-def _finish(future: asyncio.Future[Reply], on_reply: Callable[[Reply], None], outcome: Reply | Exception) -> None:
-    if isinstance(outcome, Exception):
-        if not future.done():
-            future.set_exception(outcome)
-        return
-    on_reply(outcome)
-    if not future.done():
-        future.set_result(outcome)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:

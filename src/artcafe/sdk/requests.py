@@ -127,10 +127,12 @@ class Answering:
     It is a `session.PushedRequests`.
     """
 
-    def __init__(self, connection: AgentConnection, group: asyncio.TaskGroup, max_requests: int) -> None:
+    def __init__(
+        self, connection: AgentConnection, group: asyncio.TaskGroup, max_requests: int, handler: Handler | None = None
+    ) -> None:
         """`max_requests`: how many requests are answered at once."""
         self._connection, self._group, self._max_requests = connection, group, max_requests
-        self._handler: Handler | None = None
+        self._handler = handler
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """The tasks of unanswered requests, by request id."""
 
@@ -142,7 +144,7 @@ class Answering:
     def register(self, handler: Handler) -> None:
         """Answer with this function from now on, also on the connection that is open."""
         self._handler = handler
-        if self._connection.loop is not None:
+        if self._connection.is_open:
             self._connection.submit(OutgoingCommand("accept", frames.Accept(self._max_requests)))
 
     def on_push(self, frame: replies.Incoming) -> None:
@@ -241,6 +243,8 @@ class RequestingAgent:
     _connection: AgentConnection
     _answering: Answering
     _request_slots: asyncio.Semaphore
+    _request_handler: Handler | None = None
+    """Answers the requests of this start and of later ones."""
 
     def _check_entered(self) -> None:
         """Raise RuntimeError outside of the agent's block."""
@@ -297,6 +301,7 @@ class RequestingAgent:
         is cancelled when its answer is not needed any more. Without a handler the agent takes no requests: others get
         `AgentAway`.
         """
+        self._request_handler = handler
         self._answering.register(handler)
         return handler
 
