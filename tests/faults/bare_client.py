@@ -41,6 +41,10 @@ class BareClient:
     async def ack(self, channel: str, seq: int) -> None:
         await self._socket.send(frames.command("ack", frames.Ack(channel, seq)), text=True)
 
+    async def cancel(self, id: int) -> None:
+        """Cancel the request that was sent as command `id`."""
+        await self._socket.send(frames.command("cancel", frames.Cancel(id)), text=True)
+
     def abort(self) -> None:
         """Break the connection without a close frame."""
         self._socket.transport.abort()

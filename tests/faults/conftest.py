@@ -6,13 +6,14 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import pytest
 
 from tests.faults.checker import Broken, Verdict
 from tests.faults.queue_checker import QueueBroken, QueueVerdict
+from tests.faults.verdicts import Ruling
 
 SEED: Final = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
 """Choose the moments at which the long tests inject faults; ARTCAFE_TEST_SEED repeats a run's moments."""
@@ -93,11 +94,39 @@ def queue_report(request: pytest.FixtureRequest) -> QueueReport:
     return note
 
 
+RulingReport = Callable[[str, Mapping[str, Ruling]], None]
+
+RULING_FIGURES: Final = {
+    "requests": ("requests", "answered"),
+    "pulls": ("pulls", "pulled"),
+    "receipts": ("receipts", "states"),
+    "scheduled messages": ("accepted", "delivered", "expired", "cancelled"),
+}
+"""By the name of a traffic, the amounts that the table shows of it."""
+RULING_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+
+
+@pytest.fixture
+def ruling_report(request: pytest.FixtureRequest) -> RulingReport:
+    """Add a row to the table of requests, pulls, receipts and scheduled messages."""
+    began = time.monotonic()
+    rows = request.config.stash.setdefault(RULING_ROWS, [])
+
+    def note(fault: str, rulings: Mapping[str, Ruling]) -> None:
+        figures = [rulings[name].amounts[each] for name, shown in RULING_FIGURES.items() for each in shown]
+        violations = sum(len(each.violations) for each in rulings.values())
+        rows.append((fault, *figures, violations, round(time.monotonic() - began)))
+
+    return note
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the tables, as Markdown, if --faults was given."""
     if config.getoption("--faults"):
         _print(terminalreporter, f"faults (ARTCAFE_TEST_SEED={SEED})", HEADINGS, config.stash.get(ROWS, []))
         _print(terminalreporter, "work queues", QUEUE_HEADINGS, config.stash.get(QUEUE_ROWS, []))
+        headings = ("fault", *(each for shown in RULING_FIGURES.values() for each in shown), "violations", "s")
+        _print(terminalreporter, "requests, pulls, receipts, scheduled messages", headings, config.stash.get(RULING_ROWS, []))
         _print(terminalreporter, "faults of the tables", TABLE_HEADINGS, config.stash.get(TABLE_ROWS, []))
 
 

@@ -11,10 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from tests.faults.checker import Entry
 from tests.faults.queue_checker import QueueHistory, Taken, judge_queue
 from tests.faults.verdicts import Ruling, Violation
+
+NATS_WRITES_S: Final = 1.0
+"""A longer time than nats-server takes to write the acks of a consumer: it gathers those of some milliseconds."""
 
 # --- what happened ---------------------------------------------------------------------------------------------------
 
@@ -77,9 +81,10 @@ class CursorRead:
 
 @dataclass(frozen=True, slots=True)
 class TaskConfirmed:
-    """The server answered that the ack of a queue message is written."""
+    """The server answered that the ack of a queue message is done."""
 
     seq: int
+    at: float
 
 
 PullEvent = PullBegan | Pulled | AckSent | AckConfirmed | CursorRead
@@ -90,7 +95,9 @@ class PullHistory:
     """A run. Every agent is subscribed to every channel of the log from before its first message.
 
     `expiry`: by channel and sequence, the time from which a message may not come, by the clock of every `at`. `tasks`: the events
-    of the queue; `confirmed`: acks of its messages that the server answered as written, each with its place in `tasks.events`.
+    of the queue; `confirmed`: acks of its messages that the server answered as done, each with its place in `tasks.events`.
+    `nats_kills`: when nats-server was killed; it writes acks of queue messages within `NATS_WRITES_S`. Both have the monotonic
+    clock of `tasks`.
     """
 
     events: Sequence[PullEvent]
@@ -99,6 +106,7 @@ class PullHistory:
     expiry: Mapping[tuple[str, int], float]
     tasks: QueueHistory
     confirmed: Sequence[tuple[int, TaskConfirmed]] = ()
+    nats_kills: Sequence[float] = ()
 
 
 # --- what must hold --------------------------------------------------------------------------------------------------
@@ -116,7 +124,7 @@ class PullBroken(StrEnum):
     DISORDER = "out of order within its channel"
     CHANGED = "not as it is in the log"
     ACKED_BY_READING = "acknowledged by reading"
-    TASK_REPEATED = "a queue message, pulled again after the answer that its ack is written"
+    TASK_REPEATED = "a queue message, pulled again after the answer that its ack is done"
 
 
 def judge_pulls(run: PullHistory) -> Ruling:
@@ -132,6 +140,8 @@ def judge_pulls(run: PullHistory) -> Ruling:
 
 def _repeated_tasks(run: PullHistory) -> Iterator[Violation]:
     for place, task in run.confirmed:
+        if any(abs(task.at - killed) < NATS_WRITES_S for killed in run.nats_kills):
+            continue
         for event in run.tasks.events[place:]:
             if isinstance(event, Taken) and event.seq == task.seq:
                 yield Violation(PullBroken.TASK_REPEATED, f"{task.seq} to {event.holder}")

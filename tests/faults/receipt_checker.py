@@ -69,7 +69,8 @@ class AckGiven:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A push, or the answer of a `GET …/receipts` with `is_read`, said what became of a message for a recipient."""
+    """A push, or the answer of a `GET …/receipts` with `is_read`, said what became of a message for a recipient. `at`: when the
+    push arrived, or the GET was sent."""
 
     agent: str
     channel: str
@@ -157,8 +158,8 @@ class _Walk:
         self._states: dict[Place, dict[str, Claimed]] = defaultdict(dict)
         """The last state that a push had, by message and agent."""
         self._acks: dict[tuple[str, str], list[AckGiven]] = defaultdict(list)
-        self._acked: set[tuple[str, Place]] = set()
-        """What was reported as acked, by agent and message."""
+        self._acked: dict[tuple[str, Place], float] = {}
+        """When an agent was first reported to have acknowledged a message."""
         self._delivered: list[Claimed] = []
         self._read: set[tuple[str, Place]] = set()
         self._stays: dict[str, list[list[float]]] = defaultdict(list)
@@ -201,8 +202,8 @@ class _Walk:
         if claimed.state == "acked":
             if not any(ack.seq >= claimed.seq for ack in self._acks[agent, claimed.channel]):
                 self._find(ReceiptBroken.FALSE_ACKED, place, agent)
-            self._acked.add((agent, place))
-        elif (agent, place) in self._acked and claimed.state != "unknown" and not self._run.is_faulted:
+            self._acked.setdefault((agent, place), claimed.at)
+        elif self._acked.get((agent, place), FOREVER) < claimed.at and claimed.state != "unknown" and not self._run.is_faulted:
             self._find(ReceiptBroken.TAKEN_BACK, place, f"{agent}: {claimed.state}")
         if claimed.state == "delivered":
             self._delivered.append(claimed)

@@ -252,7 +252,8 @@ class _Walk:
                 yield name
 
     def _all_stayed(self, number: int) -> bool:
-        """Whether no socket of the asked agent ended while a request waited, or soon afterwards."""
-        asked, until = self.asked[number], self.ends[number].at + self._run.slack_s
+        """Whether no socket of the asked agent ended while a request waited, or soon before or afterwards."""
+        asked, slack_s = self.asked[number], self._run.slack_s
+        since, until = asked.at - slack_s, self.ends[number].at + slack_s
         names = [name for name, opened in self._sockets.items() if opened.agent == asked.agent]
-        return not any(asked.at <= self._closed.get(name, FOREVER) <= until for name in names)
+        return not any(since <= self._closed.get(name, FOREVER) <= until for name in names)

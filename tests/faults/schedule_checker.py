@@ -18,15 +18,29 @@ from tests.faults.verdicts import Ruling, Violation
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """A message was sent, to be stored now or, with `deliver_at`, at that time. No other message of the run has this `number`,
+    which is its data."""
+
+    number: int
+    deliver_at: float | None
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
-    """The answer that a message is on disk. `deliver_at` of None: published without one. No other message of the run has this
-    `number`, which is its data."""
+    """The answer that a message is on disk."""
 
     number: int
     message_id: str
-    deliver_at: float | None
-    expires_at: float | None
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The answer that a message was not stored; without this or `Accepted`, its outcome is unknown."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class GapPushed:
     at: float
 
 
-ScheduleEvent = Accepted | Cancelled | CancelAttempted | CancelTooLate | Seen | GapPushed
+ScheduleEvent = Published | Accepted | Rejected | Cancelled | CancelAttempted | CancelTooLate | Seen | GapPushed
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,7 @@ class ScheduleBroken(StrEnum):
     AFTER_CANCEL = "delivered, though its cancel was confirmed"
     FALSE_REFUSAL = "not cancelled as already delivered, which it was not"
     FOREIGN = "in the log, but nobody sent it"
+    NOT_REFUSED = "answered as not stored, but in the log"
     DISORDER = "delivered before one that was due earlier"
     LATE = "delivered long after its deliver_at"
     EXPIRED = "delivered after its expires_at"
@@ -123,11 +138,10 @@ def judge_schedule(run: ScheduleHistory) -> Ruling:
     """Return every violation in a run."""
     known = _Known(run)
     rules = (_log, _order, _cancels, _deliveries, _gaps, _completeness)
-    scheduled = sum(each.deliver_at is not None for each in known.accepted.values())
     amounts = {
         "accepted": len(known.accepted),
-        "scheduled": scheduled,
         "cancelled": len(known.cancelled),
+        "stored": len(run.log),
         "delivered": sum(isinstance(event, Seen) for event in run.events),
         "expired": sum(isinstance(event, GapPushed) for event in run.events),
     }
@@ -139,23 +153,26 @@ class _Known:
 
     def __init__(self, run: ScheduleHistory) -> None:
         self.run = run
+        self.sent = {event.number: event for event in run.events if isinstance(event, Published)}
         self.accepted = {event.message_id: event for event in run.events if isinstance(event, Accepted)}
+        self.accepted_at = {event.number: event.at for event in self.accepted.values()}
+        self.rejected = {event.number for event in run.events if isinstance(event, Rejected)}
         self.cancelled = {event.message_id for event in run.events if isinstance(event, Cancelled)}
         self.tried = {event.message_id for event in run.events if isinstance(event, CancelAttempted)}
         self.at: Mapping[int, Kept] = {kept.seq: kept for kept in run.log}
         self.stored = {kept.message_id: kept for kept in run.log}
 
-    def first_seen(self) -> Mapping[str, Seen]:
-        """Return the first arrival of each message, by its id."""
-        found: dict[str, Seen] = {}
+    def first_seen(self) -> Mapping[int, Seen]:
+        """Return the first arrival of each message, by its number."""
+        found: dict[int, Seen] = {}
         for event in self.run.events:
             if isinstance(event, Seen):
-                found.setdefault(event.message_id, event)
+                found.setdefault(event.number, event)
         return found
 
 
 def _log(known: _Known) -> Iterator[Violation]:
-    """Check that every message is in the log, once, unless it was cancelled."""
+    """Check that every accepted message is in the log, once, unless it was cancelled."""
     for id, times in Counter(kept.message_id for kept in known.run.log).items():
         if times > 1:
             yield Violation(ScheduleBroken.TWICE, id)
@@ -163,31 +180,31 @@ def _log(known: _Known) -> Iterator[Violation]:
         if times > 1:
             yield Violation(ScheduleBroken.TWICE, f"message {number}")
     for kept in known.run.log:
-        accepted = known.accepted.get(kept.message_id)
-        if accepted is None or accepted.number != kept.number:
+        if kept.number not in known.sent:
             yield Violation(ScheduleBroken.FOREIGN, f"{kept}")
+        elif kept.number in known.rejected:
+            yield Violation(ScheduleBroken.NOT_REFUSED, f"{kept}")
     for id, accepted in known.accepted.items():
         if id not in known.stored and id not in known.tried | known.cancelled:
-            yield Violation(ScheduleBroken.NEVER, f"message {accepted.number}, due at {accepted.deliver_at}")
+            yield Violation(ScheduleBroken.NEVER, f"message {accepted.number}, {known.sent[accepted.number]}")
 
 
 def _order(known: _Known) -> Iterator[Violation]:
-    """Check that a message is not before one that was due earlier, and accepted in time to be before it."""
-    latest: Accepted | None = None
+    """Check that no message is before one that was due earlier, and accepted in time to be before it."""
+    latest: Published | None = None
     for kept in known.run.log:
-        accepted = known.accepted.get(kept.message_id)
-        if accepted is None or accepted.deliver_at is None:
+        sent = known.sent.get(kept.number)
+        if sent is None or sent.deliver_at is None:
             continue
-        if latest is not None and latest.deliver_at is not None and accepted.deliver_at < latest.deliver_at:
-            if accepted.at + known.run.slack_s < latest.deliver_at:
-                yield Violation(ScheduleBroken.DISORDER, f"message {latest.number} before {accepted.number}, {kept.seq}")
-        else:
-            latest = accepted
+        if latest is None or latest.deliver_at is None or sent.deliver_at >= latest.deliver_at:
+            latest = sent
+        elif known.accepted_at.get(kept.number, latest.deliver_at) + known.run.slack_s < latest.deliver_at:
+            yield Violation(ScheduleBroken.DISORDER, f"message {latest.number} before {kept.number}, {kept.seq}")
 
 
 def _cancels(known: _Known) -> Iterator[Violation]:
     for id in known.cancelled & known.stored.keys():
-        yield Violation(ScheduleBroken.AFTER_CANCEL, f"message {known.accepted[id].number}, {known.stored[id].seq}")
+        yield Violation(ScheduleBroken.AFTER_CANCEL, f"message {known.stored[id].number}, {known.stored[id].seq}")
     for event in known.run.events:
         if isinstance(event, CancelTooLate) and (event.seq not in known.at or known.at[event.seq].message_id != event.message_id):
             yield Violation(ScheduleBroken.FALSE_REFUSAL, f"{event.message_id} as {event.seq}")
@@ -197,20 +214,17 @@ def _deliveries(known: _Known) -> Iterator[Violation]:
     for event in known.run.events:
         if not isinstance(event, Seen):
             continue
-        what = f"message {event.number} to {event.agent}"
+        what, sent = f"message {event.number} to {event.agent}", known.sent.get(event.number)
         if known.at.get(event.seq) != Kept(event.seq, event.message_id, event.number):
             yield Violation(ScheduleBroken.CHANGED, f"{what}, as {event.seq}")
-        accepted = known.accepted.get(event.message_id)
-        if accepted is None:
-            continue
-        if accepted.deliver_at is not None and event.at < accepted.deliver_at:
-            yield Violation(ScheduleBroken.EARLY, f"{what}, {accepted.deliver_at - event.at:.3f} s")
-        if accepted.expires_at is not None and event.at > accepted.expires_at + known.run.slack_s:
-            yield Violation(ScheduleBroken.EXPIRED, f"{what}, by {event.at - accepted.expires_at:.3f} s")
-    for id, seen in known.first_seen().items():
-        due = known.accepted[id].deliver_at if id in known.accepted else None
-        if due is not None and seen.at > max(due, known.accepted[id].at) + known.run.late_s:
-            yield Violation(ScheduleBroken.LATE, f"message {seen.number}, {seen.at - due:.1f} s")
+        if sent is not None and sent.deliver_at is not None and event.at < sent.deliver_at:
+            yield Violation(ScheduleBroken.EARLY, f"{what}, {sent.deliver_at - event.at:.3f} s")
+        if sent is not None and sent.expires_at is not None and event.at > sent.expires_at + known.run.slack_s:
+            yield Violation(ScheduleBroken.EXPIRED, f"{what}, by {event.at - sent.expires_at:.3f} s")
+    for number, seen in known.first_seen().items():
+        due = known.sent[number].deliver_at if number in known.sent else None
+        if due is not None and seen.at > max(due, known.accepted_at.get(number, due)) + known.run.late_s:
+            yield Violation(ScheduleBroken.LATE, f"message {number}, {seen.at - due:.1f} s")
 
 
 def _gaps(known: _Known) -> Iterator[Violation]:
@@ -218,9 +232,9 @@ def _gaps(known: _Known) -> Iterator[Violation]:
         if not isinstance(event, GapPushed):
             continue
         for seq in range(event.gap.first, event.gap.last + 1):
-            accepted = known.accepted.get(known.at[seq].message_id) if seq in known.at else None
-            if accepted is not None and (accepted.expires_at is None or accepted.expires_at > event.at):
-                yield Violation(ScheduleBroken.FALSE_GAP, f"message {accepted.number} to {event.agent}, {event.gap.reason}")
+            sent = known.sent.get(known.at[seq].number) if seq in known.at else None
+            if sent is not None and (sent.expires_at is None or sent.expires_at > event.at):
+                yield Violation(ScheduleBroken.FALSE_GAP, f"message {sent.number} to {event.agent}, {event.gap.reason}")
 
 
 def _completeness(known: _Known) -> Iterator[Violation]:

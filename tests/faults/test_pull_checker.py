@@ -44,7 +44,7 @@ def run_of(chance: random.Random) -> PullHistory:
     events: list[PullEvent] = []
     for agent in AGENTS:
         events += _pulls(chance, agent, log, expiry, first=len(events))
-    return PullHistory(events, log, AGENTS, expiry, _tasks(), [(3 * TASKS, TaskConfirmed(1))])
+    return PullHistory(events, log, AGENTS, expiry, _tasks(), [(3 * TASKS, TaskConfirmed(1, 1.0))])
 
 
 def _seqs() -> range:
@@ -222,6 +222,11 @@ def test_planted_fault_of_a_pull_is_found(plant: PlantFault, broken: PullBroken 
     chance = random.Random(seed)
     ruling = judge_pulls(plant(run_of(chance), chance))
     assert broken in ruling.counts, str(ruling)
+
+
+def test_ack_of_a_task_just_before_a_kill_of_nats_may_be_lost() -> None:
+    again = pull_a_task_again(run_of(random.Random(0)), random.Random(0))
+    assert not judge_pulls(replace(again, nats_kills=[1.2])).violations
 
 
 def test_every_violation_of_a_pull_is_planted() -> None:

@@ -124,7 +124,7 @@ def end_twice(events: Sequence[ReceiptEvent], chance: random.Random) -> list[Rec
 
 def take_an_ack_back(events: Sequence[ReceiptEvent], chance: random.Random) -> list[ReceiptEvent]:
     at, claimed = some(chance, events, Claimed, lambda each: each.state == "acked")
-    return with_events(events, at, replace(claimed, state="pending", is_read=True))
+    return with_events(events, at, replace(claimed, state="pending", at=claimed.at + 0.1, is_read=True))
 
 
 def forget_that_the_socket_broke(events: Sequence[ReceiptEvent], chance: random.Random) -> list[ReceiptEvent]:

@@ -64,7 +64,7 @@ INBOX: Final[dict[str, Any]] = {
                     "channel": {"type": "string"},
                     "from": {"type": "integer"},
                     "to": {"type": ["integer", "null"], "description": "Null: their number is unknown."},
-                    "reason": {"type": "string", "enum": ["retention", "epoch"]},
+                    "reason": {"type": "string", "enum": ["retention", "epoch", "expired"]},
                     "after": {"type": "integer", "description": "The next message is above it; an ack of it ends the gap."},
                 },
             },
@@ -127,7 +127,7 @@ class AckResponse(ResponseModel):
 
     channel: str
     seq: int
-    error: EntryProblem | None = Field(description="Null: it is done, and written.")
+    error: EntryProblem | None = Field(description="Null: it is done, and written; in a queue, NATS writes it within a second.")
 
 
 class ExtendedResponse(AckResponse):

@@ -1,0 +1,273 @@
+"""Pulls over REST with faults: a publisher, and two agents without sockets that share a queue and follow a channel.
+
+`pull_checker` judges what they saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from artcafe.errors import ArtcafeError
+from artcafe.sdk.client import Client
+from artcafe.sdk.records import KeptMessage
+from artcafe.wire import replies
+from tests.faults.checker import Entry
+from tests.faults.pull_checker import (
+    AckConfirmed,
+    AckSent,
+    CursorRead,
+    GapSeen,
+    PullBegan,
+    Pulled,
+    PullEvent,
+    PullHistory,
+    TaskConfirmed,
+    judge_pulls,
+)
+from tests.faults.queue_checker import Acked, DeadLetter, Event, Extended, NakSent, NotHeld, Put, QueueHistory, Taken
+from tests.faults.traffic import PAUSE_S, WAIT_S, Traffic
+from tests.faults.verdicts import Ruling
+
+PUBLISHER: Final = 0
+PULLERS: Final = (1, 1, 2)
+"""The agents that pull, once for each of their pulls at a time."""
+ACK_WAIT_S: Final = 3
+MAX_DELIVERIES: Final = 6
+PACE_S: Final = 0.02
+EXPIRES: Final = 0.1
+EXPIRES_IN_S: Final = (0.05, 0.3)
+LEFT: Final = 0.3
+"""The chances of an expiry of a message, and of a channel of a page that is not acknowledged."""
+REQUEST_S: Final = 10.0
+SLACK_S: Final = 2.0
+
+
+class _PulledItem(replies.Message, frozen=True, kw_only=True):
+    receipt: str | None = None
+
+
+class _Gap(msgspec.Struct, frozen=True, rename={"first": "from", "last": "to"}):
+    channel: str
+    first: int
+    last: int
+    reason: str
+    after: int
+
+
+class _PullAnswer(msgspec.Struct, frozen=True):
+    items: list[_PulledItem]
+    gaps: list[_Gap]
+    epoch: str | None
+
+
+class PullTraffic(Traffic):
+    """Pulls in one tenant. A step is a pull that returned messages."""
+
+    name = "pulls"
+    agents = 3
+
+    async def prepare(self) -> None:
+        self.events: list[PullEvent] = []
+        self.tasks: list[Event] = []
+        self.confirmed: list[tuple[int, TaskConfirmed]] = []
+        self._numbers, self._pulls = itertools.count(1), itertools.count(1)
+        async with self.cast.rest() as rest:
+            self.news = (await rest.create_channel(self.cast.tenant, "news")).id
+            self.queue = await rest.create_channel(
+                self.cast.tenant, "tasks", type="queue", ack_wait_s=ACK_WAIT_S, max_deliveries=MAX_DELIVERIES, back_off=[0]
+            )
+            for agent in sorted({self.cast.agents[number] for number in PULLERS}):
+                for channel in (self.news, self.queue.id):
+                    await rest.subscribe(self.cast.tenant, channel, agent)
+
+    def work(self) -> Sequence[Coroutine[None, None, None]]:
+        return [self._publish(), self._observe(), *(self._pull_on(number) for number in PULLERS)]
+
+    async def end(self, *, is_faulted: bool, stopped_s: float = 0.0) -> Ruling:
+        self.is_stopping = True
+        until = time.monotonic() + WAIT_S
+        async with self.cast.rest() as rest:
+            # What remains at the end is lost.
+            while not await self._is_drained(rest) and time.monotonic() < until:  # noqa: ASYNC110 - another process has no event
+                await asyncio.sleep(10 * PAUSE_S)
+            await asyncio.sleep(1.0)  # a wrong repeat would come now
+            self.stop()
+            log, letters = await self._kept(rest, self.news), await self._letters(rest)
+            stored = [Put(_number_of(each), each.seq) for each in await self._kept(rest, self.queue.id)]
+        expiry = {(self.news, each.seq): each.expires_at.timestamp() for each in log if each.expires_at is not None}
+        queue = QueueHistory([*stored, *self.tasks], letters, [], MAX_DELIVERIES, ACK_WAIT_S, SLACK_S + stopped_s, is_faulted)
+        confirmed = [(place + len(stored), task) for place, task in self.confirmed]
+        agents = self.cast.agents[1:]
+        return judge_pulls(PullHistory(self.events, self._chained(log), agents, expiry, queue, confirmed, self.nats_kills))
+
+    def _chained(self, log: Sequence[KeptMessage]) -> list[Entry]:
+        """Return the log as it is delivered: each message with the one before it."""
+        seqs = [None, *(each.seq for each in log)]
+        return [
+            Entry(self.news, each.seq, prev, each.message_id, each.sender_id, bytes(each.raw).decode())
+            for prev, each in zip(seqs, log, strict=False)
+        ]
+
+    async def _is_drained(self, rest: Client) -> bool:
+        """Whether every message is acknowledged by each agent, and every task by one, or a dead letter."""
+        news = await self._kept(rest, self.news)
+        done = {(event.agent, event.seq) for event in self.events if isinstance(event, AckConfirmed)}
+        tasks = {task.seq for _, task in self.confirmed} | {letter.task for letter in await self._letters(rest)}
+        last = news[-1].seq if news else 0
+        return all((agent, last) in done for agent in self.cast.agents[1:] if last) and tasks >= {
+            each.seq for each in await self._kept(rest, self.queue.id)
+        }
+
+    async def _kept(self, rest: Client, channel: str) -> list[KeptMessage]:
+        return [each async for each in rest.history(self.cast.tenant, channel, after=0)]
+
+    async def _letters(self, rest: Client) -> list[DeadLetter]:
+        assert self.queue.dead_letter is not None
+        return [
+            DeadLetter(each.seq, each.dead_letter.seq, each.dead_letter.reason, each.dead_letter.deliveries)
+            for each in await self._kept(rest, self.queue.dead_letter)
+            if each.dead_letter is not None
+        ]
+
+    # --- publishing, and observing ---
+
+    async def _publish(self) -> None:
+        """Publish messages and tasks with keys; the log says in the end which are stored."""
+        async with self.cast.agent(PUBLISHER) as agent:
+            while not self.is_stopping:
+                number = next(self._numbers)
+                try:
+                    await agent.publish(self.queue.id, {"n": number}, key=f"task {number}", timeout_s=WAIT_S)
+                    ends = self._some_expiry()
+                    await agent.publish(self.news, {"n": number}, key=f"news {number}", timeout_s=WAIT_S, expires_at=ends)
+                except ArtcafeError:
+                    pass  # such as a message that had expired when it could be stored
+                await asyncio.sleep(PACE_S)
+
+    def _some_expiry(self) -> datetime | None:
+        if self.chance.random() > EXPIRES:
+            return None
+        return datetime.now(UTC) + timedelta(seconds=self.chance.uniform(*EXPIRES_IN_S))
+
+    async def _observe(self) -> None:
+        """Read the cursors, which move by acks only."""
+        async with self.cast.rest() as rest:
+            while True:
+                await asyncio.sleep(10 * PAUSE_S)
+                try:
+                    rows = [each async for each in rest.subscriptions(self.cast.tenant, self.news)]
+                except ArtcafeError:
+                    continue
+                self.events += [CursorRead(row.agent_id, self.news, row.cursor.seq) for row in rows]
+
+    # --- pulling ---
+
+    async def _pull_on(self, number: int) -> None:
+        """Pull again and again, and acknowledge parts of each page; at the end, all of it."""
+        agent = self.cast.agents[number]
+        path = f"/v1/tenants/{self.cast.tenant}/agents/{agent}/"
+        token = await self._log_in(number)
+        async with httpx.AsyncClient(
+            base_url=self.platform.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=REQUEST_S, trust_env=False
+        ) as http:
+            while True:
+                try:
+                    await self._pull(http, agent)
+                except (httpx.HTTPError, msgspec.DecodeError):
+                    await asyncio.sleep(PAUSE_S)
+
+    async def _log_in(self, number: int) -> str:
+        async with Client(self.platform.url) as rest:
+            return (await rest.login(self.cast.tenant, self.cast.agents[number], self.cast.keys[number])).access_token
+
+    async def _pull(self, http: httpx.AsyncClient, agent: str) -> None:
+        pull = next(self._pulls)
+        self.events.append(PullBegan(pull, agent, time.time()))
+        wait_s, limit = self.chance.choice([0, 1]), self.chance.choice([1, 5, 50])
+        answer = await http.get("inbox", params={"wait_s": wait_s, "limit": limit})
+        answer.raise_for_status()
+        page = msgspec.json.decode(answer.content, type=_PullAnswer)
+        tasks, news = _split(page.items)
+        items = tuple(_entry_of(each) for each in news)
+        gaps = tuple(GapSeen(each.channel, each.first, each.last, each.reason) for each in page.gaps)
+        holder = f"{agent}/{pull}"
+        self.tasks += [Taken(holder, _seq_of(each), _number_of(each), each.deliveries or 0, time.monotonic()) for each in tasks]
+        self.events.append(Pulled(pull, items, gaps, time.time()))
+        self.progress += bool(page.items)
+        await self._acknowledge(http, agent, page, news)
+        await self._settle(http, holder, tasks)
+        await asyncio.sleep(PAUSE_S)
+
+    async def _acknowledge(self, http: httpx.AsyncClient, agent: str, page: _PullAnswer, news: Sequence[_PulledItem]) -> None:
+        """Acknowledge the messages of the broadcast channel up to one of them, or none of them."""
+        if not (news or page.gaps) or (self.chance.random() < LEFT and not self.is_stopping):
+            return
+        ends = [_seq_of(each) for each in news] or [gap.after for gap in page.gaps]
+        seq = max([*ends, *(gap.after for gap in page.gaps)]) if self.is_stopping else self.chance.choice(ends)
+        self.events.append(AckSent(agent, self.news, seq))
+        (error,) = await self._post(http, "acks", [{"channel": self.news, "seq": seq}], page.epoch)
+        if error is None:
+            self.events.append(AckConfirmed(agent, self.news, seq))
+
+    async def _settle(self, http: httpx.AsyncClient, holder: str, tasks: Sequence[_PulledItem]) -> None:
+        """Acknowledge the tasks of a pull, except some that are given back, extended or forgotten."""
+        for each in tasks:
+            seq, entry = _seq_of(each), {"channel": each.channel, "seq": each.seq, "receipt": each.receipt}
+            fate = 1.0 if self.is_stopping else self.chance.random()
+            if fate < 0.05:
+                continue
+            if fate < 0.15:
+                self.tasks.append(NakSent(holder, seq, time.monotonic()))
+                (error,) = await self._post(http, "naks", [{**entry, "delay_s": 0}])
+            elif fate < 0.2:
+                (error,) = await self._post(http, "extends", [entry])
+                if error is None:
+                    self.tasks.append(Extended(holder, seq, time.monotonic()))
+            else:
+                self.tasks.append(Acked(holder, seq, time.monotonic()))
+                (error,) = await self._post(http, "acks", [entry])
+                if error is None:
+                    self.confirmed.append((len(self.tasks), TaskConfirmed(seq, time.monotonic())))
+            if error == "not_held":
+                self.tasks.append(NotHeld(holder, seq, time.monotonic()))
+
+    @staticmethod
+    async def _post(
+        http: httpx.AsyncClient, kind: str, entries: Sequence[object], epoch: str | None = None
+    ) -> Sequence[str | None]:
+        """Return the error code of each entry, or None if it is done."""
+        body = {kind: entries} | ({} if epoch is None else {"epoch": epoch})
+        answer = await http.post("acks", json=body)
+        answer.raise_for_status()
+        outcomes: list[dict[str, Any]] = answer.json()[kind]
+        return [None if each["error"] is None else str(each["error"]["code"]) for each in outcomes]
+
+
+def _split(items: Sequence[_PulledItem]) -> tuple[list[_PulledItem], list[_PulledItem]]:
+    """Return the queue messages of a page, and the others."""
+    return [each for each in items if each.receipt is not None], [each for each in items if each.receipt is None]
+
+
+def _seq_of(message: replies.Message) -> int:
+    assert message.seq is not None
+    return message.seq
+
+
+def _number_of(message: replies.Message | KeptMessage) -> int:
+    text = message.raw if isinstance(message, KeptMessage) else message.data
+    number = msgspec.json.decode(bytes(text))["n"]
+    assert isinstance(number, int)
+    return number
+
+
+def _entry_of(item: _PulledItem) -> Entry:
+    data = bytes(item.data).decode()
+    return Entry(item.channel, _seq_of(item), item.prev, item.message_id, item.sender, data)

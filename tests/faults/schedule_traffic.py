@@ -1,0 +1,197 @@
+"""Scheduled and expiring messages with faults: publishers, a person who cancels, a subscriber, and one that comes and goes.
+
+`schedule_checker` judges what they saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import time
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from artcafe.errors import AlreadyDelivered, ArtcafeError, OurFault, OutcomeUnknown, ScheduledNotFound
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
+from artcafe.wire import replies
+from tests.faults import bare_client
+from tests.faults.pull_checker import GapSeen
+from tests.faults.schedule_checker import (
+    Accepted,
+    CancelAttempted,
+    Cancelled,
+    CancelTooLate,
+    GapPushed,
+    Kept,
+    Published,
+    Rejected,
+    ScheduleEvent,
+    ScheduleHistory,
+    Seen,
+    judge_schedule,
+)
+from tests.faults.traffic import PAUSE_S, WAIT_S, Traffic
+from tests.faults.verdicts import Ruling
+
+PUBLISHERS: Final = (0, 1)
+LISTENER, GUEST = 2, 3
+PACE_S: Final = 0.03
+AHEAD_S: Final = (0.1, 3.0)
+IS_NOW, EXPIRES, CANCELS = 0.3, 0.3, 0.2
+"""The chances that a message is not scheduled, that it expires, and that a scheduled one is cancelled."""
+EXPIRES_IN_S: Final = (0.1, 0.6)
+ACKS: Final = 0.3
+STAYS_S: Final = 0.5
+AWAY_S: Final = (0.3, 2.5)
+"""How long the guest stays, and is away."""
+SLACK_S: Final = 1.0
+LATE_S: Final = 10.0
+
+_SEQ: Final = re.compile(r"message (\d+)")
+
+
+class ScheduleTraffic(Traffic):
+    """Scheduled messages in one tenant. A step is a message that the subscriber who stays has received."""
+
+    name = "scheduled messages"
+    agents = 4
+
+    async def prepare(self) -> None:
+        self.events: list[ScheduleEvent] = []
+        self._numbers = itertools.count(1)
+        self._newest = dict.fromkeys((LISTENER, GUEST), 0)
+        async with self.cast.rest() as rest:
+            self.channel = (await rest.create_channel(self.cast.tenant, "reminders")).id
+            for number in (LISTENER, GUEST):
+                await rest.subscribe(self.cast.tenant, self.channel, self.cast.agents[number])
+
+    def work(self) -> Sequence[Coroutine[None, None, None]]:
+        self._publishing = len(PUBLISHERS)
+        return [*(self._publish(number) for number in PUBLISHERS), *(self._listen(number) for number in (LISTENER, GUEST))]
+
+    async def end(self, *, is_faulted: bool, stopped_s: float = 0.0) -> Ruling:
+        """Wait until every scheduled message is due, and the subscribers have the last message."""
+        del is_faulted  # No fault excuses any of the rules.
+        self.is_stopping = True
+        await self.until(lambda: not self._publishing, "end of the publishers")
+        async with self.cast.rest() as rest:
+            await self._until_none_is_scheduled(rest)
+            last = await self._publish_one(rest)
+            await self.until(lambda: min(self._newest.values()) >= last, "last message at both subscribers")
+            self.stop()
+            log = [
+                Kept(each.seq, each.message_id, int(bytes(each.raw)))
+                async for each in rest.history(self.cast.tenant, self.channel, after=0)
+            ]
+        subscribers = [self.cast.agents[LISTENER], self.cast.agents[GUEST]]
+        return judge_schedule(ScheduleHistory(self.events, log, subscribers, SLACK_S + stopped_s, LATE_S + stopped_s))
+
+    async def _until_none_is_scheduled(self, rest: Client) -> None:
+        """Wait until every scheduled message is delivered or cancelled. What remains after `WAIT_S` is missing in the log."""
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            if not [each async for each in rest.scheduled(self.cast.tenant, self.channel)]:
+                return
+            await asyncio.sleep(5 * PAUSE_S)
+
+    async def _publish_one(self, rest: Client) -> int:
+        number = next(self._numbers)
+        self.events.append(Published(number, None, None))
+        stored = await rest.publish(self.cast.tenant, self.channel, number)
+        assert stored.seq is not None
+        assert stored.message_id is not None
+        self.events.append(Accepted(number, stored.message_id, time.time()))
+        return stored.seq
+
+    # --- publishing, and cancelling ---
+
+    async def _publish(self, number: int) -> None:
+        """Publish with keys; an unknown outcome stays unknown."""
+        async with self.cast.agent(number) as agent, self.cast.rest() as rest, asyncio.TaskGroup() as cancels:
+            while not self.is_stopping:
+                sent = self._next()
+                id = await self._send(agent, sent)
+                if id is not None and sent.deliver_at is not None and self.chance.random() < CANCELS:
+                    cancels.create_task(self._cancel(rest, id, sent.deliver_at))
+                await asyncio.sleep(PACE_S)
+        self._publishing -= 1
+
+    def _next(self) -> Published:
+        now, chance = time.time(), self.chance
+        at = None if chance.random() < IS_NOW else now + chance.uniform(*AHEAD_S)
+        ends = (at or now) + chance.uniform(*EXPIRES_IN_S) if chance.random() < EXPIRES else None
+        return Published(next(self._numbers), at, ends)
+
+    async def _send(self, agent: Agent, sent: Published) -> str | None:
+        """Publish a message, and return its id; None if it was not stored, or that is unknown."""
+        self.events.append(sent)
+        at, until = _moment(sent.deliver_at), _moment(sent.expires_at)
+        try:
+            stored = await agent.publish(
+                self.channel, sent.number, key=f"{sent.number}", timeout_s=WAIT_S, deliver_at=at, expires_at=until
+            )
+        except OutcomeUnknown:
+            return None
+        except ArtcafeError:
+            self.events.append(Rejected(sent.number))
+            return None
+        assert stored.message_id is not None
+        self.events.append(Accepted(sent.number, stored.message_id, time.time()))
+        return stored.message_id
+
+    async def _cancel(self, rest: Client, id: str, due: float) -> None:
+        """Cancel a message, at any time before it is due or just after; repeat it until the answer is known."""
+        await asyncio.sleep(max(0.0, self.chance.uniform(0, due + 0.3 - time.time())))
+        self.events.append(CancelAttempted(id))
+        while True:
+            try:
+                await rest.cancel_scheduled(self.cast.tenant, self.channel, id)
+            except AlreadyDelivered as exc:
+                self.events.append(CancelTooLate(id, int(_SEQ.findall(str(exc))[-1])))
+            except ScheduledNotFound:
+                self.events.append(CancelTooLate(id, 0))
+            except (OurFault, OutcomeUnknown):
+                await asyncio.sleep(PAUSE_S)
+                continue
+            else:
+                self.events.append(Cancelled(id, time.time()))
+            return
+
+    # --- receiving ---
+
+    async def _listen(self, number: int) -> None:
+        """Receive on one connection after another; the guest leaves each after a while."""
+        while True:
+            try:
+                async with bare_client.connected(self.platform.a_gateway(), self.cast, number) as connection:
+                    is_short = number == GUEST and not self.is_stopping
+                    async with asyncio.timeout(STAYS_S if is_short else None):
+                        while True:
+                            await self._take(connection, number, await connection.receive())
+            except bare_client.GONE:
+                await asyncio.sleep(self.chance.uniform(*AWAY_S) if number == GUEST else PAUSE_S)
+
+    async def _take(self, connection: bare_client.BareClient, number: int, frame: replies.Incoming) -> None:
+        """Record a message or a gap, and acknowledge some messages."""
+        agent, now, message = self.cast.agents[number], time.time(), frame.message
+        if frame.gap is not None:
+            gap = GapSeen(self.channel, frame.gap.from_, frame.gap.to or frame.gap.from_, frame.gap.reason)
+            self.events.append(GapPushed(agent, gap, now))
+            self._newest[number] = max(self._newest[number], gap.last)
+        if message is None or message.seq is None:
+            return
+        data = msgspec.json.decode(bytes(message.data), type=int)
+        self.events.append(Seen(agent, data, message.seq, message.message_id, now))
+        self._newest[number] = max(self._newest[number], message.seq)
+        self.progress += number == LISTENER
+        if self.chance.random() < ACKS:
+            await connection.ack(self.channel, message.seq)
+
+
+def _moment(at: float | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC)

@@ -1,0 +1,210 @@
+"""Requests, pulls, receipts and scheduled messages during faults: each keeps what the contract promises of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Final
+
+import pytest
+
+from tests.aws import Aws
+from tests.faults.conftest import SEED, RulingReport
+from tests.faults.processes import frozen, wait_for
+from tests.faults.pull_traffic import PullTraffic
+from tests.faults.receipt_traffic import ReceiptTraffic
+from tests.faults.request_traffic import RequestTraffic
+from tests.faults.schedule_traffic import ScheduleTraffic
+from tests.faults.test_kill import VICTIMS, kill
+from tests.faults.traffic import Traffic, advance_all, end_all, running_all
+from tests.faults.verdicts import Ruling
+from tests.faulty_aws import READS, WRITES, Fault, faulty
+from tests.platform import Platform, running
+from tests.process_group.groups import PROCESSES, events, wait_until_all_serve, worker_pids
+from tests.process_group.groups import kill as kill_process
+
+KINDS: Final[Sequence[type[Traffic]]] = (RequestTraffic, PullTraffic, ReceiptTraffic, ScheduleTraffic)
+FEW: Final = 5
+"""Steps between two faults, in the suite."""
+KILLS: Final = 8
+LOCKED_S: Final = 1.0
+STOPPED_S: Final = 6.0
+"""Longer than the servers wait for an answer of NATS."""
+BRIEFLY_S: Final = 1.0
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Return a platform to be killed and stopped."""
+    with running(tmp_path_factory.mktemp("platform"), ["--cursor-write-s", "0.3"]) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Return a platform with two server processes."""
+    with running(tmp_path_factory.mktemp("group"), [*PROCESSES, "--cursor-write-s", "0.3"]) as platform:
+        yield platform
+
+
+async def kill_under(all_of: Sequence[Traffic], platform: Platform, victim: str) -> None:
+    """Kill the victim; nats-server ends with its server."""
+    for traffic in all_of:
+        traffic.nats_kills.append(time.monotonic())
+    await kill(platform, victim)
+
+
+async def stop_for(platform: Platform, victim: str, stopped_s: float) -> None:
+    """Stop a process, and let it continue after a while."""
+    assert platform.process is not None
+    with frozen(platform.nats_pid if victim == "nats-server" else platform.process.pid):
+        await asyncio.sleep(stopped_s)
+
+
+@contextmanager
+def locked_tables(platform: Platform) -> Iterator[None]:
+    """Lock the tables for writers within this block."""
+    with closing(sqlite3.connect(platform.data / "tables.sqlite", isolation_level=None, timeout=30)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+async def lock_tables(platform: Platform, times: int) -> None:
+    """Lock the tables repeatedly, with pauses as long as the locks."""
+
+    def lock() -> None:
+        for _ in range(times):
+            with locked_tables(platform):
+                threading.Event().wait(LOCKED_S)
+            threading.Event().wait(LOCKED_S)
+
+    await asyncio.to_thread(lock)
+
+
+def check(rulings: dict[str, Ruling]) -> None:
+    for name, ruling in rulings.items():
+        assert not ruling.violations, f"ARTCAFE_TEST_SEED={SEED}: {name}: {ruling}"
+
+
+async def test_traffic_without_faults_keeps_its_promises(platform: Platform, ruling_report: RulingReport) -> None:
+    async with running_all(platform, KINDS, SEED) as all_of:
+        await advance_all(all_of, 2 * FEW)
+        rulings = await end_all(all_of, is_faulted=False)
+    ruling_report("none", rulings)
+    check(rulings)
+
+
+@pytest.mark.timeout(300)
+async def test_traffic_keeps_its_promises_through_one_fault_of_each_kind(platform: Platform, ruling_report: RulingReport) -> None:
+    """All of them in one run, because starting and ending the traffic takes longer than a fault."""
+    async with running_all(platform, KINDS, SEED) as all_of:
+        await advance_all(all_of, FEW)
+        for victim in VICTIMS:
+            await kill_under(all_of, platform, victim)
+            await advance_all(all_of, FEW)
+        for victim in ("nats-server", "the server"):
+            await stop_for(platform, victim, BRIEFLY_S)
+        await lock_tables(platform, 1)
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=BRIEFLY_S + LOCKED_S)
+    ruling_report("one of each kind", rulings)
+    check(rulings)
+
+
+async def test_traffic_keeps_its_promises_through_a_rolling_restart(group: Platform, ruling_report: RulingReport) -> None:
+    done = len(events(group, "group.restarted"))
+    assert group.process is not None
+    async with running_all(group, KINDS, SEED) as all_of:
+        await advance_all(all_of, FEW)
+        group.process.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(wait_for, lambda: len(events(group, "group.restarted")) > done, "a rolling restart")
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=True)
+    ruling_report("rolling restart of two server processes", rulings)
+    check(rulings)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", VICTIMS)
+async def test_traffic_keeps_its_promises_through_kills_at_any_moment(
+    platform: Platform, ruling_report: RulingReport, victim: str
+) -> None:
+    chance = random.Random(f"{SEED} {victim}")
+    async with running_all(platform, KINDS, SEED) as all_of:
+        for _ in range(KILLS):
+            await advance_all(all_of, chance.randrange(1, 20))
+            await kill_under(all_of, platform, victim)
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=True)
+    ruling_report(f"{KILLS} × kill -9 of {victim}", rulings)
+    check(rulings)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("victim", ["nats-server", "the server"])
+async def test_traffic_keeps_its_promises_through_a_stopped_process(
+    platform: Platform, ruling_report: RulingReport, victim: str
+) -> None:
+    async with running_all(platform, KINDS, SEED) as all_of:
+        await advance_all(all_of, FEW)
+        await stop_for(platform, victim, STOPPED_S)
+        await advance_all(all_of, 2 * FEW)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=STOPPED_S)
+    ruling_report(f"{STOPPED_S:g} s SIGSTOP of {victim}", rulings)
+    check(rulings)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_traffic_keeps_its_promises_through_kills_of_one_of_two_processes(
+    group: Platform, ruling_report: RulingReport
+) -> None:
+    chance = random.Random(f"{SEED} processes")
+    async with running_all(group, KINDS, SEED) as all_of:
+        for _ in range(KILLS):
+            await advance_all(all_of, chance.randrange(1, 20))
+            await asyncio.to_thread(wait_for, lambda: len(worker_pids(group)) == 2, "two server processes")
+            pids = await asyncio.to_thread(worker_pids, group)
+            await asyncio.to_thread(kill_process, pids[chance.choice([1, 2])])
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=True)
+    ruling_report(f"{KILLS} × kill -9 of one server process of two", rulings)
+    check(rulings)
+    await asyncio.to_thread(wait_until_all_serve, group)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+async def test_traffic_keeps_its_promises_while_the_tables_are_locked(platform: Platform, ruling_report: RulingReport) -> None:
+    async with running_all(platform, KINDS, SEED) as all_of:
+        await advance_all(all_of, FEW)
+        await lock_tables(platform, 10)
+        await advance_all(all_of, 2 * FEW)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=LOCKED_S)
+    ruling_report(f"10 × tables locked for {LOCKED_S:g} s", rulings)
+    check(rulings)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_traffic_keeps_its_promises_on_slow_tables(
+    aws: Aws, tmp_path_factory: pytest.TempPathFactory, ruling_report: RulingReport
+) -> None:
+    with faulty(aws.url) as proxy, running(tmp_path_factory.mktemp("slow"), aws.tables_flags(proxy.url)) as platform:
+        async with running_all(platform, KINDS, SEED) as all_of:
+            await advance_all(all_of, FEW)
+            proxy.strike(Fault.SLOW, *WRITES, *READS, every=10)
+            await advance_all(all_of, 4 * FEW)
+            proxy.spare()
+            rulings = await end_all(all_of, is_faulted=True, stopped_s=STOPPED_S)
+    ruling_report("tables on DynamoDB that answer every 10th call after 5.5 s", rulings)
+    check(rulings)
