@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from artcafe.errors import ArtcafeError
     from artcafe.sdk.agent import Agent
     from artcafe.sdk.client import Client
+    from artcafe.sdk.consumers import Failure
     from artcafe.sdk.keys import Signer, agent_signer, load_signer
     from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
     from artcafe.sdk.pull import Pulled
     from artcafe.sdk.records import History
     from artcafe.sdk.requests import Request
+    from artcafe.sdk.states import StateEvent
     from artcafe.sdk.tracked_receipts import TrackedReceipt
+    from artcafe.sdk.typed import TypedMessage
 
     Rest = Client  # Deprecated.
 
@@ -27,6 +30,7 @@ __all__ = [
     "Agent",
     "ArtcafeError",
     "Client",
+    "Failure",
     "Gap",
     "History",
     "Message",
@@ -34,8 +38,10 @@ __all__ = [
     "Receipt",
     "Request",
     "Signer",
+    "StateEvent",
     "Subscribed",
     "TrackedReceipt",
+    "TypedMessage",
     "agent_signer",
     "errors",
     "load_signer",
@@ -45,6 +51,7 @@ _MODULES: Final = {
     "Agent": "artcafe.sdk.agent",
     "ArtcafeError": "artcafe.errors",
     "Client": "artcafe.sdk.client",
+    "Failure": "artcafe.sdk.consumers",
     "Gap": "artcafe.sdk.messages",
     "History": "artcafe.sdk.records",
     "Message": "artcafe.sdk.messages",
@@ -52,8 +59,10 @@ _MODULES: Final = {
     "Receipt": "artcafe.sdk.messages",
     "Request": "artcafe.sdk.requests",
     "Signer": "artcafe.sdk.keys",
+    "StateEvent": "artcafe.sdk.states",
     "Subscribed": "artcafe.sdk.messages",
     "TrackedReceipt": "artcafe.sdk.tracked_receipts",
+    "TypedMessage": "artcafe.sdk.typed",
     "agent_signer": "artcafe.sdk.keys",
     "load_signer": "artcafe.sdk.keys",
 }

@@ -285,6 +285,17 @@ class SignatureInvalid(KeyUnusable):
 
 
 @dataclass(eq=False, repr=False)
+class PayloadMismatch(CallerFault):
+    """A message whose data does not match the type that the program expects. `received` is the message. Never sent to a peer."""
+
+    channel: str
+    message_id: str
+    problem: str
+    received: object
+    code, text = "payload_mismatch", "the data of message {message_id} of {channel} does not match the expected type: {problem}"
+
+
+@dataclass(eq=False, repr=False)
 class ChallengeRefused(ArtcafeError):
     """A challenge that the SDK does not sign: the signature could be valid for another purpose. Never sent to a peer."""
 

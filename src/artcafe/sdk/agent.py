@@ -10,15 +10,16 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 from artcafe import errors
 from artcafe.sdk import dial, encoding
-from artcafe.sdk.agent_lifecycle import AgentLifecycle
+from artcafe.sdk.agent_handlers import HandlingAgent
 from artcafe.sdk.agent_publishing import Publishing
 from artcafe.sdk.client import Client
 from artcafe.sdk.commands import OutgoingCommand
 from artcafe.sdk.connection import AgentConnection
+from artcafe.sdk.consumers import validated
 from artcafe.sdk.http import place
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
@@ -27,12 +28,15 @@ from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
 from artcafe.sdk.pull import Pulled
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.sdk.requests import MAX_PENDING, Answering, RequestingAgent
+from artcafe.sdk.typed import Reader, TypedMessage, reader_of
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
 
+T = TypeVar("T")
 
-class Agent(AgentLifecycle, RequestingAgent, Publishing):
+
+class Agent(HandlingAgent, RequestingAgent, Publishing):
     """An agent of a tenant, connected while its `async with` block runs, or from `start` until `close`.
 
     `url` is the gateway's address, or the REST address, which names the gateway. Several addresses, in a sequence or separated by
@@ -88,6 +92,7 @@ class Agent(AgentLifecycle, RequestingAgent, Publishing):
         self._takes_queues = queues
         self._close_timeout_s = close_timeout_s
         self._is_warned = False
+        self._registrations, self._state_handlers = {}, []
         self._group = asyncio.TaskGroup()
         self._connection, self._answering = self._new_connection(self._group)
 
@@ -170,9 +175,19 @@ class Agent(AgentLifecycle, RequestingAgent, Publishing):
         self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[True]
     ) -> Messages[Message | Gap]: ...
 
+    @overload
     def messages(
-        self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: bool = False
-    ) -> Messages[Message] | Messages[Message | Gap]:
+        self, *channels: str, type: type[T], start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[False] = False
+    ) -> Messages[TypedMessage[T]]: ...
+
+    @overload
+    def messages(
+        self, *channels: str, type: type[T], start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[True]
+    ) -> Messages[TypedMessage[T] | Gap]: ...
+
+    def messages(
+        self, *channels: str, type: Any = None, start: frames.Start = "cursor", auto_ack: bool = False, gaps: bool = False
+    ) -> Messages[Any]:
         """Iterate over the messages of the given channels, after subscribing to them, or of all subscribed channels.
 
         The loop runs until the agent is closed. Several loops over one channel share its messages: each message goes to one loop.
@@ -186,11 +201,20 @@ class Agent(AgentLifecycle, RequestingAgent, Publishing):
 
         Messages that will not come, such as those removed by retention, are logged as a warning. With `gaps` the loop also yields
         a `Gap` in their place.
+
+        With `type` the data of each message is a value of that type, as for `on`. A message that does not match goes to the dead
+        letters of its queue; in other channels the function of `on_failure` gets it, and without one the step raises
+        `PayloadMismatch`, whose `received` is the message, and the next step continues after it. The channel "@" stands for
+        the agent's inbox.
         """
         if start != "cursor" and not channels:
             raise ValueError("start needs channels")
         self._check_entered()
-        return Messages(self._connection, channels, start, auto_ack=auto_ack, gaps=gaps)
+        validate = None if type is None else partial(self._validated, reader_of(type))
+        return Messages(self._connection, channels, start, auto_ack=auto_ack, gaps=gaps, validate=validate)
+
+    async def _validated(self, read: Reader, message: Message) -> Message | None:
+        return await validated(message, read, self._on_failure)
 
     async def pull(self, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
         """Return at most `limit` (200) messages of all subscribed channels, or of one, over REST: without a socket, and so also

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
 from artcafe.sdk.client import Client
-from artcafe.sdk.connection import CLOSED, AgentConnection
+from artcafe.sdk.commands import CLOSED
+from artcafe.sdk.connection import AgentConnection
+from artcafe.sdk.consumers import Consumer, FailureHandler, Registration
+from artcafe.sdk.outcome import Outcome
 from artcafe.sdk.requests import Answering
+from artcafe.sdk.states import StateEvents, StateHandler
+
+log = logging.getLogger("artcafe")
 
 STARTED: Final = "this Agent is started already: close() it before it is started again"
 
@@ -22,11 +29,23 @@ STARTED: Final = "this Agent is started already: close() it before it is started
 class AgentLifecycle:
     """The life of an agent: started and closed, any number of times."""
 
+    _registrations: dict[tuple[str, ...], Registration]
+    """The functions for messages of this start and of later ones, by their channels."""
+    _state_handlers: list[StateHandler]
+
     _close_timeout_s: float
     _connection: AgentConnection
     """Of the current start, of the last one, or of the first one to come."""
     _new_connection: Callable[[asyncio.TaskGroup], tuple[AgentConnection, Answering]]
     _answering: Answering
+    _consumers: dict[tuple[str, ...], Consumer]
+    """The running functions for messages, by their channels."""
+    _events: StateEvents
+    _ended: asyncio.Event
+    """The background has ended, or `run` is to return."""
+    _subscribe_error: Exception | None = None
+    """Why a function that was registered later gets no messages."""
+    _on_failure: FailureHandler | None = None
     _group: asyncio.TaskGroup
     """For the background alone, which enters it."""
     _background: asyncio.Task[None] | None = None
@@ -48,10 +67,13 @@ class AgentLifecycle:
         self._renew()
         loop = self._connection.loop = asyncio.get_running_loop()
         # The task belongs to the agent, not to a task group of the caller: it outlives the task that starts it.
-        self._background = loop.create_task(self._run_background(self._group, self._connection), name=f"artcafe {self!r}")
+        background = self._run_background(self._group, self._connection, self._events, self._ended)
+        self._background = loop.create_task(background, name=f"artcafe {self!r}")
         is_open = False
         try:
             await self._connection.wait_open()
+            for registration in list(self._registrations.values()):
+                await self._begin(registration)
             is_open = True
         finally:
             if not is_open:
@@ -93,6 +115,7 @@ class AgentLifecycle:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._close_timeout_s):
                     if is_draining and self._is_running():
+                        await self._drain_consumers()
                         await self._connection.drain()
                     self._connection.leave()
                     if self._is_running() and self._background is not None:
@@ -111,13 +134,63 @@ class AgentLifecycle:
         if self._background is background:
             self._background = None
 
-    async def _run_background(self, group: asyncio.TaskGroup, connection: AgentConnection) -> None:
+    async def _run_background(
+        self, group: asyncio.TaskGroup, connection: AgentConnection, events: StateEvents, ended: asyncio.Event
+    ) -> None:
         try:
             async with group:
-                await connection.run()
+                group.create_task(events.run())
+                try:
+                    await connection.run()
+                finally:
+                    events.end()
+                    for consumer in self._consumers.values():
+                        consumer.stop()
+                    ended.set()
         except BaseExceptionGroup as exc:
             connection.fail(exc)
             raise
+        finally:
+            ended.set()
+
+    # --- functions for messages ---
+
+    def _consume(self, registration: Registration) -> None:
+        """Let a function handle messages from now on, in place of another one for the same channels."""
+        others = [each for each in self._registrations if each != registration.channels]
+        if taken := {name for each in others for name in each}.intersection(registration.channels):
+            raise ValueError(f"another function handles {', '.join(sorted(taken))} already: a message goes to one function")
+        is_running = self._is_running()
+        if is_running:
+            self._connection.check_loop()
+        self._registrations[registration.channels] = registration
+        if is_running and self._connection.is_open:
+            self._group.create_task(self._begin_later(registration))
+
+    async def _begin(self, registration: Registration) -> None:
+        """Subscribe, and handle messages in the background. Raises the server's error."""
+        replaced = self._consumers.get(registration.channels)
+        if replaced is not None:
+            replaced.stop()
+        consumer = Consumer(self._connection, registration, lambda: self._on_failure)
+        await consumer.subscribe()
+        self._consumers[registration.channels] = consumer
+        self._group.create_task(consumer.run(self._group))
+
+    async def _begin_later(self, registration: Registration) -> None:
+        outcome = Outcome()
+        with outcome:
+            await self._begin(registration)
+        if outcome.error is not None:
+            log.error("%r gets no messages: %s", registration.function, outcome.error)
+            self._subscribe_error = self._subscribe_error or outcome.error
+            self._ended.set()
+
+    async def _drain_consumers(self) -> None:
+        for consumer in self._consumers.values():
+            consumer.stop()
+        for consumer in list(self._consumers.values()):
+            await consumer.drain()
 
     def _renew(self) -> None:
         """Replace the connection of an earlier start. The service that it logged in to stays the only one."""
@@ -126,6 +199,9 @@ class AgentLifecycle:
             self._group = asyncio.TaskGroup()
             self._connection, self._answering = self._new_connection(self._group)
             self._connection.service = service
+        self._consumers, self._ended, self._subscribe_error = {}, asyncio.Event(), None
+        self._events = StateEvents(self._state_handlers)
+        self._connection.on_event = self._events.put
         self._is_used = True
 
     def _is_running(self) -> bool:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from artcafe.sdk.outbox import PendingCommand, Reply
 from artcafe.wire import frames, replies
+
+CLOSED: Final = "this Agent is closed: use it within its 'async with', or between start() and close()"
+OTHER_LOOP: Final = (
+    "this Agent runs on another event loop: call it from there (asyncio.run_coroutine_threadsafe submits a call to it)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +56,10 @@ def finish(future: asyncio.Future[Reply], on_reply: Callable[[Reply], None], out
     on_reply(outcome)
     if not future.done():
         future.set_result(outcome)
+
+
+async def wait(event: asyncio.Event, timeout_s: float | None) -> None:
+    """Return when the event is set or the timeout is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Final
 
@@ -20,11 +20,12 @@ from websockets.exceptions import ConnectionClosed
 
 from artcafe import errors
 from artcafe.sdk import backoff, dial, encoding
-from artcafe.sdk.commands import OutgoingCommand, PendingReply, finish, retrieve_exception
+from artcafe.sdk.commands import CLOSED, OTHER_LOOP, OutgoingCommand, PendingReply, finish, retrieve_exception, wait
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Outbox, PendingCommand, Reply
 from artcafe.sdk.session import ConnectionLost, PushedRequests, Session
+from artcafe.sdk.states import AgentState, StateEvent, final_kind
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
@@ -65,6 +66,9 @@ class AgentConnection:
         self.answering: PushedRequests | None = None
         self.takes_queues = True
         """Whether the connection is sent messages of queues."""
+        self.state: AgentState = "closed"
+        self.on_event: Callable[[StateEvent], None] = lambda _: None
+        self.inbox.on_reported = lambda gap: self.on_event(StateEvent("gap", gap=gap))
         self.failure: Exception | None = None
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._opened = asyncio.Event()  # The first login succeeded, or the loop has ended.
@@ -84,6 +88,7 @@ class AgentConnection:
 
         Raises only unexpected exceptions, which are stored too.
         """
+        self.state = "connecting"
         try:
             await self._stay_connected()
         except ConnectionLost as exc:
@@ -93,14 +98,21 @@ class AgentConnection:
         finally:
             if isinstance(unexpected := sys.exception(), Exception):
                 self.failure = unexpected
+            self._end()
             self.outbox.fail(self.failure or RuntimeError(CLOSED))
             self._leaving.set()
             self._opened.set()
             self._arrived.set()
             self._progress.set()
 
+    def _end(self) -> None:
+        self.state = "closed" if self.failure is None else final_kind(self.failure)
+        if self.state != "closed" and self._opened.is_set():
+            self.on_event(StateEvent(self.state, self.failure))
+
     def fail(self, error: BaseExceptionGroup[BaseException]) -> None:
         """Store an unexpected error of the background, unless one is stored. Every later call raises it."""
+        self.state = "failed"
         log.error("the background of the agent has failed", exc_info=error)
         self.failure = self.failure or RuntimeError(f"the background of this Agent has failed: {error.exceptions[0]!r}")
 
@@ -121,7 +133,10 @@ class AgentConnection:
                     raise
                 what, _, _ = str(exc.error).partition(";")  # The rest advises a retry, which follows.
                 log.warning("%s; connecting again in %.1f s", what, delay_s)
-                await _wait(self._leaving, delay_s)
+                if self.state == "connected":
+                    self.state = "lost"
+                    self.on_event(StateEvent("lost", exc.error))
+                await wait(self._leaving, delay_s)
 
     def _should_reconnect(self, lost: ConnectionLost) -> bool:
         """Return whether to reconnect. After a first login an unusable key counts as temporary: ssh-agent is restarting, or a
@@ -140,6 +155,8 @@ class AgentConnection:
         if self._opened.is_set():
             log.info("connected again")
         self._opened.set()
+        self.state = "connected"
+        self.on_event(StateEvent("connected"))
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._write(socket, session))
@@ -185,7 +202,7 @@ class AgentConnection:
                 if self._leaving.is_set():
                     await socket.close()
                     return
-                await _wait(self._due, self.outbox.wait_s(loop.time()))
+                await wait(self._due, self.outbox.wait_s(loop.time()))
 
     def _on_connection_lost(self) -> None:
         if self.answering is not None:
@@ -379,16 +396,3 @@ class AgentConnection:
         self._wake()
         self._arrived.set()
         self._progress.set()
-
-
-CLOSED: Final = "this Agent is closed: use it within its 'async with', or between start() and close()"
-OTHER_LOOP: Final = (
-    "this Agent runs on another event loop: call it from there (asyncio.run_coroutine_threadsafe submits a call to it)"
-)
-
-
-async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
-    """Return when the event is set or the timeout is over."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -122,6 +122,8 @@ class Inbox:
         self._max_unacked, self._on_ack, self._settle = max_unacked, on_ack, settle
         self.publish: PublishAnswer | None = None
         """Publishes the answers to messages."""
+        self.on_reported: Callable[[Gap], None] = lambda _: None
+        """Called with each new gap."""
         self.connections = 0
         """The number of lost connections: the messages of queues that they held were given back."""
         self._held_acks: list[frames.Ack] = []
@@ -202,6 +204,7 @@ class Inbox:
 
     def _report(self, state: ChannelState, gap: Gap) -> None:
         warn_of(gap)
+        self.on_reported(gap)
         self._buffer(state, gap)
 
     def on_subscribed(self, channel: str, start: frames.Start, reply: replies.SubscribeReply) -> None:
@@ -305,6 +308,8 @@ class Inbox:
         state = self._channels.get(id)
         if state is None:
             state = self._channels[id] = ChannelState()
+            if id.startswith(frames.INBOX_PREFIX):  # Of this agent: it gets no other.
+                self._ids[frames.INBOX_PREFIX] = id
         return state
 
     def _learn(self, id: str, handle: str | None) -> None:

@@ -223,6 +223,11 @@ class Message:
         return self._pushed.redriven
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the program has acknowledged this message, or given it back."""
+        return self._is_acked
+
+    @property
     def headers(self) -> Mapping[str, str]:
         return self._pushed.headers
 

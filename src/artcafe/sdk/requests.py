@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,6 +17,7 @@ from artcafe.errors import AgentError, NotPending, RequestLost, RequestTimedOut
 from artcafe.sdk import encoding, tracing
 from artcafe.sdk.commands import OutgoingCommand
 from artcafe.sdk.connection import AgentConnection
+from artcafe.sdk.outcome import Outcome
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
@@ -174,7 +174,7 @@ class Answering:
 
     async def _answer(self, request: Request) -> None:
         """Answer one request. A failure becomes an answer or a log line: it must not end the agent."""
-        outcome = _Outcome()
+        outcome = Outcome()
         with outcome, tracing.start_answering(request):
             await self._run(request)
         error = outcome.error
@@ -189,7 +189,7 @@ class Answering:
             log.error("the handler of requests failed at %r", request, exc_info=error)
             failed = AgentError("failed", f"the agent failed to answer ({type(error).__name__})")
             refusal = _refusal(request.request_id, failed)
-        late = _Outcome()
+        late = Outcome()
         with late:
             await self._send(refusal)
         if late.error is not None:
@@ -219,21 +219,6 @@ class Answering:
 def _refusal(request_id: str, error: AgentError) -> frames.Reply:
     fault = frames.AgentFault(error.agent_code, error.message[: frames.AGENT_MESSAGE_CHARS])
     return frames.Reply(request_id, error=fault)
-
-
-class _Outcome:
-    """A context manager that keeps the exception of its block."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    def __enter__(self) -> None:
-        """Nothing is needed to begin."""
-
-    def __exit__(self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None) -> bool:
-        """Suppress an exception. Cancellation is not a subclass of `Exception`."""
-        self.error = exc if isinstance(exc, Exception) else None
-        return self.error is not None
 
 
 class RequestingAgent:
