@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.faults.checker import Broken, Verdict
+from tests.faults.client_view import ClientView
 from tests.faults.queue_checker import QueueBroken, QueueVerdict
 from tests.faults.verdicts import Ruling
 
@@ -120,6 +121,34 @@ def ruling_report(request: pytest.FixtureRequest) -> RulingReport:
     return note
 
 
+ClientReport = Callable[[str, str, ClientView], None]
+
+CLIENT_HEADINGS = (
+    "fault",
+    "traffic",
+    "acknowledged",
+    "lost",
+    "repeated",
+    "other violations",
+    "slowest publish, s",
+    "longest pause of a receiver, s",
+    "reconnects",
+)
+CLIENT_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+
+
+@pytest.fixture
+def client_report(request: pytest.FixtureRequest) -> ClientReport:
+    """`client_report("rolling upgrade", "queue", view)` adds a row to the table of what clients saw."""
+    rows = request.config.stash.setdefault(CLIENT_ROWS, [])
+
+    def note(fault: str, traffic: str, view: ClientView) -> None:
+        times = (f"{view.slowest_publish_s:.1f}", f"{view.longest_pause_s:.1f}")
+        rows.append((fault, traffic, view.acknowledged, view.lost, view.repeated, view.other, *times, view.reconnects))
+
+    return note
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the tables, as Markdown, if --faults was given."""
     if config.getoption("--faults"):
@@ -127,6 +156,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         _print(terminalreporter, "work queues", QUEUE_HEADINGS, config.stash.get(QUEUE_ROWS, []))
         headings = ("fault", *(each for shown in RULING_FIGURES.values() for each in shown), "violations", "s")
         _print(terminalreporter, "requests, pulls, receipts, scheduled messages", headings, config.stash.get(RULING_ROWS, []))
+        _print(terminalreporter, "what clients saw", CLIENT_HEADINGS, config.stash.get(CLIENT_ROWS, []))
         _print(terminalreporter, "faults of the tables", TABLE_HEADINGS, config.stash.get(TABLE_ROWS, []))
 
 

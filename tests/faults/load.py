@@ -32,6 +32,7 @@ from tests.faults.checker import (
     Unknown,
     Written,
 )
+from tests.faults.client_view import Pauses
 from tests.platform import Cast, Platform
 
 CHANNELS: Final = 2
@@ -72,6 +73,7 @@ class Load:
         self._sent_at: dict[tuple[str, int], float] = {}
         self.slowest_s = 0.0
         """The longest time that a publish waited for its outcome."""
+        self.pauses = Pauses()
         self._keyed: dict[tuple[str, int], Sent] = {}
         self._answered_now: set[str] = set()
         """Publishers that had a publish stored since this set was last cleared."""
@@ -363,6 +365,7 @@ class Load:
         place = (agent, entry.channel)
         self._highest[place] = max(self._highest.get(place, 0), entry.seq)
         self._record(Got(agent, connection, entry))
+        self.pauses.note(agent)
 
     def _record(self, event: Event) -> None:
         self.events.append(event)

@@ -18,6 +18,7 @@ from artcafe.sdk.client import Client
 from artcafe.sdk.records import ChannelInfo, KeptMessage
 from artcafe.wire import frames, replies
 from tests.faults import bare_client
+from tests.faults.client_view import Pauses
 from tests.faults.queue_checker import (
     Acked,
     DeadLetter,
@@ -54,9 +55,12 @@ class QueueLoad:
     """Traffic on one queue of one tenant, from `working_on` until `end`."""
 
     def __init__(self, platform: Platform, cast: Cast, queue: ChannelInfo, seed: int) -> None:
-        self._platform, self._cast, self.queue = platform, cast, queue
+        self._platform, self.cast, self.queue = platform, cast, queue
         self._chance = random.Random(seed)
         self.events: list[Event] = []
+        self.pauses = Pauses()
+        self.slowest_s = 0.0
+        """The longest time that a publish waited for its answer."""
         self._numbers = itertools.count(1)
         self._connections = itertools.count(1)
         self._stopping = False
@@ -87,11 +91,11 @@ class QueueLoad:
         self._stopping = True
         await asyncio.wait(self._publishers)
         await self._empty()
-        async with self._cast.rest() as rest:
+        async with self.cast.rest() as rest:
             letters = await self._letters(rest)
             for letter in letters[::2]:
                 for _ in range(2):  # a repeat sends nothing
-                    await rest.redrive(self._cast.tenant, self.queue.id, letter.seq)
+                    await rest.redrive(self.cast.tenant, self.queue.id, letter.seq)
             await self._empty()
             letters = await self._letters(rest)
             redriven = [
@@ -106,7 +110,7 @@ class QueueLoad:
     async def _empty(self) -> None:
         """Wait until every task in the queue is acknowledged or a dead letter. What remains after `WAIT_S` is lost."""
         until = time.monotonic() + WAIT_S
-        async with self._cast.rest() as rest:
+        async with self.cast.rest() as rest:
             while time.monotonic() < until:
                 stored = {each.seq for each in await self._kept(rest, self.queue.id)}
                 refused = {(event.holder, event.seq) for event in self.events if isinstance(event, NotHeld)}
@@ -128,13 +132,13 @@ class QueueLoad:
         ]
 
     async def _kept(self, rest: Client, channel: str) -> list[KeptMessage]:
-        return [each async for each in rest.history(self._cast.tenant, channel, after=0)]
+        return [each async for each in rest.history(self.cast.tenant, channel, after=0)]
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
         """Subscribe the workers, and start all traffic."""
-        async with self._cast.rest() as rest:
+        async with self.cast.rest() as rest:
             for number in WORKERS:
-                await rest.subscribe(self._cast.tenant, self.queue.id, self._cast.agents[number])
+                await rest.subscribe(self.cast.tenant, self.queue.id, self.cast.agents[number])
         self._publishers = [group.create_task(self._publish()) for _ in range(PUBLISHERS)]
         self._workers = [group.create_task(self._work(number)) for number in WORKERS]
 
@@ -147,10 +151,11 @@ class QueueLoad:
 
     async def _publish(self) -> None:
         """Publish tasks with keys, so that each is stored once whatever fails."""
-        async with self._cast.agent(PUBLISHER) as agent:
+        async with self.cast.agent(PUBLISHER) as agent:
             while not self._stopping:
-                number = next(self._numbers)
+                number, sent_at = next(self._numbers), time.monotonic()
                 receipt = await agent.publish(self.queue.id, {"n": number}, key=f"task {number}", timeout_s=WAIT_S)
+                self.slowest_s = max(self.slowest_s, time.monotonic() - sent_at)
                 assert receipt.seq is not None
                 self.events.append(Put(number, receipt.seq))
                 await asyncio.sleep(0.01)
@@ -160,9 +165,9 @@ class QueueLoad:
     async def _work(self, number: int) -> None:
         """Work on one connection after another."""
         while True:
-            holder = f"{self._cast.agents[number]}/{next(self._connections)}"
+            holder = f"{self.cast.agents[number]}/{next(self._connections)}"
             try:
-                async with bare_client.connected(self._platform.a_gateway(), self._cast, number, HELD_AT_ONCE) as agent:
+                async with bare_client.connected(self._platform.a_gateway(), self.cast, number, HELD_AT_ONCE) as agent:
                     try:
                         while await self._take(agent, holder):
                             pass
@@ -192,6 +197,7 @@ class QueueLoad:
     async def _do(self, agent: bare_client.BareClient, holder: str, message: replies.Message, seq: int) -> bool:
         """Do a task: most succeed, some fail, are forgotten, or end the worker. Return whether the worker goes on."""
         number = int(re.search(rb"\d+", bytes(message.data))[0])  # type: ignore[index]  # every task has a number
+        self.pauses.note(holder.partition("/")[0])
         self.events.append(Taken(holder, seq, number, message.deliveries or 0, time.monotonic()))
         is_new = message.redriven is None
         fate = self._chance.random()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from nats.errors import Error as NatsError
@@ -14,7 +14,8 @@ from nats.errors import Error as NatsError
 from artcafe.data_dir import read_secret
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.tenant_log import STREAM
-from artcafe.model import TenantId
+from artcafe.model import ChannelId, TenantId
+from artcafe.rules import subjects
 from artcafe.rules.secrets import derive
 from tests.fabric.nats_clients import connected
 from tests.faults.checker import judge
@@ -24,8 +25,8 @@ from tests.faults.processes import frozen
 from tests.fleet import Fleet, running_fleet
 
 KILLS: Final = 6
-LEADER_S: Final = 30.0
-"""For a cluster to elect a leader, on a machine that is busy with other tests."""
+LEADER_S: Final = 60.0
+"""For a cluster to elect a leader and for a restarted node to catch up, on a machine that is busy with other tests."""
 FLAGS: Final = ["--cursor-write-s", "0.3"]
 
 
@@ -41,24 +42,38 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
 
 
-async def stream_of(fleet: Fleet, tenant: str) -> dict[str, object]:
-    """Return NATS's information on the tenant's stream, once it has a leader."""
+async def info_of(fleet: Fleet, tenant: str, verb: str, *, is_caught_up: bool = False) -> dict[str, Any]:
+    """Return NATS's information on the tenant's stream or a consumer of it, once it has a leader and, if so asked, every replica
+    is current."""
     accounts = Accounts(derive(read_secret(fleet.secret), "nats"), "prod")
     async with asyncio.timeout(LEADER_S):
         while True:
             for node in fleet.nats.nodes:
                 try:
                     async with connected(node.url, accounts.user(TenantId(tenant))) as client:
-                        stream = json.loads((await client.request(f"$JS.API.STREAM.INFO.{STREAM}", b"{}", timeout=1)).data)
-                    if stream.get("cluster", {}).get("leader"):
-                        return dict(stream)
+                        info: dict[str, Any] = json.loads((await client.request(f"$JS.API.{verb}", b"{}", timeout=1)).data)
                 except (NatsError, OSError, TimeoutError):
                     continue
+                cluster = info.get("cluster", {})
+                copies = cluster.get("replicas") or []
+                if cluster.get("leader") and not (is_caught_up and any(not copy["current"] for copy in copies)):
+                    return info
             await asyncio.sleep(0.1)
 
 
+async def stream_of(fleet: Fleet, tenant: str, *, is_caught_up: bool = False) -> dict[str, Any]:
+    """Return NATS's information on the tenant's stream, as `info_of`."""
+    return await info_of(fleet, tenant, f"STREAM.INFO.{STREAM}", is_caught_up=is_caught_up)
+
+
 async def leader_of(fleet: Fleet, tenant: str) -> str:
-    return str((await stream_of(fleet, tenant))["cluster"]["leader"])  # type: ignore[index]  # as NATS has it
+    return str((await stream_of(fleet, tenant))["cluster"]["leader"])
+
+
+async def consumer_leader_of(fleet: Fleet, tenant: str, queue: str) -> str:
+    """Return the node that leads the consumer of a queue channel."""
+    consumer = subjects.queue_consumer(ChannelId(queue))
+    return str((await info_of(fleet, tenant, f"CONSUMER.INFO.{STREAM}.{consumer}"))["cluster"]["leader"])
 
 
 @pytest.mark.promise("11a")
@@ -103,7 +118,7 @@ async def test_cluster_of_three_loses_nothing_with_the_leader_of_a_log(clustered
     nats = clustered.nats
     async with clustered.balanced(), running_on(clustered) as load:
         stream = await stream_of(clustered, load.cast.tenant)
-        assert stream["config"]["num_replicas"] == 3  # type: ignore[index]  # as NATS has it
+        assert stream["config"]["num_replicas"] == 3
         for _ in range(KILLS):
             await load.acknowledged(200)
             await load.note_cursors()
