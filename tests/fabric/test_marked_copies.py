@@ -11,6 +11,7 @@ from artcafe.errors import QuotaFull, Unavailable
 from artcafe.fabric import marked_copies
 from artcafe.fabric.marked_copies import MOST_COPIES, MarkedCopy, StoredCopy, store_copies
 from artcafe.fabric.marks import find_mark
+from artcafe.fabric.queue_rewind import prepare_log
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId
 from artcafe.rules import ids, subjects
@@ -94,6 +95,7 @@ async def test_copy_whose_answer_is_lost_is_found_by_its_mark(nats: Nats) -> Non
         await writer.publish(1)
         async with nats.connection(tenant, proxy.url, ping_s=0.2) as connection:
             log, copy = TenantLog(connection), copy_of(1)
+            await prepare_log(log)
             async with asyncio.TaskGroup() as group:
                 proxy.is_mute = True
                 storing = group.create_task(store_copies(log, [copy]))

@@ -15,6 +15,7 @@ from artcafe.errors import LogRefused, OurFault, QuotaFull
 from artcafe.fabric import scheduled_messages
 from artcafe.fabric.log_counter import count_range
 from artcafe.fabric.nats.jetstream import JetStream
+from artcafe.fabric.queue_rewind import prepare_log
 from artcafe.fabric.scheduled_messages import KEEP_S, Scheduled, ScheduledMessages
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import TenantId
@@ -129,6 +130,7 @@ async def test_delivery_without_an_answer_is_not_repeated(nats: Nats, monkeypatc
     async with writer_of(nats, tenant) as writer, nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection:
         message_id = await schedule(writer, DUE)
         log = TenantLog(connection)
+        await prepare_log(log)
         scheduled = await read(log)
 
         async def read_and_mute(one: Scheduled) -> bytes | None:

@@ -8,11 +8,13 @@ import pytest
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.snapshots import AccountConnector, StreamSnapshot
 from artcafe.fabric.tenant_log import CONTINUES, EPOCH, STREAM, StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.rules import subjects
 from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, within, writing
+from tests.fabric.queue_consumers import put_ahead
 
 
 async def saved(connection: NatsConnection) -> tuple[StreamSnapshot, list[bytes]]:
@@ -151,3 +153,21 @@ def test_repeatedly_restored_log_knows_its_predecessors_up_to_the_shared_sequenc
 def test_stream_without_an_epoch_is_restored_unchanged() -> None:
     audit = StreamSnapshot({"name": "audit", "metadata": {}}, {"messages": 1, "last_seq": 9})
     assert audit.as_continuation() is audit
+
+
+@pytest.mark.promise("8c")
+async def test_queue_that_delivered_more_than_a_snapshot_has_is_rewound_by_its_restore(nats: Nats) -> None:
+    """NATS reads the consumers after the messages, so that a backup of a queue in use may have such a consumer."""
+    async with nats.connection(tenant := a_tenant()) as connection, writing(connection) as writer:
+        await fill(writer, 4)
+        await put_ahead(connection, 9)
+        taken, pieces = await saved(connection)
+        await writer.log.drop()
+        async with AccountConnector([nats.url], nats.accounts).connect(tenant) as there:
+            await snapshots.restore(there, taken.as_continuation(), pieces)
+            info = await QueueConsumer(TenantLog(there), A).info()
+            state = await TenantLog(there).state()
+        assert info is not None
+        assert state is not None
+        assert (info["delivered"]["stream_seq"], info["ack_floor"]["stream_seq"]) == (4, 4)
+        assert state.continues == {taken.epoch: 4}, "the restore begins the only new epoch"

@@ -16,11 +16,12 @@ from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.queue_consumer import MARGIN_S, PULL_S, QueueConsumer
 from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue, parse
-from artcafe.model import QueueSettings
+from artcafe.model import ChannelId, QueueSettings
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
 from tests.fabric.nats_clients import BOUND_S
 from tests.fabric.nats_env import A, Nats, a_tenant, until, writing
+from tests.fabric.queue_consumers import put_ahead
 
 
 class Taker:
@@ -213,12 +214,7 @@ async def test_a_log_created_anew_makes_the_queue_forget_its_messages(nats: Nats
 async def test_a_log_that_lost_its_newest_messages_delivers_those_stored_in_their_place(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
         await put(connection, 1)
-        # As NATS leaves it: a consumer that has delivered more than the log has.
-        name = subjects.queue_consumer(A)
-        ahead = {"durable_name": name, "filter_subject": subjects.stored(A), "ack_policy": "explicit"}
-        start = {"deliver_policy": "by_start_sequence", "opt_start_seq": 3}
-        body = msgspec.json.encode({"stream_name": STREAM, "config": {**ahead, **start}})
-        await connection.request(Subject(f"$JS.API.CONSUMER.CREATE.{STREAM}.{name}.{subjects.stored(A)}"), body)
+        await put_ahead(connection, 2)
         taker = Taker()
         async with working(connection, taker) as queue:
             await until(lambda: queue.has_asked)
@@ -227,6 +223,61 @@ async def test_a_log_that_lost_its_newest_messages_delivers_those_stored_in_thei
         async with working(connection, again := Taker()):
             await put(connection, 3)
             await until(lambda: 3 in [each.seq for each in again.taken])
+
+
+@pytest.mark.promise("8c", "9a")
+async def test_messages_stored_in_place_of_lost_ones_before_a_worker_comes_are_delivered(nats: Nats) -> None:
+    """Then the log is as long as before its loss, and only its epoch tells that its end is another one."""
+    async with nats.connection(tenant := a_tenant()) as connection:
+        await put(connection, 1)
+        before = await TenantLog(connection).state()
+        await put_ahead(connection, 3)
+        async with nats.connection(tenant) as after:
+            await put(after, 2, 3, 4)
+            state = await TenantLog(after).state()
+            assert before is not None
+            assert state is not None
+            assert state.epoch != before.epoch
+            async with working(after, taker := Taker()):
+                assert [each.seq for each in await taker.next(3)] == [2, 3, 4]
+
+
+async def test_a_holder_of_a_lost_message_is_forgotten_when_another_server_has_noticed_the_loss(nats: Nats) -> None:
+    async with nats.proxy() as proxy, nats.connection(tenant := a_tenant(), proxy.url) as connection:
+        await put(connection, 1)
+        async with working(connection, taker := Taker(most=1)):
+            await until(lambda: len(taker.taken) == 1)
+            proxy.is_open = False
+            proxy.cut()
+            await until(lambda: not connection.is_up)
+            async with nats.connection(tenant) as other:
+                await QueueConsumer(TenantLog(other), A).delete()
+                await put_ahead(other, 3)
+                await put(other, 2)
+            proxy.is_open = True
+            await until(lambda: taker.forgotten == 1)
+            assert [each.seq for each in await taker.next()] == [2]
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_consumers_that_are_not_ahead_are_left_alone(nats: Nats, count: int) -> None:
+    """NATS lists at most 256 consumers at once."""
+    async with nats.connection(tenant := a_tenant()) as connection:
+        await put(connection, 1, 2)
+        log = TenantLog(connection)
+        for number in range(count):
+            await QueueConsumer(log, ChannelId(f"chn_{number}")).make(QueueSettings())
+        before = await log.ensure()
+        await put_ahead(connection, 2)
+        async with nats.connection(tenant) as after:
+            await put(after, 3)
+            assert (await TenantLog(after).ensure()).epoch == before.epoch
+            await QueueConsumer(log, A).delete()
+            await put_ahead(connection, 7)
+        async with nats.connection(tenant) as after:
+            await put(after, 4)
+            async with working(after, taker := Taker()):
+                assert [each.seq for each in await taker.next()] == [4]
 
 
 async def test_changed_settings_reach_the_consumer(nats: Nats) -> None:

@@ -22,6 +22,8 @@ class LogState(NamedTuple):
     """Whether a majority of the replicas followed the reporting leader. Otherwise another leader may have been elected."""
     size_bytes: int = 0
     """The disk space of its messages."""
+    consumers: int = 0
+    """How many JetStream consumers it has: one for each queue that has ever had a subscriber."""
 
     @property
     def lineage(self) -> LogLineage:

@@ -28,6 +28,7 @@ from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.jetstream import as_batch, check_answer
 from artcafe.fabric.pending_publish import PendingPublish
 from artcafe.fabric.publish_metrics import PublishMetrics
+from artcafe.fabric.queue_rewind import prepare_log
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import TenantId
@@ -101,7 +102,6 @@ class LogWriter:
         """One queue for each sender, in the order of their turns."""
         self._queued = self._queued_bytes = 0
         self._wake = asyncio.Event()
-        self._exists = False
         self._is_over = self._is_committing = False
         self._start_store = start_store
         self._commit_group = self._commit if start_store is None else self._commit_traced
@@ -229,15 +229,14 @@ class LogWriter:
         while group:
             try:
                 await self._log.connection.wait_up(max(0.0, group[0].deadline - time.monotonic()))
-                if not self._exists:
-                    await self._log.ensure()
-                    self._exists = True
+                if not self._log.is_prepared:
+                    await prepare_log(self._log)
                 await (self._store_singly(group) if self._is_small(group) else self._store_batch(group))
                 return
             except (NatsConnectionLost, TimeoutError):
                 group = self._fail_unkeyed(group)
             except (NoResponder, Unavailable) as exc:
-                self._exists = False
+                self._log.is_prepared = False
                 group = self._fail_expired(group, exc)
                 await asyncio.sleep(RETRY_S)
             except (LogRefused, QuotaFull) as exc:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
+from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder, Unavailable
 from artcafe.fabric.log_writer import ANSWER_TIMEOUT_S, BATCH_BYTES, RETRY_S, decode
 from artcafe.fabric.marks import find_mark, find_marks
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import StreamMessage, as_batch, check_answer
+from artcafe.fabric.queue_rewind import prepare_log
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
@@ -83,6 +84,8 @@ async def _store(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -
     while True:
         try:
             await log.connection.wait_up(max(0.0, deadline - time.monotonic()))
+            if not log.is_prepared:
+                await prepare_log(log)
             first = await _store_batch(log, group)
             return [StoredCopy(first + 2 * at, copy.message_id, True) for at, copy in enumerate(group)]
         except LogRefused:
@@ -93,7 +96,7 @@ async def _store(log: TenantLog, group: Sequence[MarkedCopy], deadline: float) -
                 return [_found(group[0], mark)]
             if time.monotonic() >= deadline:
                 raise
-        except (NatsConnectionLost, TimeoutError, NoResponder) as exc:
+        except (NatsConnectionLost, TimeoutError, NoResponder, Unavailable) as exc:
             if time.monotonic() >= deadline:
                 raise unreachable() from exc
         await asyncio.sleep(RETRY_S)  # Another server may be storing the same copy at this moment.

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from artcafe.errors import LogRefused
 from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream
+from artcafe.fabric.queue_rewind import confirm_loss, is_ahead, rewind
 from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
 from artcafe.rules import subjects
@@ -43,14 +44,13 @@ class QueueConsumer:
         info = await self.info()
         if info is None:
             await self._put({"deliver_policy": "all"}, settings)
-        elif info["delivered"]["stream_seq"] > state.last_seq:
-            # The log has lost its newest messages, and gives their sequences to other ones, which this consumer would skip.
-            await self.delete()
-            await self.begin_after(min(info["ack_floor"]["stream_seq"], state.last_seq), settings)
-            return MadeConsumer(state.epoch, is_new_log=True)
-        elif info["config"]["ack_wait"] != _ack_wait_ns(settings):
+            return MadeConsumer(state.epoch, is_new_log=False)
+        lost = await confirm_loss(self._log, state, info) if is_ahead(info, state.last_seq) else None
+        if lost is not None:
+            info = await rewind(self._jetstream, self.name, lost.last_seq)
+        if info["config"]["ack_wait"] != _ack_wait_ns(settings):
             await self._put(info["config"], settings)
-        return MadeConsumer(state.epoch, is_new_log=False)
+        return MadeConsumer(state.epoch if lost is None else lost.epoch, is_new_log=lost is not None)
 
     async def begin_after(self, seq: Seq, settings: QueueSettings) -> None:
         """Create the consumer of a log without one, at the first message above a sequence."""

@@ -21,6 +21,7 @@ from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder, Unanswer
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import StreamMessage, as_batch, check_answer
+from artcafe.fabric.queue_rewind import prepare_log
 from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S, TenantLog
 from artcafe.model import ChannelId, Epoch, Seq
 from artcafe.observe.logs import log
@@ -209,6 +210,8 @@ class ScheduledMessages:
 
     async def _store(self, messages: Sequence[OutgoingMessage]) -> dict[str, object]:
         """Store messages and return NATS's answer. Raise `Unavailable` without one: they may be stored."""
+        if not self._log.is_prepared:
+            await prepare_log(self._log)
         try:
             answer = await self._log.connection.request_last(messages, timeout_s=ANSWER_TIMEOUT_S)
         except (NatsConnectionLost, TimeoutError, NoResponder) as exc:

@@ -25,6 +25,7 @@ from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.cluster import replica_count
 from artcafe.fabric.nats.connection import Credentials, NatsConnection, unreachable
 from artcafe.fabric.nats.jetstream import JetStream, check_answer
+from artcafe.fabric.queue_rewind import rewind_all
 from artcafe.fabric.tenant_log import CONTINUES, EPOCH, new_epoch, parse_continues
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.subjects import Subject
@@ -164,7 +165,8 @@ async def remove(connection: NatsConnection, stream: str) -> None:
 
 
 async def restore(connection: NatsConnection, saved: StreamSnapshot, chunks: Iterable[bytes]) -> StreamSnapshot:
-    """Create a stream from a snapshot with the configuration of `saved`. Return its state. It must not exist yet.
+    """Create a stream from a snapshot with the configuration of `saved`. Return its state. It must not exist yet. Consumers
+    that are ahead of a tenant's log are rewound.
 
     NATS knows the keys of its messages again after a restart. Raise `Unavailable`, and `LogRefused` for instance for a damaged
     snapshot; the stream does not exist then.
@@ -175,7 +177,10 @@ async def restore(connection: NatsConnection, saved: StreamSnapshot, chunks: Ite
     for chunk in chunks:
         await _send_chunk(connection, to, chunk)
     made = await _send_chunk(connection, to, b"")
-    return StreamSnapshot(made["config"], made["state"])
+    restored = StreamSnapshot(made["config"], made["state"])
+    if restored.epoch is not None:
+        await rewind_all(connection, restored.last_seq)
+    return restored
 
 
 async def _next(chunks: asyncio.Queue[Msg]) -> Msg:

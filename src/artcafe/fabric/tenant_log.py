@@ -82,6 +82,13 @@ class TenantLog:
         """Whether the log did not exist when it was last read, and is being created."""
         self.has_scheduled = False
         """Whether the log may have scheduled messages, as it was last read."""
+        self.is_prepared = False
+        """Whether `queue_rewind.prepare_log` has prepared it for writing, on this connection if NATS is a single server."""
+        connection.on_up(self._on_up)
+
+    def _on_up(self) -> None:
+        """Have the log prepared again: a single server may have been restarted on other files."""
+        self.is_prepared = self.is_prepared and self.replicas > 1
 
     async def state(self) -> LogState | None:
         """Return the log's state, or None before its first message. Raise `Unavailable`."""
@@ -354,6 +361,7 @@ class TenantLog:
             continues,
             has_quorum(info),
             state["bytes"],
+            state.get("consumer_count", 0),
         )
 
 

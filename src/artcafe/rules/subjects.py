@@ -53,6 +53,7 @@ DAILY_COUNTERS: Final = Subject("count.daily.>")
 """In the platform's account: all counters that expire after a day without use."""
 
 _SCHEDULED: Final = "later."
+_QUEUE_CONSUMER: Final = "queue-"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -157,7 +158,12 @@ def live(channel: ChannelId) -> Subject:
 
 def queue_consumer(channel: ChannelId) -> str:
     """Return the name of the JetStream consumer that shares a queue channel's messages."""
-    return f"queue-{token(channel)}"
+    return f"{_QUEUE_CONSUMER}{token(channel)}"
+
+
+def is_queue_consumer(name: str) -> bool:
+    """Return whether a JetStream consumer has the name of a queue's."""
+    return name.startswith(_QUEUE_CONSUMER)
 
 
 def queue_pull(stream: str, consumer: str) -> Subject:
