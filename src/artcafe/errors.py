@@ -212,9 +212,10 @@ class ChannelNotFound(NotFound):
 
 
 class DeadLetterNotFound(NotFound):
-    code, text = (
-        "dead_letter_not_found",
-        "no dead letter at sequence {id!r}: it was removed, or is of another queue; read the messages of the dead-letter channel",
+    code = "dead_letter_not_found"
+    text = (
+        "no dead letter {id!r}: it was removed, or is of another queue; name it by its sequence in the dead-letter channel, whose"
+        " messages you can read"
     )
 
 
@@ -226,7 +227,8 @@ class ScheduledNotFound(NotFound):
 
 
 class MessageNotFound(NotFound):
-    code, text = "message_not_found", "no message with the sequence {id} is stored in this channel; retention may have removed it"
+    code = "message_not_found"
+    text = "no message {id!r} is stored in this channel; name it by its sequence, and retention may have removed it"
 
 
 class ChainNotFound(NotFound):

@@ -40,7 +40,7 @@ def send(
 
     \b
     Example:
-      artcafe agent send agt_… '{"task": "summarise"}'
+      artcafe agent send scout '{"task": "summarise"}'
     """
     inbox = frames.INBOX_PREFIX + to.removeprefix(frames.INBOX_PREFIX)
     publisher = Publisher(inbox, headers, reply_to, caused_by, expires_at, deliver_at, is_text, as_json)

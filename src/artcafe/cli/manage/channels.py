@@ -359,7 +359,7 @@ async def receipts(context: CommandContext, channel: str, seq: int, limit: int |
 
     \b
     Example:
-      artcafe channel receipts chn_… 59
+      artcafe channel receipts news 59
     """
     columns = {
         "AGENT": lambda each: each.agent_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -32,8 +33,14 @@ def reword(error: ArtcafeError, given: Mapping[str, Any], credentials: AccessCre
     words = ERROR_TEXTS.get(type(error))
     if isinstance(error, errors.TenantNotFound) and credentials.user:
         words = f"{words}\n  you are {credentials.user}; {credentials.others}"
+    if isinstance(error, errors.ChannelNotFound) and given.get("dead_letter") is not None:
+        either = " or no channel ".join(repr(given[name]) for name in ("channel", "dead_letter") if name in given)
+        return errors.ChannelNotFound.from_text(
+            f"no channel {either} in this tenant; use handles or ids from 'artcafe channel list'"
+        )
     if words is not None:
-        return type(error).from_text(words.format_map(given))
+        with contextlib.suppress(KeyError):  # The command names the record otherwise: the server's text must do.
+            return type(error).from_text(words.format_map(given))
     if isinstance(error, Unavailable) and credentials.url in str(error):
         return Unavailable.from_text(f"{error}\n  is a server running there? Set another address with --url or ARTCAFE_URL")
     return error

@@ -146,9 +146,9 @@ async def move(context: CommandContext, channel: str, agent: str, to: str) -> No
 
     \b
     Examples:
-      artcafe subscription move --channel chn_… --agent agt_… --to first
-      artcafe subscription move --channel chn_… --agent agt_… --to 41
-      artcafe subscription move --channel chn_… --agent agt_… --to 2026-11-22T16:50:57Z
+      artcafe subscription move --channel news --agent scout --to first
+      artcafe subscription move --channel news --agent scout --to 41
+      artcafe subscription move --channel news --agent scout --to 2026-11-22T16:50:57Z
     """
     moved = await context.rest.update_subscription(context.tenant, channel, agent, cursor=to)
     show_done(context, moved, f"Moved: agent {agent} continues with channel {channel} after #{moved.cursor.seq}.")
