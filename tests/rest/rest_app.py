@@ -97,6 +97,8 @@ class RestApp:
                 settings = ServiceSettings(service_name="test", terms=self._terms)
                 self.services = Services(self.store, self.fabric, self.identity, keys, now, settings, group)
                 self.audit, self.tokens = self.services.audit, self.services.tokens
+                # Without it, each answer to a publish would wait 0.25 s for the audience.
+                audiences = group.create_task(self.services.audiences.run())
                 # asyncio sets TCP_NODELAY only for an explicit protocol; without it every second packet waits 40 ms for an ACK.
                 with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
                     listener.bind(("127.0.0.1", 0))
@@ -108,6 +110,7 @@ class RestApp:
                     await self._leave.wait()
                     server.should_exit = True
                     await serving
+                audiences.cancel()
                 await self.services.queue_hub.close()
                 self.fabric.close()
         finally:

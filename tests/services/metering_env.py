@@ -120,8 +120,9 @@ class Metering:
                 keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
                 settings = ServiceSettings(service_name="test", cursor_s=3600.0, meter_s=interval_s)
                 identity = LocalIdentity(b"i" * 32)
-                ready.set_result(Services(Store(self.tables), fabric, identity, keys, self.clock, settings, group))
-                await asyncio.Event().wait()
+                services = Services(Store(self.tables), fabric, identity, keys, self.clock, settings, group)
+                ready.set_result(services)
+                await services.audiences.run()  # Each publish waits for an audience.
 
         task = self.group.create_task(serve())
         async with asyncio.timeout(BOUND_S):
