@@ -72,7 +72,7 @@ bench: setup
 
 # Without index URLs or local folders of this machine: the lock must install anywhere.
 lock: setup
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra server --extra otel --extra dev \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra server --extra mcp --extra otel --extra dev \
 		--generate-hashes --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements.lock $(LOCK) pyproject.toml

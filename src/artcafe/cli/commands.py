@@ -6,35 +6,35 @@ from typing import Final
 
 import click
 
-from artcafe.cli.terminal.lazy_group import LazyCommand, LazyGroup
+from artcafe.cli.terminal.lazy_group import MCP, SERVER, LazyCommand, LazyGroup
 
 COMMANDS: Final = {
-    "up": LazyCommand("artcafe.cli.operate.serve", "up", "Run everything on this machine until Ctrl-C.", needs_server=True),
+    "up": LazyCommand("artcafe.cli.operate.serve", "up", "Run everything on this machine until Ctrl-C.", extra=SERVER),
     "demo": LazyCommand(
-        "artcafe.cli.operate.serve", "demo", "Show agents at work on a running server, step by step.", needs_server=True
+        "artcafe.cli.operate.serve", "demo", "Show agents at work on a running server, step by step.", extra=SERVER
     ),
-    "serve": LazyCommand("artcafe.cli.operate.serve", "serve_one", "Run one server of a fleet until SIGTERM.", needs_server=True),
-    "nats": LazyCommand("artcafe.cli.operate.nats", "nats", "Configure the NATS servers of a fleet.", needs_server=True),
+    "serve": LazyCommand("artcafe.cli.operate.serve", "serve_one", "Run one server of a fleet until SIGTERM.", extra=SERVER),
+    "nats": LazyCommand("artcafe.cli.operate.nats", "nats", "Configure the NATS servers of a fleet.", extra=SERVER),
     "token": LazyCommand(
-        "artcafe.cli.operate.token", "token", "Print an access token for a user of the local identity.", needs_server=True
+        "artcafe.cli.operate.token", "token", "Print an access token for a user of the local identity.", extra=SERVER
     ),
     "backup": LazyCommand(
-        "artcafe.cli.operate.backup", "backup", "Save a data folder to FILE: messages, tables and secret.", needs_server=True
+        "artcafe.cli.operate.backup", "backup", "Save a data folder to FILE: messages, tables and secret.", extra=SERVER
     ),
     "restore": LazyCommand(
-        "artcafe.cli.operate.backup", "restore", "Create a data folder from a backup, for 'artcafe up'.", needs_server=True
+        "artcafe.cli.operate.backup", "restore", "Create a data folder from a backup, for 'artcafe up'.", extra=SERVER
     ),
     "tables": LazyCommand(
         "artcafe.cli.tables.group",
         "tables",
         "Create, check, copy and price the tables, which hold everything except messages.",
-        needs_server=True,
+        extra=SERVER,
     ),
-    "plans": LazyCommand("artcafe.cli.operate.plans", "plans", "Show and check the plans of tenants.", needs_server=True),
-    "suspend": LazyCommand("artcafe.cli.operate.suspension", "suspend", "Suspend a tenant.", needs_server=True),
-    "resume": LazyCommand("artcafe.cli.operate.suspension", "resume", "Resume a suspended tenant.", needs_server=True),
+    "plans": LazyCommand("artcafe.cli.operate.plans", "plans", "Show and check the plans of tenants.", extra=SERVER),
+    "suspend": LazyCommand("artcafe.cli.operate.suspension", "suspend", "Suspend a tenant.", extra=SERVER),
+    "resume": LazyCommand("artcafe.cli.operate.suspension", "resume", "Resume a suspended tenant.", extra=SERVER),
     "platform": LazyCommand(
-        "artcafe.cli.operate.platform_audit", "platform", "Read the platform's own records, as its operator.", needs_server=True
+        "artcafe.cli.operate.platform_audit", "platform", "Read the platform's own records, as its operator.", extra=SERVER
     ),
     "me": LazyCommand("artcafe.cli.manage.me", "me", "Show the current user."),
     "tenant": LazyCommand(
@@ -45,6 +45,9 @@ COMMANDS: Final = {
     "invitation": LazyCommand("artcafe.cli.manage.members", "invitation", "Manage and accept invitations into a tenant."),
     "terms": LazyCommand("artcafe.cli.manage.members", "terms", "Show and accept the terms of the service."),
     "agent": LazyCommand("artcafe.cli.manage.agents", "agent", "Manage the agents of a tenant, or connect as one of them."),
+    "mcp": LazyCommand(
+        "artcafe.cli.manage.mcp_server", "mcp", "Serve an agent's tools to an MCP client on standard input and output.", extra=MCP
+    ),
     "channel": LazyCommand(
         "artcafe.cli.manage.channels", "channel", "Manage the channels of a tenant: ordered logs of messages."
     ),

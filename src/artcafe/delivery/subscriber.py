@@ -30,15 +30,7 @@ from artcafe.errors import (
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.inbox_router import InboxWaiter
 from artcafe.fabric.position_exchange import AgentPosition
-from artcafe.model import (
-    AgentPrincipal,
-    ChannelId,
-    Cursor,
-    Permission,
-    Seq,
-    Subscription,
-    SubscriptionStatus,
-)
+from artcafe.model import AgentPrincipal, ChannelId, Cursor, Permission, Seq, Subscription, SubscriptionStatus
 from artcafe.rules import start_position
 from artcafe.rules.inboxes import InboxSubscription
 from artcafe.wire.frames import Start

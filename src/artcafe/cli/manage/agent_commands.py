@@ -67,8 +67,8 @@ class AgentOptions:
                 raise
             return load_signer(self.key, click.prompt(f"Passphrase of {self.key}", hide_input=True, err=True))
 
-    def client(self, max_unacked: int | None = WINDOW, signer: Signer | None = None) -> Agent:
-        """Return the agent's client, an asynchronous context manager."""
+    def client(self, max_unacked: int | None = WINDOW, signer: Signer | None = None, *, queues: bool = True) -> Agent:
+        """Return the agent's client, an asynchronous context manager. `queues`: whether messages of queues are pushed to it."""
         return Agent(
             self.url,
             tenant=self.tenant,
@@ -77,6 +77,7 @@ class AgentOptions:
             service=self.service,
             max_unacked=max_unacked,
             connect_timeout_s=self.wait_s,
+            queues=queues,
         )
 
 

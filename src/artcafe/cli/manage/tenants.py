@@ -9,13 +9,13 @@ import click
 from artcafe.cli.manage.command_context import CommandContext, as_user, no_tenant_text, note_terms, resolve_tenant
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
-from artcafe.cli.terminal.lazy_group import LazyCommand, LazyGroup
+from artcafe.cli.terminal.lazy_group import SERVER, LazyCommand, LazyGroup
 from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
 
 OPERATORS: Final = {
-    "plan": LazyCommand("artcafe.cli.operate.tenant_plan", "plan", "Give a tenant any plan, as the operator.", needs_server=True),
+    "plan": LazyCommand("artcafe.cli.operate.tenant_plan", "plan", "Give a tenant any plan, as the operator.", extra=SERVER),
     "limits": LazyCommand(
-        "artcafe.cli.operate.tenant_plan", "limits", "Show or change a tenant's own limits, as the operator.", needs_server=True
+        "artcafe.cli.operate.tenant_plan", "limits", "Show or change a tenant's own limits, as the operator.", extra=SERVER
     ),
 }
 

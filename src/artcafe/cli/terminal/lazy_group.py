@@ -15,7 +15,27 @@ from artcafe.cli.terminal.signals import INTERRUPTED, signals_end_process
 
 MOST_HELP: Final = 110
 """Characters of a command's summary."""
-WITHOUT_SERVER: Final = "Requires the server, which is not installed."
+
+
+class Extra(NamedTuple):
+    """Optional libraries that a command needs: `pip install 'artcafe[NAME]'` installs them. `probe` is the cheapest to import."""
+
+    name: str
+    what: str
+    probe: str
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the libraries are installed."""
+        try:
+            importlib.import_module(self.probe)
+        except ModuleNotFoundError:
+            return False
+        return True
+
+
+SERVER: Final = Extra("server", "the server", "aiobotocore")
+MCP: Final = Extra("mcp", "the MCP library", "mcp_types.version")
 
 
 class LazyCommand(NamedTuple):
@@ -24,12 +44,18 @@ class LazyCommand(NamedTuple):
     module: str
     attribute: str
     summary: str
-    needs_server: bool = False
+    extra: Extra | None = None
 
     @property
-    def can_run(self) -> bool:
-        """Whether the libraries required by the command are installed."""
-        return not self.needs_server or _server_is_installed()
+    def missing(self) -> Extra | None:
+        """The libraries that the command requires, if they are not installed."""
+        return None if self.extra is None or self.extra.is_installed else self.extra
+
+    @property
+    def help_text(self) -> str:
+        """Its line in the help of its group."""
+        missing = self.missing
+        return self.summary if missing is None else f"Requires {missing.what}, which is not installed."
 
 
 class LazyGroup(click.Group):
@@ -63,15 +89,15 @@ class LazyGroup(click.Group):
         lazy = self.lazy_commands.get(cmd_name)
         if lazy is None:
             return super().get_command(ctx, cmd_name)
-        if not lazy.can_run:
-            return _without_the_server(cmd_name)
+        if (missing := lazy.missing) is not None:
+            return _refusing(cmd_name, missing)
         with signals_end_process():
             command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = [(name, self.commands[name].get_short_help_str(limit=MOST_HELP)) for name in super().list_commands(ctx)]
-        lazy = [(name, each.summary if each.can_run else WITHOUT_SERVER) for name, each in self.lazy_commands.items()]
+        lazy = [(name, each.help_text) for name, each in self.lazy_commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl([*own, *lazy])
 
@@ -86,22 +112,12 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"{exc.message.rstrip('.')}; did you mean '{near[0]}'?", exc.ctx) from None
 
 
-def _server_is_installed() -> bool:
-    try:
-        importlib.import_module("aiobotocore")  # The cheapest import among the server's libraries.
-    except ModuleNotFoundError:
-        return False
-    return True
-
-
-def _without_the_server(name: str) -> click.Command:
+def _refusing(name: str, missing: Extra) -> click.Command:
     """Return a command that prints what to install and exits with `REFUSED`."""
 
     def refuse(_arguments: tuple[str, ...]) -> None:
-        click.echo(
-            f"artcafe: '{name}' requires the server, which is not installed: run pip install '.[server]' in the source folder",
-            err=True,
-        )
+        remedy = f"run pip install '.[{missing.name}]' in the source folder"
+        click.echo(f"artcafe: '{name}' requires {missing.what}, which is not installed: {remedy}", err=True)
         click.get_current_context().exit(REFUSED)
 
     return click.Command(

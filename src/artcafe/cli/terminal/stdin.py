@@ -14,8 +14,10 @@ LONGEST_BYTES: Final = 1024 * 1024
 WAITING: Final = 64
 
 
-async def stdin_lines() -> AsyncIterator[tuple[int, str]]:
+async def stdin_lines(longest_bytes: int = LONGEST_BYTES) -> AsyncIterator[tuple[int, str]]:
     """Yield non-empty lines with their numbers, from 1. Invalid UTF-8 is decoded to surrogates. Raises OSError.
+
+    Lines longer than `longest_bytes` are split.
 
     A thread reads the lines, because blocking reads are the only ones that files, pipes and terminals have in common. It is a
     daemon thread on the bare file descriptor, so the command can exit during a pending read without waiting for it or its lock.
@@ -28,7 +30,7 @@ async def stdin_lines() -> AsyncIterator[tuple[int, str]]:
 
     def read() -> None:
         try:
-            for line in split_lines(_chunks()):
+            for line in split_lines(_chunks(), longest_bytes):
                 hand_on(line)
         except OSError as exc:
             hand_on(exc)
@@ -51,13 +53,13 @@ def _chunks() -> Iterator[bytes]:
             yield chunk
 
 
-def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the lines in `chunks` without line ends. A line above 1 MiB, too long for any message, is split."""
+def split_lines(chunks: Iterator[bytes], longest_bytes: int = LONGEST_BYTES) -> Iterator[bytes]:
+    """Yield the lines in `chunks` without line ends. A longer line than `longest_bytes`, too long for any message, is split."""
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
-        if len(rest) > LONGEST_BYTES:
+        if len(rest) > longest_bytes:
             yield rest
             rest = b""
     if rest:

@@ -1,0 +1,86 @@
+"""The resource `inbox://me`: what waits for the agent, without its content, and the notifications of its changes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, ReadResourceResult, Resource, TextResourceContents
+
+from artcafe.mcp.tool_calls import json_text
+from artcafe.tools import AgentTools
+
+URI: Final = "inbox://me"
+JSON: Final = "application/json"
+PAUSE_S: Final = 0.5
+"""Between two notifications: many messages cause one."""
+
+
+class InboxResource:
+    """What waits for an agent. Reading it pulls, holds and acknowledges nothing."""
+
+    def __init__(self, tools: AgentTools) -> None:
+        self._tools = tools
+        self.bus: Final = InMemorySubscriptionBus()
+        """Passes changes on to the streams of `subscriptions/listen`, of clients of 2026-07-28 and later."""
+        self._subscribed: set[ServerSession] = set()
+        """Older clients that have subscribed."""
+        self._changed = asyncio.Event()
+
+    listed: Final = [
+        Resource(
+            uri=URI,
+            name="inbox",
+            title="What waits for you in ArtCafe",
+            description="How many messages of each subscription wait, and which requests. `inbox_pull` returns them.",
+            mime_type=JSON,
+        )
+    ]
+
+    async def read(self, uri: str) -> ReadResourceResult:
+        """Return the numbers of messages and the requests that wait. Raises `MCPError` for another address."""
+        check(uri)
+        agent = self._tools.agent
+        client = await agent.client()
+        me = await client.agent(agent.tenant, agent.agent)
+        rows = [each async for each in client.agent_subscriptions(agent.tenant, me.id)]
+        rows.append(await client.subscription(agent.tenant, f"@{me.id}", me.id))
+        waiting: dict[str, Any] = {
+            "subscriptions": [{"channel": row.channel_id, "status": row.status, "waiting": row.lag} for row in rows],
+            "requests": [{"request_id": each.request_id, "sender_id": each.sender} for each in self._tools.requests.waiting()],
+        }
+        text = json_text(waiting)
+        return ReadResourceResult(contents=[TextResourceContents(uri=URI, mime_type=JSON, text=text)])
+
+    def subscribe(self, uri: str, session: ServerSession) -> None:
+        """Notify an older client of changes from now on. Raises `MCPError` for another address."""
+        check(uri)
+        self._subscribed.add(session)
+
+    def unsubscribe(self, uri: str) -> None:
+        """Notify older clients no more: a connection has one."""
+        check(uri)
+        self._subscribed.clear()
+
+    def changed(self) -> None:
+        """Note that something has arrived."""
+        self._changed.set()
+
+    async def notify_changes(self) -> None:
+        """Notify subscribers of changes, until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self.bus.publish(ResourceUpdated(URI))
+            for session in list(self._subscribed):
+                await session.send_resource_updated(URI)
+            await asyncio.sleep(PAUSE_S)
+
+
+def check(uri: str) -> None:
+    """Raise `MCPError` for another resource than this one."""
+    if uri != URI:
+        raise MCPError(INVALID_PARAMS, f"there is no resource {uri!r}; the only one is {URI}", {"uri": uri})

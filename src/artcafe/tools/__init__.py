@@ -1,0 +1,11 @@
+"""Functions of an agent for language models: `from artcafe.tools import AgentTools`.
+
+Plain, typed and documented coroutine functions, which the `@tool` of any framework wraps. `artcafe mcp` serves the same ones.
+"""
+
+from __future__ import annotations
+
+from artcafe.tools.agent_tools import AgentTools
+from artcafe.tools.results import ToolFault, fault_of
+
+__all__ = ["AgentTools", "ToolFault", "fault_of"]

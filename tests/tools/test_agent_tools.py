@@ -1,0 +1,147 @@
+"""The tools of an agent, called as a framework calls them: two agents, one platform."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, get_origin, get_type_hints
+
+import pytest
+
+from artcafe import errors
+from artcafe.tools import AgentTools, fault_of
+from tests.platform import Cast, Platform
+
+BOUND_S = 60
+
+
+@asynccontextmanager
+async def pair(cast: Cast) -> AsyncIterator[tuple[AgentTools, AgentTools]]:
+    """Connect two agents, and yield their tools."""
+    planner, worker = cast.agent(0, queues=False), cast.agent(1, queues=False)
+    tools = AgentTools(planner), AgentTools(worker)
+    async with asyncio.timeout(BOUND_S), planner, worker:
+        yield tools
+
+
+def test_every_tool_describes_itself_and_its_arguments() -> None:
+    for name in ("whoami", "agents_find", "channels_list", "publish", "send", "inbox_pull", "ack", "ask", "reply", "limits"):
+        tool = getattr(AgentTools, name)
+        assert inspect.iscoroutinefunction(tool)
+        assert inspect.getdoc(tool)
+        hints = get_type_hints(tool, include_extras=True)
+        for parameter in list(inspect.signature(tool).parameters)[1:]:
+            assert get_origin(hints[parameter]) is Annotated, (name, parameter)
+            assert isinstance(hints[parameter].__metadata__[0], str), (name, parameter)
+
+
+async def test_agents_find_each_other_and_their_channels(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=2)
+    async with pair(cast) as (planner, worker):
+        assert planner.functions[0].__name__ == "whoami"
+        me = await planner.whoami()
+        assert (me["handle"], me["agent_id"], me["tenant_id"]) == ("agent-0", cast.agents[0], cast.tenant)
+        found = await planner.agents_find(connected=True)
+        assert {each["handle"]: each["connected"] for each in found["agents"]} == {"agent-0": True, "agent-1": True}
+        one = await worker.agents_find(limit=1)
+        assert (len(one["agents"]), one["has_more"]) == (1, True)
+        assert (await planner.agents_find(capability="none"))["agents"] == []
+        listed = await planner.channels_list()
+        assert ({each["channel_id"] for each in listed["channels"]}, listed["has_more"]) == (set(cast.channels), False)
+        limits = await planner.limits()
+        assert {"agents", "messages_a_minute"} <= {each["name"] for each in limits["limits"]}
+        with pytest.raises(errors.Invalid, match=r"limit: must be 1 to 200, not 0"):
+            await planner.channels_list(limit=0)
+
+
+async def test_pulled_messages_come_again_until_they_are_acknowledged(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=1)
+    async with pair(cast) as (planner, worker):
+        first = await planner.publish("channel-0", {"n": 1}, key="one")
+        assert (first["duplicate"], first["subscribers"]) in ((False, 2), (False, None))
+        assert (await planner.publish("channel-0", {"n": 1}, key="one"))["duplicate"] is True
+        await planner.send("agent-1", "hello", caused_by=first["message_id"])
+
+        pulled = await worker.inbox_pull()
+        items = {item["channel"]: item for item in pulled["messages"]}
+        news, direct = items["channel-0"], items[f"@{cast.agents[1]}"]
+        assert (news["data"], news["sender"], news["sender_id"], news["is_direct"]) == (
+            {"n": 1},
+            "agent-0",
+            cast.agents[0],
+            False,
+        )
+        assert (direct["data"], direct["is_direct"], direct["caused_by"]) == ("hello", True, first["message_id"])
+        assert len((await worker.inbox_pull())["messages"]) == 2, "nothing is acknowledged by pulling"
+
+        await worker.ack(news["channel"], news["seq"] or 0, epoch=pulled["epoch"])
+        await worker.ack(direct["channel"], direct["seq"] or 0)
+        empty = await worker.inbox_pull()
+        assert (empty["messages"], empty["requests"], empty["has_more"]) == ([], [], False)
+        with pytest.raises(errors.Invalid, match="wait_s"):
+            await worker.inbox_pull(wait_s=26)
+        with pytest.raises(errors.ArtcafeError) as missing:
+            await worker.publish("of-another-tenant", 1)
+        assert fault_of(missing.value)["code"] == "channel_not_found"
+        assert fault_of(missing.value)["can_retry"] is False
+
+
+async def test_queue_message_is_extended_given_back_and_rejected(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=0)
+    async with cast.rest() as rest:
+        tasks = (await rest.create_channel(cast.tenant, "tasks", type="queue")).id
+        for agent in cast.agents:
+            await rest.subscribe(cast.tenant, tasks, agent)
+    async with pair(cast) as (planner, worker):
+        await planner.publish("tasks", {"task": 1})
+        pulled = await worker.inbox_pull(channel="tasks", wait_s=25)
+        (task,) = pulled["messages"]
+        assert task["deliveries"] == 1
+        extended = await worker.ack("tasks", task["seq"] or 0, receipt=task["receipt"], outcome="extend", epoch=pulled["epoch"])
+        assert datetime.fromisoformat(extended["held_until"]) >= datetime.fromisoformat(task["held_until"])
+        await worker.ack("tasks", task["seq"] or 0, receipt=extended["receipt"], outcome="retry", delay_s=0)
+        (again,) = (await planner.inbox_pull(channel="tasks", wait_s=25))["messages"]
+        assert again["deliveries"] == 2
+        with pytest.raises(errors.NotHeld):
+            await worker.ack("tasks", task["seq"] or 0, receipt=extended["receipt"])
+        await planner.ack("tasks", again["seq"] or 0, receipt=again["receipt"], outcome="reject")
+        assert (await planner.inbox_pull(channel="tasks"))["messages"] == []
+        with pytest.raises(errors.Invalid, match="receipt: is required for the outcome 'retry'"):
+            await worker.ack("tasks", 1, outcome="retry")
+        with pytest.raises(errors.Invalid, match="delay_s"):
+            await worker.ack("tasks", 1, delay_s=3)
+
+
+async def test_request_is_pulled_and_answered_once(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=0)
+    async with pair(cast) as (planner, worker):
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(planner.ask("agent-1", {"question": 6}))
+            (request,) = (await worker.inbox_pull(wait_s=25))["requests"]
+            assert (request["sender_id"], request["data"]) == (cast.agents[0], {"question": 6})
+            assert len((await worker.inbox_pull())["requests"]) == 1, "it waits until it is answered"
+            await worker.reply(request["request_id"], {"answer": 42})
+        assert (asked.result()["data"], asked.result()["agent"]) == ({"answer": 42}, "agent-1")
+        assert (await worker.inbox_pull())["requests"] == []
+        with pytest.raises(errors.NotPending):
+            await worker.reply(request["request_id"], 1)
+        with pytest.raises(errors.Invalid, match="combined"):
+            await worker.reply(request["request_id"], 1, error="no")
+        with pytest.raises(errors.Invalid, match="timeout_s"):
+            await planner.ask("agent-1", 1, timeout_s=500)
+
+        async def refuse() -> None:
+            (waiting,) = (await worker.inbox_pull(wait_s=25))["requests"]
+            await worker.reply(waiting["request_id"], error="ask another agent")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refuse())
+            with pytest.raises(errors.AgentError) as refused:
+                await planner.ask("agent-1", 1)
+        fault = fault_of(refused.value)
+        assert (fault["code"], fault["agent_code"], fault["was_delivered"]) == ("agent_error", "refused", True)
+        with pytest.raises(errors.AgentNotFound):
+            await planner.ask("nobody", 1)
