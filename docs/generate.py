@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -21,21 +22,20 @@ from artcafe.observe.metrics import METRICS
 from artcafe.rest import asyncapi, frame_docs
 from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, AgentAccess
 from artcafe.wire import frames
-from tests.promises import clauses, marked_tests
+from tests.promises import delivery_clauses, marked_tests, passages
 
 DOCS: Final = Path(__file__).parent
 
 PROMISES_PAGE: Final = """\
 <!-- Generated from tests/promises.toml and the marks in tests/: change them there, and run `make docs`. -->
 
-# The delivery promise and its tests
+# The promises and their tests
 
-The twelve sentences of [contract.md](contract.md), section 5, clause by clause, and the tests that show each. Tests of
-`tests/faults/` and of the cluster run by `make faults`, the others by `make test`. A clause that begins with † does not run yet.
+The twelve sentences on delivery of [contract.md](contract.md), section 5, and its paragraphs on requests, pull, receipts, expiry
+and scheduled messages, clause by clause, and the tests that show each. Tests marked `faults` and of the cluster run by `make
+faults`, the others by `make test`. A clause with a † does not run yet.
 
-| clause | text | tests |
-| --- | --- | --- |
-{rows}
+{parts}
 """
 
 APART: Final = {
@@ -226,12 +226,19 @@ def errors_page() -> str:
 
 
 def promises_page() -> str:
-    """Return the page of the delivery promise: each clause with the tests marked with it."""
-    marked, rows = marked_tests(), []
-    for id, text in clauses().items():
+    """Return the page of the promises: each clause with the tests marked with it."""
+    marked = marked_tests()
+    parts = {"Delivery": delivery_clauses()} | {name.capitalize(): passage.clauses for name, passage in passages().items()}
+    shown = [f"## {name}\n\n{_clause_table(found, marked)}" for name, found in parts.items()]
+    return _filled(PROMISES_PAGE, parts="\n\n".join(shown))
+
+
+def _clause_table(found: Mapping[str, str], marked: Mapping[str, list[str]]) -> str:
+    rows = ["| clause | text | tests |", "| --- | --- | --- |"]
+    for id, text in found.items():
         tests = "<br>".join(_test_link(test) for test in marked.get(id, ())) or "–"
         rows.append(f"| {id} | {text} | {tests} |")
-    return _filled(PROMISES_PAGE, rows="\n".join(rows))
+    return "\n".join(rows)
 
 
 def _test_link(test: str) -> str:

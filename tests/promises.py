@@ -1,23 +1,45 @@
-"""The clauses of the delivery promise (`promises.toml`), and the tests marked with them."""
+"""The clauses of the contract's promises (`promises.toml`), and the tests marked with them."""
 
 from __future__ import annotations
 
 import ast
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 TESTS: Final = Path(__file__).parent
 PENDING: Final = "†"
-"""Begins a clause that does not run yet."""
+"""In a clause that does not run yet."""
+
+
+class Passage(NamedTuple):
+    """Paragraphs of the contract outside of section 5: the words that each begins with, and the clauses that are their text."""
+
+    begins: Sequence[str]
+    clauses: Mapping[str, str]
+
+
+def delivery_clauses() -> Mapping[str, str]:
+    """Return the text of each clause of section 5 by its id, such as `1a`, in the order of the contract."""
+    found: Mapping[str, str] = _manifest()["clauses"]
+    return found
+
+
+def passages() -> Mapping[str, Passage]:
+    """Return the other passages by their names."""
+    manifest = _manifest()
+    return {name: Passage(begins, manifest[name]) for name, begins in manifest["paragraphs"].items()}
 
 
 def clauses() -> Mapping[str, str]:
-    """Return the text of each clause by its id, such as `1a`, in the order of the contract."""
-    found: Mapping[str, str] = tomllib.loads((TESTS / "promises.toml").read_text())["clauses"]
-    return found
+    """Return the text of every clause by its id."""
+    return {**delivery_clauses(), **{id: text for each in passages().values() for id, text in each.clauses.items()}}
+
+
+def _manifest() -> Mapping[str, Any]:
+    return tomllib.loads((TESTS / "promises.toml").read_text())
 
 
 def marked_tests() -> Mapping[str, list[str]]:
@@ -36,6 +58,13 @@ def sentences(contract: str) -> Mapping[str, str]:
     section = contract.partition("\n## 5. ")[2].partition("\n## 6. ")[0]
     numbered = re.findall(r"^(\d+)\. (.*?)(?=^\d+\. |\Z)", section, re.MULTILINE | re.DOTALL)
     return {number: " ".join(text.split()) for number, text in numbered}
+
+
+def paragraph(contract: str, begins: str) -> str:
+    """Return the paragraph or list that begins with these words, on one line and without its bullets."""
+    found = [each for each in contract.split("\n\n") if each.startswith(begins)]
+    assert len(found) == 1, f"{len(found)} paragraphs begin with {begins!r}"
+    return " ".join(re.sub(r"^- ", "", found[0], flags=re.MULTILINE).split())
 
 
 def _marks_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:

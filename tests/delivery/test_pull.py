@@ -88,6 +88,7 @@ def numbers(pulled: Pulled) -> list[int]:
 # --- gaps ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p6", "p21")
 async def test_removed_messages_yield_a_gap_until_it_is_acknowledged(it: GatewayApp) -> None:
     reader = await a_reader(it)
     first = await reader.publish(1, 2, 3)
@@ -114,6 +115,7 @@ async def test_removed_messages_yield_a_gap_until_it_is_acknowledged(it: Gateway
     assert await reader.ack(later[0]) is None
 
 
+@pytest.mark.promise("p21")
 async def test_channel_without_remaining_messages_yields_a_gap_at_once_and_an_ack_of_its_end_ends_it(it: GatewayApp) -> None:
     reader = await a_reader(it)
     stored = await reader.publish(1, 2)
@@ -138,6 +140,7 @@ async def test_nothing_removed_above_the_cursor_yields_no_gap(it: GatewayApp) ->
     assert (list(pulled.gaps), numbers(pulled)) == ([], [3])
 
 
+@pytest.mark.promise("p23", "p24")
 async def test_another_log_yields_a_gap_and_its_acks_need_the_epoch(it: GatewayApp) -> None:
     reader = await a_reader(it)
     stored = await reader.publish(1, 2)
@@ -164,6 +167,7 @@ async def test_another_log_yields_a_gap_and_its_acks_need_the_epoch(it: GatewayA
 # --- waits ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p5")
 async def test_thousand_waiting_pulls_of_one_agent_are_refused_without_harm_to_others(it: GatewayApp) -> None:
     reader, other = await a_reader(it), await a_reader(it)
     async with asyncio.TaskGroup() as group:
@@ -189,6 +193,7 @@ async def _outcome(reader: Reader) -> Pulled | ArtcafeError:
         return exc
 
 
+@pytest.mark.promise("p5")
 async def test_waits_of_a_tenant_and_of_the_server_are_limited(it: GatewayApp, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = await a_reader(it), await a_reader(it)
     async with asyncio.TaskGroup() as group:
@@ -205,6 +210,7 @@ async def test_waits_of_a_tenant_and_of_the_server_are_limited(it: GatewayApp, m
         assert numbers(await waiting) == [1]
 
 
+@pytest.mark.promise("p4")
 async def test_drained_server_answers_waiting_and_later_pulls_with_an_empty_list(it: GatewayApp) -> None:
     reader = await a_reader(it)
     pulls, who = Pulls(it.services, bytes(32)), reader.principal
@@ -292,6 +298,7 @@ async def test_nobody_else_pulls_or_acknowledges(it: GatewayApp) -> None:
 # --- other servers, and counts -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p22")
 async def test_ack_by_one_server_is_read_by_another(it: GatewayApp) -> None:
     reader = await a_reader(it)
     stored = await reader.publish(1, 2)

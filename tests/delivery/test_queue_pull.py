@@ -109,6 +109,7 @@ async def another_server(it: GatewayApp) -> AsyncIterator[Services]:
 # --- one server ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p8", "p9")
 async def test_pulled_message_has_one_holder_until_it_is_acknowledged(it: GatewayApp) -> None:
     queue = await a_queue(it)
     one, other = await a_worker(it, queue), await a_worker(it, queue)
@@ -124,6 +125,7 @@ async def test_pulled_message_has_one_holder_until_it_is_acknowledged(it: Gatewa
     assert await one.pull() == await other.pull() == []
 
 
+@pytest.mark.promise("p11", "p13")
 async def test_message_given_back_goes_to_another_agent_and_the_old_receipt_is_void(it: GatewayApp) -> None:
     queue = await a_queue(it)
     one, other = await a_worker(it, queue), await a_worker(it, queue)
@@ -137,6 +139,7 @@ async def test_message_given_back_goes_to_another_agent_and_the_old_receipt_is_v
     assert await other.code(ACK, again) is None
 
 
+@pytest.mark.promise("p11")
 async def test_delay_of_a_nak_is_kept(it: GatewayApp) -> None:
     queue = await a_queue(it)
     worker = await a_worker(it, queue)
@@ -150,6 +153,7 @@ async def test_delay_of_a_nak_is_kept(it: GatewayApp) -> None:
     assert await worker.code(NAK, other, delay_s=1e9) == "invalid"
 
 
+@pytest.mark.promise("p11", "p13")
 async def test_message_whose_deadline_passes_comes_again_and_an_extended_one_does_not(it: GatewayApp) -> None:
     queue = await a_queue(it, QueueChange(ack_wait_s=1))
     worker = await a_worker(it, queue)
@@ -193,6 +197,7 @@ async def test_abandoned_pull_takes_no_later_message(it: GatewayApp) -> None:
     assert item["deliveries"] == 1
 
 
+@pytest.mark.promise("p16")
 async def test_limit_is_shared_by_queues_and_other_channels(it: GatewayApp) -> None:
     queue = await a_queue(it)
     broadcast = await it.services.channels.create(it.owner, name="news")
@@ -205,6 +210,7 @@ async def test_limit_is_shared_by_queues_and_other_channels(it: GatewayApp) -> N
     assert len(await worker.pull(PullRequest.checked(limit=200))) == 8 + 10
 
 
+@pytest.mark.promise("p8", "p9")
 async def test_receipt_is_valid_for_its_agent_and_message_only(it: GatewayApp) -> None:
     queue = await a_queue(it)
     one, other = await a_worker(it, queue), await a_worker(it, queue)
@@ -219,6 +225,7 @@ async def test_receipt_is_valid_for_its_agent_and_message_only(it: GatewayApp) -
     assert await one.code(ACK, first) is None
 
 
+@pytest.mark.promise("p15")
 async def test_agent_holds_a_bounded_number_of_messages(it: GatewayApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("artcafe.delivery.pull_holds.MAX_HELD", 3)
     queue = await a_queue(it)
@@ -247,6 +254,7 @@ async def test_queue_without_held_messages_is_left(it: GatewayApp) -> None:
 # --- several servers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p12")
 async def test_any_server_settles_what_another_has_pulled(it: GatewayApp) -> None:
     queue = await a_queue(it)
     worker = await a_worker(it, queue)
@@ -266,6 +274,7 @@ async def test_any_server_settles_what_another_has_pulled(it: GatewayApp) -> Non
         assert await worker.code(ACK, again) is None
 
 
+@pytest.mark.promise("p14")
 async def test_receipt_outlives_its_server_until_the_deadline(it: GatewayApp) -> None:
     queue = await a_queue(it)
     worker = await a_worker(it, queue)

@@ -64,6 +64,7 @@ async def delivered(log: TenantLog) -> list[str]:
     return [parse_head(one.envelope).message_id for one in await log.after(A, 0, most=1000)]
 
 
+@pytest.mark.promise("s3", "s4")
 async def test_messages_move_to_their_channel_when_they_are_due_in_the_order_of_their_times(nats: Nats) -> None:
     async with writer_of(nats, a_tenant()) as writer:
         late, soon = [await schedule(writer, DUE + timedelta(seconds=each)) for each in (2, 1)]
@@ -107,6 +108,7 @@ async def attempt(scheduled: ScheduledMessages, message_ids: Sequence[str], canc
     return answers
 
 
+@pytest.mark.promise("s5")
 async def test_each_message_is_delivered_once_or_cancelled_when_servers_deliver_and_cancel_at_once(nats: Nats) -> None:
     tenant, count = a_tenant(), 60
     async with writer_of(nats, tenant) as writer, AsyncExitStack() as stack:
@@ -149,6 +151,7 @@ async def test_delivery_without_an_answer_is_not_repeated(nats: Nats, monkeypatc
         assert (len(scheduled), await delivered(writer.log)) == (0, [message_id])
 
 
+@pytest.mark.promise("s10")
 async def test_full_log_keeps_a_due_message_until_there_is_space(nats: Nats) -> None:
     async with writer_of(nats, a_tenant(), max_bytes=6_000) as writer:
         message_id = await schedule(writer, DUE, b'"%b"' % (b"x" * 4_000))
@@ -161,6 +164,7 @@ async def test_full_log_keeps_a_due_message_until_there_is_space(nats: Nats) -> 
         assert await delivered(writer.log) == [message_id]
 
 
+@pytest.mark.promise("s9")
 async def test_meter_counts_delivered_messages_only_and_sees_no_hole(nats: Nats) -> None:
     async with writer_of(nats, a_tenant()) as writer:
         await writer.publish(1)

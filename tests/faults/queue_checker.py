@@ -201,8 +201,8 @@ class _Walk:
         self._lefts = {each.holder: each.at for each in run.of(Left)}
         self._since: dict[int, dict[str, float]] = defaultdict(dict)
         """By task and holder: when the hold began, or was extended."""
-        self.acked: dict[int, str] = {}
-        """The holder whose ack of a task was not refused."""
+        self.acked: dict[int, set[str]] = {}
+        """By task, the holders whose acks were not refused."""
         self.findings: list[QueueFinding] = []
 
     def note(self, event: Event) -> None:
@@ -211,11 +211,10 @@ class _Walk:
             case Taken():
                 self._take(event)
             case Acked():
-                self.acked[event.seq] = event.holder
+                self.acked.setdefault(event.seq, set()).add(event.holder)
                 self._since[event.seq].pop(event.holder, None)
             case NotHeld():
-                if self.acked.get(event.seq) == event.holder:
-                    del self.acked[event.seq]
+                self._refuse(event)
                 self._since[event.seq].pop(event.holder, None)
             case NakSent():
                 self._since[event.seq].pop(event.holder, None)
@@ -226,6 +225,12 @@ class _Walk:
                     holders.pop(event.holder, None)
             case _:
                 pass
+
+    def _refuse(self, refused: NotHeld) -> None:
+        holders = self.acked.get(refused.seq, set())
+        holders.discard(refused.holder)
+        if not holders:
+            self.acked.pop(refused.seq, None)
 
     def _take(self, taken: Taken) -> None:
         stored = self._stored.get(taken.seq)

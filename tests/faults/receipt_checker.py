@@ -129,7 +129,7 @@ class ReceiptBroken(StrEnum):
     MISSING_RECIPIENT = "the last push leaves a recipient out"
     NO_FINAL = "without a last push"
     LATE_FINAL = "the last push came after its deadline"
-    TWO_FINALS = "a push after the last one"
+    TWO_FINALS = "a push after the last one, or on a later connection"
     TAKEN_BACK = "no longer acked, without a fault"
 
 
@@ -210,7 +210,7 @@ class _Walk:
         if claimed.state == "away" and self._was_connected(agent, claimed.at):
             self._find(ReceiptBroken.FALSE_AWAY, place, agent)
         if not claimed.is_read:
-            if place in self._finals:
+            if place in self._finals | self.cut_off:
                 self._find(ReceiptBroken.TWO_FINALS, place, agent)
             self._states[place][agent] = claimed
 
@@ -220,7 +220,7 @@ class _Walk:
 
     def _end(self, final: LastPush) -> None:
         place = final.channel, final.seq
-        if place in self._finals:
+        if place in self._finals | self.cut_off:
             self._find(ReceiptBroken.TWO_FINALS, place, final.reason)
         self._finals.add(place)
         followed = self.followed[place]

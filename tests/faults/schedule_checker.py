@@ -199,7 +199,10 @@ def _order(known: _Known) -> Iterator[Violation]:
         if latest is None or latest.deliver_at is None or sent.deliver_at >= latest.deliver_at:
             latest = sent
         elif known.accepted_at.get(kept.number, latest.deliver_at) + known.run.slack_s < latest.deliver_at:
-            yield Violation(ScheduleBroken.DISORDER, f"message {latest.number} before {kept.number}, {kept.seq}")
+            early_s = latest.deliver_at - sent.deliver_at
+            yield Violation(
+                ScheduleBroken.DISORDER, f"message {latest.number} before {kept.number}, {kept.seq}, by {early_s:.6f} s"
+            )
 
 
 def _cancels(known: _Known) -> Iterator[Violation]:

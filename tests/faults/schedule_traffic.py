@@ -123,7 +123,8 @@ class ScheduleTraffic(Traffic):
 
     def _next(self) -> Published:
         now, chance = time.time(), self.chance
-        at = None if chance.random() < IS_NOW else now + chance.uniform(*AHEAD_S)
+        # The server keeps the order of whole milliseconds.
+        at = None if chance.random() < IS_NOW else round(now + chance.uniform(*AHEAD_S), 3)
         ends = (at or now) + chance.uniform(*EXPIRES_IN_S) if chance.random() < EXPIRES else None
         return Published(next(self._numbers), at, ends)
 

@@ -238,5 +238,11 @@ def test_planted_fault_of_a_queue_is_found(plant: PlantFault, broken: QueueBroke
     assert broken in verdict.counts, str(verdict)
 
 
+def test_refused_ack_of_an_earlier_holder_leaves_the_task_acknowledged() -> None:
+    events: list[Event] = [Put(1, 1), Taken("late", 1, 1, 1, 0.0), Taken("heir", 1, 1, 2, 20.0), Acked("heir", 1, 21.0)]
+    events += [Acked("late", 1, 22.0), NotHeld("late", 1, 22.0)]
+    assert not judge_queue(QueueHistory(events, [], [], MAX_DELIVERIES, ACK_WAIT_S)).findings
+
+
 def test_every_violation_is_planted() -> None:
     assert {broken for _, broken in PLANTED} == set(QueueBroken)

@@ -122,6 +122,11 @@ def end_twice(events: Sequence[ReceiptEvent], chance: random.Random) -> list[Rec
     return with_events(events, at, last)
 
 
+def push_on_another_connection(events: Sequence[ReceiptEvent], chance: random.Random) -> list[ReceiptEvent]:
+    at, last = some(chance, events, LastPush)
+    return with_events(events, at - 1, PublisherGone(last.at))
+
+
 def take_an_ack_back(events: Sequence[ReceiptEvent], chance: random.Random) -> list[ReceiptEvent]:
     at, claimed = some(chance, events, Claimed, lambda each: each.state == "acked")
     return with_events(events, at, replace(claimed, state="pending", at=claimed.at + 0.1, is_read=True))
@@ -147,6 +152,7 @@ PLANTED: Final[Sequence[tuple[PlantFault, ReceiptBroken]]] = [
     (never_end, ReceiptBroken.NO_FINAL),
     (end_late, ReceiptBroken.LATE_FINAL),
     (end_twice, ReceiptBroken.TWO_FINALS),
+    (push_on_another_connection, ReceiptBroken.TWO_FINALS),
     (take_an_ack_back, ReceiptBroken.TAKEN_BACK),
 ]
 

@@ -53,11 +53,14 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield platform
 
 
-async def kill_under(all_of: Sequence[Traffic], platform: Platform, victim: str) -> None:
-    """Kill the victim; nats-server ends with its server."""
+async def kill_under(all_of: Sequence[Traffic], platform: Platform, victim: str) -> float:
+    """Kill the victim; nats-server ends with its server. Return how long it was away: a nats-server that dies repeatedly is
+    started again with a growing delay."""
+    began = time.monotonic()
     for traffic in all_of:
-        traffic.nats_kills.append(time.monotonic())
+        traffic.nats_kills.append(began)
     await kill(platform, victim)
+    return time.monotonic() - began
 
 
 async def stop_for(platform: Platform, victim: str, stopped_s: float) -> None:
@@ -89,8 +92,8 @@ async def lock_tables(platform: Platform, times: int) -> None:
 
 
 def check(rulings: dict[str, Ruling]) -> None:
-    for name, ruling in rulings.items():
-        assert not ruling.violations, f"ARTCAFE_TEST_SEED={SEED}: {name}: {ruling}"
+    failed = [f"{name}: {ruling}" for name, ruling in rulings.items() if ruling.violations]
+    assert not failed, "\n".join([f"ARTCAFE_TEST_SEED={SEED}", *failed])
 
 
 async def test_traffic_without_faults_keeps_its_promises(platform: Platform, ruling_report: RulingReport) -> None:
@@ -102,22 +105,27 @@ async def test_traffic_without_faults_keeps_its_promises(platform: Platform, rul
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.promise(
+    "q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5", "p10"
+)
 async def test_traffic_keeps_its_promises_through_one_fault_of_each_kind(platform: Platform, ruling_report: RulingReport) -> None:
     """All of them in one run, because starting and ending the traffic takes longer than a fault."""
     async with running_all(platform, KINDS, SEED) as all_of:
         await advance_all(all_of, FEW)
+        stopped_s = BRIEFLY_S + LOCKED_S
         for victim in VICTIMS:
-            await kill_under(all_of, platform, victim)
+            stopped_s = max(stopped_s, await kill_under(all_of, platform, victim))
             await advance_all(all_of, FEW)
         for victim in ("nats-server", "the server"):
             await stop_for(platform, victim, BRIEFLY_S)
         await lock_tables(platform, 1)
         await advance_all(all_of, FEW)
-        rulings = await end_all(all_of, is_faulted=True, stopped_s=BRIEFLY_S + LOCKED_S)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=stopped_s)
     ruling_report("one of each kind", rulings)
     check(rulings)
 
 
+@pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
 async def test_traffic_keeps_its_promises_through_a_rolling_restart(group: Platform, ruling_report: RulingReport) -> None:
     done = len(events(group, "group.restarted"))
     assert group.process is not None
@@ -134,16 +142,19 @@ async def test_traffic_keeps_its_promises_through_a_rolling_restart(group: Platf
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.promise(
+    "q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5", "p10"
+)
 async def test_traffic_keeps_its_promises_through_kills_at_any_moment(
     platform: Platform, ruling_report: RulingReport, victim: str
 ) -> None:
-    chance = random.Random(f"{SEED} {victim}")
+    chance, away_s = random.Random(f"{SEED} {victim}"), list[float]()
     async with running_all(platform, KINDS, SEED) as all_of:
         for _ in range(KILLS):
             await advance_all(all_of, chance.randrange(1, 20))
-            await kill_under(all_of, platform, victim)
+            away_s.append(await kill_under(all_of, platform, victim))
         await advance_all(all_of, FEW)
-        rulings = await end_all(all_of, is_faulted=True)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=max(away_s))
     ruling_report(f"{KILLS} × kill -9 of {victim}", rulings)
     check(rulings)
 
@@ -151,6 +162,7 @@ async def test_traffic_keeps_its_promises_through_kills_at_any_moment(
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("victim", ["nats-server", "the server"])
+@pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
 async def test_traffic_keeps_its_promises_through_a_stopped_process(
     platform: Platform, ruling_report: RulingReport, victim: str
 ) -> None:
@@ -165,6 +177,7 @@ async def test_traffic_keeps_its_promises_through_a_stopped_process(
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
+@pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
 async def test_traffic_keeps_its_promises_through_kills_of_one_of_two_processes(
     group: Platform, ruling_report: RulingReport
 ) -> None:
@@ -184,6 +197,7 @@ async def test_traffic_keeps_its_promises_through_kills_of_one_of_two_processes(
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
+@pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
 async def test_traffic_keeps_its_promises_while_the_tables_are_locked(platform: Platform, ruling_report: RulingReport) -> None:
     async with running_all(platform, KINDS, SEED) as all_of:
         await advance_all(all_of, FEW)
@@ -196,6 +210,7 @@ async def test_traffic_keeps_its_promises_while_the_tables_are_locked(platform: 
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
+@pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
 async def test_traffic_keeps_its_promises_on_slow_tables(
     aws: Aws, tmp_path_factory: pytest.TempPathFactory, ruling_report: RulingReport
 ) -> None:

@@ -53,7 +53,7 @@ class Traffic(ABC):
 
     @abstractmethod
     async def end(self, *, is_faulted: bool, stopped_s: float = 0.0) -> Ruling:
-        """Let the traffic come to its end, and judge it. `stopped_s`: the longest time for which a process was stopped."""
+        """Let the traffic come to its end, and judge it. `stopped_s`: the longest time of a process's stop or absence."""
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run a part of the traffic, until it returns or `stop`."""

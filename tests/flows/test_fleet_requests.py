@@ -62,6 +62,7 @@ def answering(agent: Agent) -> tuple[asyncio.Event, asyncio.Event]:
     return begun, ended
 
 
+@pytest.mark.promise("q9", "q12", "q15")
 async def test_requests_between_servers_and_their_faults(fleet: Fleet) -> None:
     """One fleet for the whole story, because each part starts from the state that the one before has left."""
     one, other = fleet.servers

@@ -17,6 +17,7 @@ from tests.platform import running
 BOUND_S = 30
 
 
+@pytest.mark.promise("s2", "s4", "s5")
 async def test_scheduled_messages_survive_kills_and_are_delivered_once_in_order(tmp_path: Path) -> None:
     with running(tmp_path) as platform:
         cast = await platform.tenant_with()

@@ -190,7 +190,7 @@ async def test_two_operators_redrive_all_once_and_until_failure_stops_at_it(tmp_
             assert [each.status for each in rest.items] == [LetterStatus.REDRIVEN] * 2, "the third, and the one that failed again"
 
 
-@pytest.mark.promise("9b")
+@pytest.mark.promise("9b", "e3")
 async def test_rejected_and_expired_messages_move_with_their_reason_and_are_not_expired_after_a_redrive(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         queue = await make_queue(it)

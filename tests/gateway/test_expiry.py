@@ -37,7 +37,7 @@ def gap(it: GatewayApp, first: int, last: int) -> dict[str, Any]:
     return {"gap": {"channel": it.channel.id, "from": first, "to": last, "reason": "expired"}}
 
 
-@pytest.mark.promise("8e")
+@pytest.mark.promise("8e", "e2", "e3", "e4")
 async def test_gap_takes_the_place_of_expired_messages_in_a_backlog_and_history_keeps_them(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await it.publish(b"1")
@@ -66,6 +66,7 @@ async def test_gap_takes_the_place_of_expired_messages_in_a_backlog_and_history_
             assert await raw.is_quiet(), "an ack of a later message is one of the gap"
 
 
+@pytest.mark.promise("e2", "e3")
 async def test_message_that_expires_before_the_fan_out_is_a_gap_that_needs_no_ack(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as plain, it.connected(max_unacked=1) as windowed:
         await it.caught_up()
@@ -80,6 +81,7 @@ async def test_message_that_expires_before_the_fan_out_is_a_gap_that_needs_no_ac
             assert (found["seq"], found["prev"], found["data"]) == (2, 1, 2)
 
 
+@pytest.mark.promise("e1")
 async def test_expiry_is_checked_when_a_message_is_published(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)

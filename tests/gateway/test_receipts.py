@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from artcafe.assembly import ServiceKeys, Services, ServiceSettings
+from artcafe.delivery.pull import PullRequest
+from artcafe.delivery.pull_holds import ACK
+from artcafe.delivery.pull_settling import SettleEntry
 from artcafe.errors import Forbidden, MessageNotFound
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Fabric
@@ -98,6 +101,7 @@ async def second_server(it: GatewayApp, group: asyncio.TaskGroup) -> AsyncIterat
 # --- the answer to a publish -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("c1", "c2")
 async def test_answer_to_a_publish_counts_subscribers_and_those_connected_to_any_server(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env, asyncio.TaskGroup() as group, second_server(env.it, group) as (url, there):
         it = env.it
@@ -124,6 +128,7 @@ async def until_counted(env: ReceiptEnv, expected: tuple[int, int]) -> None:
                 return
 
 
+@pytest.mark.promise("c2", "c3")
 async def test_counts_are_unknown_while_a_change_is_read_and_never_stale_on_the_server_that_made_it(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env:
         it = env.it
@@ -148,6 +153,7 @@ async def test_publishes_read_no_table_once_the_audience_is_known(tmp_path: Path
 # --- receipts ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("c4", "c5", "c7")
 async def test_receipt_follows_a_recipient_from_away_over_delivered_to_acked(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env:
         it, agent = env.it, env.it.agent.id
@@ -162,6 +168,7 @@ async def test_receipt_follows_a_recipient_from_away_over_delivered_to_acked(tmp
             assert (push["open"], push["final"], push["reason"]) == (0, True, "reached")
 
 
+@pytest.mark.promise("c8", "c9")
 async def test_final_push_at_the_deadline_says_what_is_open_and_claims_no_ack(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env:
         it = env.it
@@ -174,6 +181,7 @@ async def test_final_push_at_the_deadline_says_what_is_open_and_claims_no_ack(tm
             assert (await raw.message())["seq"] == reply["seq"]
 
 
+@pytest.mark.promise("c5", "c7")
 async def test_stored_receipt_is_one_push_with_the_last_connection_of_those_away(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env:
         async with env.it.connected():
@@ -187,6 +195,7 @@ async def test_stored_receipt_is_one_push_with_the_last_connection_of_those_away
         assert "last_seen" in recipient
 
 
+@pytest.mark.promise("c12")
 async def test_socket_that_began_after_the_message_was_not_sent_it(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env, env.it.connected() as raw:
         it = env.it
@@ -198,6 +207,7 @@ async def test_socket_that_began_after_the_message_was_not_sent_it(tmp_path: Pat
         assert reply["seq"] == push["seq"]
 
 
+@pytest.mark.promise("c5")
 async def test_moved_cursor_is_shown_as_skipped_and_not_as_acked(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env:
         it = env.it
@@ -208,6 +218,7 @@ async def test_moved_cursor_is_shown_as_skipped_and_not_as_acked(tmp_path: Path)
         assert (push["final"], push["reason"]) == (True, "reached")
 
 
+@pytest.mark.promise("c5")
 async def test_expired_message_is_shown_as_expired_and_not_as_delivered(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env:
         soon = (env.it.clock() + timedelta(seconds=0.5)).isoformat()
@@ -254,6 +265,7 @@ async def test_recipients_on_another_server_are_asked_there(tmp_path: Path) -> N
         assert push["reason"] == "reached"
 
 
+@pytest.mark.promise("c5", "c9")
 async def test_server_that_does_not_answer_makes_its_agents_unknown_and_nothing_acked(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env, asyncio.TaskGroup() as group, second_server(env.it, group) as (url, there):
         it, agent = env.it, env.it.agent.id
@@ -269,6 +281,7 @@ async def test_server_that_does_not_answer_makes_its_agents_unknown_and_nothing_
             assert push["recipients"] == [{"agent": agent, "state": "unknown"}]
 
 
+@pytest.mark.promise("c6", "c11")
 async def test_page_of_receipts_is_for_members_and_the_sender(tmp_path: Path) -> None:
     async with receipt_env(tmp_path) as env, env.it.connected() as raw:
         it, receipts = env.it, env.it.services.message_receipts
@@ -288,3 +301,32 @@ async def test_page_of_receipts_is_for_members_and_the_sender(tmp_path: Path) ->
             await receipts.page(it.principal, it.channel.id, seqs[0])
         with pytest.raises(MessageNotFound):
             await receipts.page(it.owner, it.channel.id, 10**6)
+
+
+@pytest.mark.promise("c8")
+async def test_receipt_of_more_recipients_or_receipts_than_a_server_follows_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receipt_env(tmp_path) as env:
+        for bound in ("recipients.MAX_RECIPIENTS", "receipts.MAX_OPEN"):
+            with monkeypatch.context() as lowered:
+                lowered.setattr(f"artcafe.services.{bound}", 0)
+                await env.publish("acked")
+                push = await env.final()
+            assert (push["reason"], push["recipients"]) == ("too_many", []), bound
+
+
+@pytest.mark.promise("c13")
+async def test_agent_that_pulls_is_away_until_it_acknowledges(tmp_path: Path) -> None:
+    async with receipt_env(tmp_path) as env:
+        it, agent = env.it, env.it.agent.id
+        seq = (await env.publish("acked"))["seq"]
+        await env.states((agent, "away"))
+        pulled = await it.services.pulls.pull(it.principal, agent, PullRequest.checked(), None)
+        assert len(pulled.items) == 1
+        (shown,) = (await it.services.message_receipts.page(it.owner, it.channel.id, seq)).items
+        assert shown.state == "away"
+        (outcome,) = await it.services.pulls.settle(it.principal, agent, [SettleEntry(ACK, it.channel.id, seq, None)], None)
+        assert outcome.error is None
+        push = await env.states((agent, "acked"))
+        assert (push["final"], push["reason"]) == (True, "reached")

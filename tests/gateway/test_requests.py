@@ -53,6 +53,7 @@ async def ask(raw: RawClient, cast: Cast, number: int = 1, **body: object) -> in
     return await raw.say("request", **({"agent": cast.agents[number], "data": {"n": 1}, "timeout_s": 20} | body))
 
 
+@pytest.mark.promise("q1", "q20")
 async def test_request_is_answered_by_the_agent_that_was_asked(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         id = await ask(asker, cast, data={"text": "é", "n": 1e2}, headers={"traceparent": "x", "trace": "7f3a"})
@@ -73,6 +74,7 @@ async def test_request_is_answered_by_the_agent_that_was_asked(platform: Platfor
         assert await asker.is_quiet()
 
 
+@pytest.mark.promise("q3")
 async def test_several_answers_end_with_the_last_one_or_with_a_reply_without_data(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         for last in ({"data": 3}, {}):
@@ -88,6 +90,7 @@ async def test_several_answers_end_with_the_last_one_or_with_a_reply_without_dat
             ]
 
 
+@pytest.mark.promise("q3", "q11")
 async def test_answers_above_max_replies_are_not_taken(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         id = await ask(asker, cast, max_replies=2)
@@ -102,6 +105,7 @@ async def test_answers_above_max_replies_are_not_taken(platform: Platform) -> No
         assert (await answerer.ask("reply", request_id=request_id, data=3))["code"] == "not_pending"
 
 
+@pytest.mark.promise("q7", "q8")
 async def test_error_of_the_agent_is_passed_on_and_cannot_pass_for_one_of_the_server(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         id = await ask(asker, cast)
@@ -148,6 +152,7 @@ INVALID_REQUESTS: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
+@pytest.mark.promise("q4")
 async def test_invalid_request_is_refused(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         for body, code in INVALID_REQUESTS:
@@ -155,6 +160,7 @@ async def test_invalid_request_is_refused(platform: Platform) -> None:
         assert await answerer.is_quiet()
 
 
+@pytest.mark.promise("q5", "q6")
 async def test_agent_that_is_not_connected_or_takes_no_requests_is_away(platform: Platform) -> None:
     async with asker_and_answerer(platform, max_requests=0) as (asker, answerer, cast):
         away = await answer_to(asker, await ask(asker, cast))
@@ -170,6 +176,7 @@ async def test_agent_that_is_not_connected_or_takes_no_requests_is_away(platform
         assert (await answer_to(asker, id))["data"] == "still answered"
 
 
+@pytest.mark.promise("q5")
 async def test_disabled_agent_is_away(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, _, cast):
         async with cast.rest() as rest:
@@ -177,6 +184,7 @@ async def test_disabled_agent_is_away(platform: Platform) -> None:
         assert (await answer_to(asker, await ask(asker, cast)))["code"] == "agent_away"
 
 
+@pytest.mark.promise("q5", "q12")
 async def test_asker_is_notified_at_once_when_the_agent_disconnects(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         ids = [await ask(asker, cast) for _ in range(2)]
@@ -188,6 +196,7 @@ async def test_asker_is_notified_at_once_when_the_agent_disconnects(platform: Pl
         assert {(each["error"]["code"], each["error"]["delivered"]) for each in left} == {("agent_away", True)}
 
 
+@pytest.mark.promise("q9", "q10", "q11", "q14")
 async def test_agent_is_notified_when_the_asker_cancels_or_disconnects(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         for _ in range(2):
@@ -206,6 +215,7 @@ async def test_agent_is_notified_when_the_asker_cancels_or_disconnects(platform:
         assert await pushed(answerer, "cancel") == {"request_id": request_id, "reason": "asker_away"}
 
 
+@pytest.mark.promise("q4", "q9", "q10", "q11")
 async def test_both_sides_are_notified_of_the_deadline(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         id = await ask(asker, cast, timeout_s=1, max_replies=3)
@@ -218,7 +228,7 @@ async def test_both_sides_are_notified_of_the_deadline(platform: Platform) -> No
         assert (await answerer.ask("reply", request_id=request_id, data=2))["code"] == "not_pending"
 
 
-@pytest.mark.promise("12d")
+@pytest.mark.promise("12d", "q2", "q14")
 async def test_requests_are_shared_among_the_sockets_of_an_agent_and_answered_by_their_holder(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, one, cast), connected(platform, cast, 1) as other:
         ids = [await ask(asker, cast, data=number) for number in range(4)]
@@ -236,6 +246,7 @@ async def test_requests_are_shared_among_the_sockets_of_an_agent_and_answered_by
         assert await other.is_quiet(), "nothing is sent a second time"
 
 
+@pytest.mark.promise("q16")
 async def test_pending_requests_of_an_agent_are_limited(platform: Platform) -> None:
     async with AsyncExitStack() as stack:
         asker, one, cast = await stack.enter_async_context(asker_and_answerer(platform))
@@ -312,6 +323,7 @@ async def test_person_asks_an_agent_over_rest(platform: Platform) -> None:
             assert (keyed.status_code, keyed.json()["code"]) == (422, "invalid")
 
 
+@pytest.mark.promise("q9")
 async def test_asker_that_does_not_read_its_answers_ends_the_request(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, answerer, cast):
         id = await ask(asker, cast, max_replies=1000)

@@ -63,6 +63,7 @@ async def delivering(*schedulers: Scheduler) -> AsyncIterator[None]:
                 loop.cancel()
 
 
+@pytest.mark.promise("s2", "s3")
 async def test_scheduled_message_has_no_seq_until_its_time_and_is_then_delivered_once(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, delivering(it.services.scheduled.scheduler):
         await it.caught_up()
@@ -89,6 +90,7 @@ async def test_scheduled_message_has_no_seq_until_its_time_and_is_then_delivered
         assert [await listed(it), await raw.is_quiet()] == [[], True]
 
 
+@pytest.mark.promise("s5", "s6")
 async def test_cancelled_message_is_never_delivered_and_a_repeated_key_names_it(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         message = due(it, b"1", key="remind-me")
@@ -109,6 +111,7 @@ async def test_cancelled_message_is_never_delivered_and_a_repeated_key_names_it(
         assert (await publish(it, message)).message_id == first.message_id, "also after its time"
 
 
+@pytest.mark.promise("s1", "s7", "s8")
 async def test_scheduled_message_is_checked_when_it_is_published(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
@@ -127,6 +130,7 @@ async def test_scheduled_message_is_checked_when_it_is_published(tmp_path: Path)
             await small.prepare(it.owner.tenant_id, it.clock() + MINUTE)
 
 
+@pytest.mark.promise("s5")
 async def test_agent_sees_and_cancels_its_own_scheduled_messages_only(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         key = ssh_keygen.make_key(tmp_path / "other")
@@ -145,6 +149,7 @@ async def test_agent_sees_and_cancels_its_own_scheduled_messages_only(tmp_path: 
         assert await listed(it) == []
 
 
+@pytest.mark.promise("s9")
 async def test_meter_that_had_counted_everything_counts_a_delivered_message(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         meter, log = it.services.meter, await it.services.fabric.tenant(it.owner.tenant_id).connected_log()
@@ -166,6 +171,7 @@ async def test_meter_that_had_counted_everything_counts_a_delivered_message(tmp_
         assert [(each.verdict, each.counted_messages) for each in found.compared if each.counted_messages] == [("equal", 1)]
 
 
+@pytest.mark.promise("s11")
 async def test_deleted_channel_delivers_nothing_more(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, due(it, b"1"))
@@ -177,6 +183,7 @@ async def test_deleted_channel_delivers_nothing_more(tmp_path: Path) -> None:
         assert state.messages == 0
 
 
+@pytest.mark.promise("s4")
 async def test_other_server_delivers_what_a_server_that_ended_has_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def until_waiting(rest_app: RestApp, count: int) -> None:
 # --- messages ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p1", "p2")
 def test_pull_returns_messages_as_the_gateway_pushes_them(inbox: Inbox) -> None:
     channel = inbox.channel()
     path = f"{inbox.agent.tenant.path}/channels/{channel}/messages"
@@ -107,6 +108,7 @@ def test_pull_returns_messages_as_the_gateway_pushes_them(inbox: Inbox) -> None:
     assert pulled["items"][0]["prev"] is None
 
 
+@pytest.mark.promise("p6")
 def test_gap_takes_the_place_of_expired_messages_in_a_pull(rest_app: RestApp, inbox: Inbox) -> None:
     channel = inbox.channel()
     path = f"{inbox.agent.tenant.path}/channels/{channel}/messages"
@@ -125,6 +127,7 @@ def test_gap_takes_the_place_of_expired_messages_in_a_pull(rest_app: RestApp, in
     assert [each["seq"] for each in inbox.pull()["items"]] == [last]
 
 
+@pytest.mark.promise("p17", "p18")
 def test_pull_acknowledges_nothing_and_an_ack_is_written_before_its_answer(rest_app: RestApp, inbox: Inbox) -> None:
     channel = inbox.channel()
     seqs = [inbox.publish(channel, number) for number in range(3)]
@@ -142,6 +145,7 @@ def test_pull_acknowledges_nothing_and_an_ack_is_written_before_its_answer(rest_
     assert inbox.pull()["items"] == []
 
 
+@pytest.mark.promise("p3")
 def test_pull_continues_with_the_messages_left_by_its_limit(inbox: Inbox) -> None:
     channel = inbox.channel()
     for number in range(7):
@@ -156,6 +160,7 @@ def test_pull_continues_with_the_messages_left_by_its_limit(inbox: Inbox) -> Non
     assert found == list(range(7))
 
 
+@pytest.mark.promise("p2")
 def test_busy_channel_leaves_room_for_the_others(inbox: Inbox) -> None:
     busy, quiet = inbox.channel(), inbox.channel()
     for number in range(12):
@@ -170,6 +175,7 @@ def test_busy_channel_leaves_room_for_the_others(inbox: Inbox) -> None:
     assert "quiet" in data_of(pulled)[:2]
 
 
+@pytest.mark.promise("p2")
 def test_limit_of_one_starves_no_channel(inbox: Inbox) -> None:
     channels = [inbox.channel() for _ in range(2)]
     for channel in channels:
@@ -182,6 +188,7 @@ def test_limit_of_one_starves_no_channel(inbox: Inbox) -> None:
     assert seen == set(channels)
 
 
+@pytest.mark.promise("p2", "p3")
 def test_page_has_a_size_limit_and_continues(inbox: Inbox) -> None:
     channel = inbox.channel()
     text = "x" * 60_000
@@ -195,6 +202,7 @@ def test_page_has_a_size_limit_and_continues(inbox: Inbox) -> None:
     assert pulled["more"]
 
 
+@pytest.mark.promise("p2", "p7")
 def test_channel_selects_one_subscription(inbox: Inbox, tenant: Tenant) -> None:
     one, other = inbox.channel(), inbox.channel()
     for channel in (one, other):
@@ -216,6 +224,7 @@ def test_channel_selects_one_subscription(inbox: Inbox, tenant: Tenant) -> None:
     "query",
     [{"wait_s": "1e9"}, {"wait_s": "25.1"}, {"wait_s": "-1"}, {"wait_s": "nan"}, {"limit": "0"}, {"limit": "201"}, {"x": "1"}],
 )
+@pytest.mark.promise("p2", "p4")
 def test_values_outside_their_range_are_invalid(inbox: Inbox, query: dict[str, str]) -> None:
     answer = inbox.caller.get(f"{inbox.agent.path}/inbox", params=query)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
@@ -225,6 +234,7 @@ def test_values_outside_their_range_are_invalid(inbox: Inbox, query: dict[str, s
 # --- acks ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p19", "p20", "p22")
 def test_wrong_ack_does_not_stop_the_others(inbox: Inbox, tenant: Tenant) -> None:
     channel, other = inbox.channel(), tenant.channel()
     seq = inbox.publish(channel, 1)
@@ -244,6 +254,7 @@ def test_ack_of_the_last_message_may_be_repeated_without_any_later_one(inbox: In
         assert inbox.ack((channel, seq)) == [None]
 
 
+@pytest.mark.promise("p23")
 def test_ack_with_the_epoch_of_another_log_moves_nothing(inbox: Inbox) -> None:
     channel = inbox.channel()
     seq = inbox.publish(channel, 1)
@@ -262,6 +273,7 @@ def test_malformed_acks_are_refused_together(inbox: Inbox, body: dict[str, Any])
 # --- waiting -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("p4")
 def test_waiting_pull_answers_with_the_next_message(rest_app: RestApp, inbox: Inbox) -> None:
     channel = inbox.channel()
     with ThreadPoolExecutor() as threads:
@@ -278,11 +290,13 @@ def test_waiting_pull_answers_at_once_with_a_stored_message(inbox: Inbox) -> Non
     assert data_of(inbox.pull(wait_s=WAITS_S)) == ["stored"]
 
 
+@pytest.mark.promise("p4")
 def test_wait_without_a_message_ends_with_an_empty_list(inbox: Inbox) -> None:
     inbox.channel()
     assert inbox.pull(wait_s=0.05)["items"] == []
 
 
+@pytest.mark.promise("p5")
 def test_third_waiting_pull_of_an_agent_is_refused_and_others_wait(rest_app: RestApp, inbox: Inbox, tenant: Tenant) -> None:
     channel = inbox.channel()
     other = Inbox.of(tenant)
@@ -312,6 +326,7 @@ def test_closed_connection_frees_its_place(rest_app: RestApp, inbox: Inbox) -> N
     until_waiting(rest_app, 0)
 
 
+@pytest.mark.promise("p4")
 def test_agent_disabled_while_it_waits_is_revoked(rest_app: RestApp, inbox: Inbox, tenant: Tenant) -> None:
     inbox.channel()
     with ThreadPoolExecutor() as threads:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from artcafe.observe.clock import now
 from tests.rest.rest_app import Tenant
 
@@ -13,6 +15,7 @@ def later(**more: float) -> str:
     return (now() + timedelta(**more)).isoformat()
 
 
+@pytest.mark.promise("s5")
 def test_scheduled_messages_are_listed_by_pages_and_cancelled_once(tenant: Tenant) -> None:
     channel = tenant.channel()
     path = f"{tenant.path}/channels/{channel}"
@@ -38,6 +41,7 @@ def test_scheduled_messages_are_listed_by_pages_and_cancelled_once(tenant: Tenan
     assert tenant.owner.get(f"{path}/messages").json()["items"] == []
 
 
+@pytest.mark.promise("s1", "s7")
 def test_impossible_times_are_refused_with_what_to_do(tenant: Tenant) -> None:
     path = f"{tenant.path}/channels/{tenant.channel()}/messages"
     live = f"{tenant.path}/channels/{tenant.channel(type='live')}/messages"
