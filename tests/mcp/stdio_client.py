@@ -44,10 +44,9 @@ class ChannelListener(ClientExtension):
         return [NotificationBinding(method=METHOD, params_type=ChannelEvent, handler=collect)]
 
 
-def command(cast: Cast, number: int, *options: str) -> list[str]:
-    """Return the arguments of `artcafe mcp` for one agent."""
-    identity = ["--url", cast.url, "--tenant", cast.tenant, "--agent", cast.agents[number], "--key", str(cast.keys[number])]
-    return ["-m", "artcafe", "mcp", *identity, *options]
+def identity(cast: Cast, number: int) -> list[str]:
+    """Return the options of `artcafe mcp` that name an agent."""
+    return ["--url", cast.url, "--tenant", cast.tenant, "--agent", cast.agents[number], "--key", str(cast.keys[number])]
 
 
 @asynccontextmanager
@@ -55,7 +54,7 @@ async def client_of(
     cast: Cast, number: int, folder: Path, *options: str, mode: str = "auto", **client: Any
 ) -> AsyncIterator[Client]:
     """Start `artcafe mcp` for an agent, and yield a connected client. Its notes go to a file in `folder`."""
-    server = StdioServerParameters(command=sys.executable, args=command(cast, number, *options))
+    server = StdioServerParameters(command=sys.executable, args=["-m", "artcafe", "mcp", *identity(cast, number), *options])
     with (folder / f"mcp-{number}").open("a+") as notes:
         async with Client(stdio_client(server, notes), mode=mode, **client) as connected:
             yield connected

@@ -17,7 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 from mcp_types import ResourceUpdatedNotification, TextContent, TextResourceContents
 
-from tests.mcp.stdio_client import BOUND_S, ChannelEvent, ChannelListener, call, client_of, command, fault
+from tests.mcp.stdio_client import BOUND_S, ChannelEvent, ChannelListener, call, client_of, fault, identity
 from tests.platform import Platform, running
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
@@ -228,7 +228,7 @@ async def test_command_explains_wrong_options_and_ends_with_its_input(platform: 
     cast = await platform.tenant_with(agents=1, channels=0)
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, *command(cast, 0, *options)]
+        arguments = [sys.executable, "-m", "artcafe", "mcp", *identity(cast, 0), *options]
         return subprocess.run(arguments, input="", capture_output=True, text=True, timeout=BOUND_S, check=False)
 
     ended = await asyncio.to_thread(run)
