@@ -239,6 +239,24 @@ async def test_command_explains_wrong_options_and_ends_with_its_input(platform: 
     assert "Traceback" not in unknown.stderr
 
 
+async def test_lines_that_are_no_message_are_dropped_and_sigterm_ends_the_command(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=0)
+    piped = asyncio.subprocess.PIPE
+    arguments = ["-m", "artcafe", "mcp", *identity(cast, 0)]
+    async with asyncio.timeout(BOUND_S):
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=piped, stdout=piped, stderr=piped)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"no JSON\n" + b"x" * 20_000_000 + b"\n\xff\n")
+        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bare", "version": "1"}}
+        process.stdin.write(msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}) + b"\n")
+        await process.stdin.drain()
+        assert msgspec.json.decode(await process.stdout.readline())["result"]["protocolVersion"] == "2025-11-25"
+        process.terminate()
+        _, notes = await process.communicate()
+        assert (process.returncode, notes) == (130, b"")
+
+
 def test_command_without_the_library_names_the_extra() -> None:
     program = (
         "import sys; sys.modules['mcp_types'] = None; sys.argv = ['artcafe', 'mcp']; from artcafe.__main__ import main; main()"
