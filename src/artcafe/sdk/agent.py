@@ -92,7 +92,7 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
         self._takes_queues = queues
         self._close_timeout_s = close_timeout_s
         self._is_warned = False
-        self._registrations, self._state_handlers = {}, []
+        self._registrations, self._state_handlers, self._ended = {}, [], asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._connection, self._answering = self._new_connection(self._group)
 

@@ -128,6 +128,10 @@ class HandlingAgent(AgentLifecycle):
         else:
             await self._wait_for_end(signals)
 
+    def end_run(self) -> None:
+        """Let `run` return, on the agent's event loop. `run` closes the agent if it has started it."""
+        self._ended.set()
+
     async def _wait_for_end(self, signals: bool) -> None:
         self._connection.check_loop()
         ended = self._ended
