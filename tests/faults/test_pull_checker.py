@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -59,7 +59,9 @@ def _tasks() -> QueueHistory:
     return QueueHistory(events, [], [], 3, 10.0)
 
 
-def _pulls(chance: random.Random, agent: str, log: Sequence[Entry], expiry: object, first: int) -> list[PullEvent]:
+def _pulls(
+    chance: random.Random, agent: str, log: Sequence[Entry], expiry: Container[tuple[str, int]], first: int
+) -> list[PullEvent]:
     events: list[PullEvent] = []
     cursor = dict.fromkeys(CHANNELS, 0)
     at, number = BEGINS_AT, first * 100
@@ -72,8 +74,8 @@ def _pulls(chance: random.Random, agent: str, log: Sequence[Entry], expiry: obje
             for channel in cursor
         }
         for channel, page in pages.items():
-            items += [entry for entry in page if (channel, entry.seq) not in expiry]  # type: ignore[operator]  # a mapping
-            gaps += [GapSeen(channel, e.seq, e.seq, "expired") for e in page if (channel, e.seq) in expiry]  # type: ignore[operator]
+            items += [entry for entry in page if (channel, entry.seq) not in expiry]
+            gaps += [GapSeen(channel, e.seq, e.seq, "expired") for e in page if (channel, e.seq) in expiry]
         events += [PullBegan(number, agent, at), Pulled(number, tuple(items), tuple(gaps), at + 0.1)]
         for channel, page in pages.items():
             if page and chance.random() < 0.6:
