@@ -189,6 +189,7 @@ class Verdict:
     unknown: int
     refused: int
     repeats: int
+    deliveries: int
     findings: Sequence[Finding] = field(default=())
 
     @cached_property
@@ -210,6 +211,7 @@ def judge(history: History) -> Verdict:
         unknown=len(history.of(Unknown)),
         refused=len(history.of(Refused)),
         repeats=_repeats(history),
+        deliveries=len(history.of(Got)),
         findings=[finding for rule in rules for finding in rule(run)],
     )
 

@@ -15,6 +15,7 @@ class ClientView(NamedTuple):
     message. `repeated` counts deliveries of messages of a broadcast channel after the first, and of tasks after their ack."""
 
     acknowledged: int
+    deliveries: int
     lost: int
     repeated: int
     other: int

@@ -7,17 +7,28 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import pytest
 
 from tests.faults.checker import Broken, Verdict
 from tests.faults.client_view import ClientView
+from tests.faults.promise_table import PROMISE_HEADINGS, PromiseTable
 from tests.faults.queue_checker import QueueBroken, QueueVerdict
 from tests.faults.verdicts import Ruling
 
 SEED: Final = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
 """Choose the moments at which the long tests inject faults; ARTCAFE_TEST_SEED repeats a run's moments."""
+
+PROMISES = pytest.StashKey[PromiseTable]()
+
+
+def _promises_of(request: pytest.FixtureRequest) -> Callable[[str, int, int, int], None]:
+    """Return a function that counts a run for the sentences that the test is marked with."""
+    table = request.config.stash.setdefault(PROMISES, PromiseTable())
+    return partial(table.add, [str(id) for mark in request.node.iter_markers("promise") for id in mark.args])
+
 
 Report = Callable[[str, Verdict], None]
 
@@ -43,7 +54,10 @@ def report(request: pytest.FixtureRequest) -> Report:
     began = time.monotonic()
     rows = request.config.stash.setdefault(ROWS, [])
 
+    promises = _promises_of(request)
+
     def note(fault: str, verdict: Verdict) -> None:
+        promises(fault, verdict.published, verdict.deliveries, len(verdict.findings))
         rows.append((fault, *_figures(verdict), round(time.monotonic() - began)))
 
     return note
@@ -87,7 +101,10 @@ def queue_report(request: pytest.FixtureRequest) -> QueueReport:
     began = time.monotonic()
     rows = request.config.stash.setdefault(QUEUE_ROWS, [])
 
+    promises = _promises_of(request)
+
     def note(fault: str, verdict: QueueVerdict) -> None:
+        promises(fault, verdict.stored, verdict.deliveries, len(verdict.findings))
         shown = [verdict.counts[QueueBroken.LOST], verdict.counts[QueueBroken.TWO_HOLDERS]]
         figures = [verdict.stored, verdict.deliveries, verdict.redelivered, verdict.acked, verdict.dead, *shown]
         rows.append((fault, *figures, len(verdict.findings) - sum(shown), round(time.monotonic() - began)))
@@ -142,7 +159,10 @@ def client_report(request: pytest.FixtureRequest) -> ClientReport:
     """`client_report("rolling upgrade", "queue", view)` adds a row to the table of what clients saw."""
     rows = request.config.stash.setdefault(CLIENT_ROWS, [])
 
+    promises = _promises_of(request)
+
     def note(fault: str, traffic: str, view: ClientView) -> None:
+        promises(fault, view.acknowledged, view.deliveries, view.lost + view.other)
         times = (f"{view.slowest_publish_s:.1f}", f"{view.longest_pause_s:.1f}")
         rows.append((fault, traffic, view.acknowledged, view.lost, view.repeated, view.other, *times, view.reconnects))
 
@@ -158,6 +178,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         _print(terminalreporter, "requests, pulls, receipts, scheduled messages", headings, config.stash.get(RULING_ROWS, []))
         _print(terminalreporter, "what clients saw", CLIENT_HEADINGS, config.stash.get(CLIENT_ROWS, []))
         _print(terminalreporter, "faults of the tables", TABLE_HEADINGS, config.stash.get(TABLE_ROWS, []))
+        promises = list(config.stash.get(PROMISES, PromiseTable()).rows())
+        _print(terminalreporter, "sentences of the contract (docs/contract.md, section 5)", PROMISE_HEADINGS, promises)
+        _print(terminalreporter, "self-tests of the checkers", CHECKER_HEADINGS, _self_tests(terminalreporter))
+
+
+CHECKER_HEADINGS = ("checker", "tests passed", "tests failed")
+
+
+def _self_tests(reporter: pytest.TerminalReporter) -> list[tuple[object, ...]]:
+    """Return how many tests of each checker, most of them of a planted fault, have passed and failed."""
+    passed, failed = (
+        Counter(each.location[0].rpartition("/test_")[2] for each in reporter.stats.get(outcome, []))
+        for outcome in ("passed", "failed")
+    )
+    checkers = sorted(each for each in passed | failed if each.endswith("checker.py"))
+    return [(each, passed[each], failed[each]) for each in checkers]
 
 
 def _print(reporter: pytest.TerminalReporter, title: str, headings: Sequence[str], rows: list[tuple[object, ...]]) -> None:

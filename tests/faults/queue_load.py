@@ -54,14 +54,15 @@ _SEQ: Final = re.compile(r"message (\d+) of")
 class QueueLoad:
     """Traffic on one queue of one tenant, from `working_on` until `end`."""
 
-    def __init__(self, platform: Platform, cast: Cast, queue: ChannelInfo, seed: int) -> None:
+    def __init__(self, platform: Platform, cast: Cast, queue: ChannelInfo, seed: int, ack_wait_s: int, first: int = 1) -> None:
+        """`first`: the number of its first task."""
         self._platform, self.cast, self.queue = platform, cast, queue
-        self._chance = random.Random(seed)
+        self._chance, self._ack_wait_s = random.Random(seed), ack_wait_s
         self.events: list[Event] = []
         self.pauses = Pauses()
         self.slowest_s = 0.0
         """The longest time that a publish waited for its answer."""
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first)
         self._connections = itertools.count(1)
         self._stopping = False
         self._publishers: list[asyncio.Task[None]] = []
@@ -105,7 +106,7 @@ class QueueLoad:
             ]
         for task in self._workers:
             task.cancel()
-        return QueueHistory(self.events, letters, redriven, MAX_DELIVERIES, ACK_WAIT_S, slack_s, is_faulted)
+        return QueueHistory(self.events, letters, redriven, MAX_DELIVERIES, self._ack_wait_s, slack_s, is_faulted)
 
     async def _empty(self) -> None:
         """Wait until every task in the queue is acknowledged or a dead letter. What remains after `WAIT_S` is lost."""
@@ -118,7 +119,7 @@ class QueueLoad:
                     event.seq for event in self.events if isinstance(event, Acked) and (event.holder, event.seq) not in refused
                 }
                 if stored <= acked | {each.task for each in await self._letters(rest)}:
-                    await asyncio.sleep(ACK_WAIT_S)  # a wrong delivery would come now
+                    await asyncio.sleep(self._ack_wait_s)  # a wrong delivery would come now
                     return
                 await asyncio.sleep(0.5)
 
@@ -225,14 +226,20 @@ class QueueLoad:
 
 
 @asynccontextmanager
-async def working_on(platform: Platform, seed: int) -> AsyncIterator[QueueLoad]:
+async def working_on(platform: Platform, seed: int, *, ack_wait_s: int = ACK_WAIT_S) -> AsyncIterator[QueueLoad]:
     """Run traffic on a queue of a new tenant; it ends with this block."""
     cast = await platform.tenant_with(agents=AGENTS, channels=0)
     async with cast.rest() as rest:
         queue = await rest.create_channel(
-            cast.tenant, "tasks", type="queue", ack_wait_s=ACK_WAIT_S, max_deliveries=MAX_DELIVERIES, back_off=[0]
+            cast.tenant, "tasks", type="queue", ack_wait_s=ack_wait_s, max_deliveries=MAX_DELIVERIES, back_off=[0]
         )
-    load = QueueLoad(platform, cast, queue, seed)
+    async with running(QueueLoad(platform, cast, queue, seed, ack_wait_s)) as load:
+        yield load
+
+
+@asynccontextmanager
+async def running(load: QueueLoad) -> AsyncIterator[QueueLoad]:
+    """Run the traffic of a load; it ends with this block."""
     async with asyncio.TaskGroup() as group:
         try:
             await load.begin(group)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checker import judge
-from tests.faults.conftest import SEED, Report
+from tests.faults.conftest import SEED, QueueReport, Report
 from tests.faults.load import Load, running_on
+from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_load import working_on
 from tests.faults.separate_nats import separate_nats
 from tests.platform import Platform, running
 from tests.relay import Relay, relayed
@@ -41,8 +43,13 @@ async def cuttable(tmp_path: Path) -> AsyncIterator[Cuttable]:
 async def cut(load: Load, relay: Relay, deaf_s: float = 0) -> None:
     """Break the connections during publishes, after NATS's answers have been lost for this long."""
     await load.mid_publish()
+    await lose_answers(relay, deaf_s)
+
+
+async def lose_answers(relay: Relay, for_s: float) -> None:
+    """Lose NATS's answers and messages for this long, and then the connections."""
     relay.is_deaf = True
-    await asyncio.sleep(deaf_s)
+    await asyncio.sleep(for_s)
     relay.cut()
     relay.is_deaf = False
 
@@ -73,4 +80,22 @@ async def test_cuts_at_any_moment_lose_double_and_reorder_nothing(cuttable: Cutt
         await load.acknowledged(100)
         verdict = judge(await load.end())
     report(f"{CUTS} × cut connection to NATS", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.promise("9a", "9b")
+async def test_lost_answers_and_messages_of_nats_lose_no_task_and_give_none_two_holders(
+    cuttable: Cuttable, queue_report: QueueReport
+) -> None:
+    platform, relay = cuttable
+    chance = random.Random(SEED)
+    async with working_on(platform, SEED) as load:
+        for _ in range(CUTS):
+            await load.done(1 + chance.choice((0, 10, 50)))
+            await lose_answers(relay, chance.choice((0, DEAF_S, LONG_DEAF_S)))
+        await load.done(50)
+        verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report(f"{CUTS} × cut connection to NATS, its answers lost before", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"

@@ -19,12 +19,16 @@ from artcafe.rules import subjects
 from artcafe.rules.secrets import derive
 from tests.fabric.nats_clients import connected
 from tests.faults.checker import judge
-from tests.faults.conftest import SEED, Report
+from tests.faults.conftest import SEED, QueueReport, Report
 from tests.faults.load import running_on
 from tests.faults.processes import frozen
+from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_load import QueueLoad, working_on
 from tests.fleet import Fleet, running_fleet
 
 KILLS: Final = 6
+QUEUE_KILLS: Final = 3
+TASKS: Final = 40
 LEADER_S: Final = 60.0
 """For a cluster to elect a leader and for a restarted node to catch up, on a machine that is busy with other tests."""
 FLAGS: Final = ["--cursor-write-s", "0.3"]
@@ -147,3 +151,39 @@ async def test_cluster_of_three_continues_while_the_leader_of_a_log_is_stopped(c
         verdict = judge(await load.end(is_retried=True))
     report("pause of the leader of three nats-servers", verdict)
     assert not verdict.findings, str(verdict)
+
+
+VICTIMS: Final = ("the leader of the queue's log", "the leader of the queue's consumer", "all three nats-servers")
+
+
+async def victims(fleet: Fleet, load: QueueLoad, which: str) -> list[str]:
+    """Return the nodes to kill."""
+    if which == VICTIMS[2]:
+        return [node.name for node in fleet.nats.nodes]
+    if which == VICTIMS[1]:
+        return [await consumer_leader_of(fleet, load.cast.tenant, load.queue.id)]
+    return [await leader_of(fleet, load.cast.tenant)]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("which", VICTIMS)
+@pytest.mark.promise("9a", "9b", "11d")
+async def test_killed_nodes_of_a_cluster_lose_no_task_and_give_none_two_holders(
+    clustered: Fleet, queue_report: QueueReport, which: str
+) -> None:
+    nats = clustered.nats
+    async with clustered.balanced(), working_on(clustered, SEED) as load:
+        for _ in range(QUEUE_KILLS):
+            await load.done(TASKS)
+            killed = await victims(clustered, load, which)
+            for name in killed:
+                nats.kill(name)
+            if len(killed) == 1:
+                await load.done(TASKS)
+            nats.start(*map(nats.node, killed))
+            await stream_of(clustered, load.cast.tenant, is_caught_up=True)
+        await load.done(TASKS)
+        verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report(f"{QUEUE_KILLS} × kill -9 of {which}", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"

@@ -11,9 +11,11 @@ import pytest
 from tests.conftest import Require
 from tests.faults import disk as disks
 from tests.faults.checker import judge
-from tests.faults.conftest import Report
+from tests.faults.conftest import SEED, QueueReport, Report
 from tests.faults.load import running_on
 from tests.faults.processes import wait_for
+from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_load import working_on
 from tests.platform import Platform, running
 
 SIZE_MIB = 96
@@ -47,3 +49,23 @@ async def test_full_disk_loses_nothing_and_publishing_continues_when_there_is_sp
     report("full disk", verdict)
     assert not verdict.findings, str(verdict)
     assert all("not stored" in refused.message for refused in load.refused), {refused.message for refused in load.refused}
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.promise("9a", "9b")
+async def test_full_disk_loses_no_task_and_gives_none_two_holders(
+    require: Require, tmp_path: Path, queue_report: QueueReport
+) -> None:
+    require(disks.NEEDS, disks.is_possible())
+    with disks.mounted(tmp_path, tmp_path / "data", SIZE_MIB) as disk, running(tmp_path) as platform:
+        async with working_on(platform, SEED) as load:
+            await load.done(50)
+            await asyncio.to_thread(disk.fill)
+            await asyncio.to_thread(wait_for, lambda: readiness(platform) == 503, "a server that is not ready")
+            disk.make_room()
+            await load.done(50)
+            await asyncio.to_thread(wait_for, lambda: readiness(platform) == 200, "a server that is ready")
+            verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report("full disk", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"

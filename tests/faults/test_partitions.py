@@ -5,20 +5,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from typing import Final
 
 import pytest
 
 from tests.faults.checker import judge
 from tests.faults.cluster_network import ClusterNetwork
-from tests.faults.conftest import Report
+from tests.faults.conftest import SEED, QueueReport, Report
 from tests.faults.flapping import flapping_on
 from tests.faults.processes import Frozen
+from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_load import working_on
 from tests.faults.test_fleet import FLAGS, leader_of
 from tests.fleet import Fleet, NatsServers, running_fleet
 
 SERVERS: Final = 2
+TASKS: Final = 40
+ACK_WAIT_S: Final = 10
+SLACK_S: Final = 6.0
+"""A server may get a task late: NATS has delivered it up to `queue_consumer.PULL_S` before."""
 
 Partitioned = tuple[Fleet, ClusterNetwork]
 Part = Callable[[ClusterNetwork, str, str, str], None]
@@ -88,6 +94,21 @@ PARTITIONS: Final[list[tuple[str, Part, float]]] = [
 ]
 
 
+@asynccontextmanager
+async def parted(fleet: Fleet, network: ClusterNetwork, tenant: str, part: Part) -> AsyncIterator[None]:
+    """Partition the cluster around the leader of a tenant's log within this block."""
+    leader = await leader_of(fleet, tenant)
+    one, other = (node.name for node in fleet.nats.nodes if node.name != leader)
+    stopped = Frozen(*([fleet.nats.pid(leader)] if part is leader_stands_still else []))
+    stopped.stop()
+    part(network, leader, one, other)
+    try:
+        yield
+    finally:
+        network.heal()
+        stopped.go_on()
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("what", "part", "for_s"), PARTITIONS, ids=[each[1].__name__ for each in PARTITIONS])
@@ -99,17 +120,27 @@ async def test_partitioned_cluster_skips_nothing_and_repeats_nothing_acknowledge
     async with flapping_on(fleet) as load:
         await load.acknowledged(100)
         await load.note_cursors()
-        leader = await leader_of(fleet, load.cast.tenant)
-        one, other = (node.name for node in fleet.nats.nodes if node.name != leader)
-        stopped = Frozen(*([fleet.nats.pid(leader)] if part is leader_stands_still else []))
-        stopped.stop()
-        part(network, leader, one, other)
-        try:
+        async with parted(fleet, network, load.cast.tenant, part):
             await asyncio.sleep(for_s)
-        finally:
-            network.heal()
-            stopped.go_on()
         await load.acknowledged(100)
         verdict = judge(await load.end(is_retried=True))
     report(f"{for_s:.0f} s of {what}", verdict)
     assert not verdict.findings, str(verdict)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("what", "part", "for_s"), PARTITIONS, ids=[each[1].__name__ for each in PARTITIONS])
+@pytest.mark.promise("9a", "9b")
+async def test_partitioned_cluster_loses_no_task_and_gives_none_two_holders(
+    partitioned: Partitioned, queue_report: QueueReport, what: str, part: Part, for_s: float
+) -> None:
+    fleet, network = partitioned
+    async with working_on(fleet, SEED, ack_wait_s=ACK_WAIT_S) as load:
+        await load.done(TASKS)
+        async with parted(fleet, network, load.cast.tenant, part):
+            await asyncio.sleep(for_s)
+        await load.done(TASKS)
+        verdict = judge_queue(await load.end(is_faulted=True, slack_s=SLACK_S))
+    queue_report(f"{for_s:.0f} s of {what}", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"

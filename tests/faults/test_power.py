@@ -20,14 +20,17 @@ from artcafe.tables.sqlite import file as sqlite_file
 from tests.conftest import Require
 from tests.faults import disk as disks
 from tests.faults.checker import Broken, judge
-from tests.faults.conftest import SEED, Report
+from tests.faults.conftest import SEED, QueueReport, Report
 from tests.faults.disk import Disk
 from tests.faults.load import Load, running_on
 from tests.faults.processes import frozen
-from tests.faults.separate_nats import NATS_DEFAULT_FLUSH, separate_nats
+from tests.faults.queue_checker import Put, judge_queue
+from tests.faults.queue_load import working_on
+from tests.faults.separate_nats import NATS_DEFAULT_FLUSH, SeparateNats, separate_nats
 from tests.platform import Cast, Platform, running
 
 CUTS = 5
+QUEUE_CUTS = 3
 SIZE_MIB = 128
 ROWS = 6
 COMMITS = 300
@@ -87,14 +90,19 @@ class Rows:
                 assert again == Receipt(first.seq, first.message_id, duplicate=True)
 
 
-async def cut_power(platform: Platform, disk: Disk) -> None:
-    """Cut the power during publishes, and restart on the data that the disk has."""
+async def cut_power(platform: Platform, disk: Disk, nats: SeparateNats | None = None) -> None:
+    """Cut the power during publishes, and restart on the data that the disk has. `nats`: the NATS server, if it is not the
+    platform's own."""
     assert platform.process is not None
-    with frozen(platform.process.pid, platform.nats_pid) as users:
+    with frozen(platform.process.pid, platform.nats_pid if nats is None else nats.pid) as users:
         await asyncio.to_thread(disk.copy)
         users.kill()
     platform.process.wait(10)
+    if nats is not None:
+        nats.ended()
     await asyncio.to_thread(disk.restore)
+    if nats is not None:
+        nats.start()
     await asyncio.to_thread(platform.start)
 
 
@@ -147,18 +155,39 @@ async def test_same_power_cut_loses_acknowledged_messages_at_the_default_flush_i
         async with running_on(platform) as load:
             await load.acknowledged(300)
             await load.mid_publish()
-            assert platform.process is not None
-            with frozen(platform.process.pid, nats.pid) as users:
-                await asyncio.to_thread(disk.copy)
-                users.kill()
-            platform.process.wait(10)
-            nats.ended()
-            await asyncio.to_thread(disk.restore)
-            nats.start()
-            await asyncio.to_thread(platform.start)
+            await cut_power(platform, disk, nats)
             verdict = judge(await load.end_of_publishing())
     report("control: power cut, NATS's default flush", verdict)
     assert verdict.counts[Broken.LOST] > 0, str(verdict)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.promise("9a", "9b", "11c")
+async def test_power_cuts_lose_no_task_and_give_none_two_holders(disk: Disk, tmp_path: Path, queue_report: QueueReport) -> None:
+    with running(tmp_path) as platform:
+        async with working_on(platform, SEED) as load:
+            for _ in range(QUEUE_CUTS):
+                await load.done(50)
+                await cut_power(platform, disk)
+            await load.done(50)
+            verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report(f"{QUEUE_CUTS} × power cut", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_same_power_cut_loses_tasks_at_the_default_flush_interval_of_nats(disk: Disk, tmp_path: Path) -> None:
+    """The control of the test above: the queue lacks tasks, or has others under their sequences."""
+    with separate_nats(tmp_path / "data", NATS_DEFAULT_FLUSH) as nats, running(tmp_path, ["--nats-urls", nats.url]) as platform:
+        async with working_on(platform, SEED) as load:
+            await load.done(50)
+            stored = {event.seq: {"n": event.number} for event in load.events if isinstance(event, Put)}
+            await cut_power(platform, disk, nats)
+            async with load.cast.rest() as rest:
+                kept = {each.seq: each.data async for each in rest.history(load.cast.tenant, load.queue.id, after=0)}
+    assert any(kept.get(seq) != task for seq, task in stored.items())
 
 
 def test_power_cut_loses_only_commits_that_sqlite_did_not_flush(disk: Disk, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.aws import Aws
 from tests.faults.conftest import SEED, QueueReport
 from tests.faults.processes import frozen
 from tests.faults.queue_checker import judge_queue
 from tests.faults.queue_load import ACK_WAIT_S, working_on
 from tests.faults.test_kill import VICTIMS, kill
+from tests.faulty_aws import READS, WRITES, Fault, faulty
 from tests.platform import Platform, running
 
 KILLS = 10
@@ -82,4 +84,21 @@ async def test_process_that_is_stopped_beyond_the_ack_deadline_gives_no_task_two
         await load.done(50)
         verdict = judge_queue(await load.end(is_faulted=True, slack_s=ACK_WAIT_S))
     queue_report(f"SIGSTOP of {victim}, for three ack deadlines", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.promise("9a", "9b")
+async def test_slow_tables_lose_no_task_and_give_none_two_holders(
+    aws: Aws, tmp_path_factory: pytest.TempPathFactory, queue_report: QueueReport
+) -> None:
+    with faulty(aws.url) as proxy, running(tmp_path_factory.mktemp("slow"), aws.tables_flags(proxy.url)) as platform:
+        async with working_on(platform, SEED) as load:
+            await load.done(50)
+            proxy.strike(Fault.SLOW, *WRITES, *READS, every=10)
+            await load.done(100)
+            proxy.spare()
+            verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report("tables on DynamoDB that answer every 10th call after 5.5 s", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"

@@ -74,11 +74,13 @@ class Traffic:
         waits = [(load.slowest_s, load.pauses.longest_s(), self.reconnects.count) for load in (self.broadcast, self.queue)]
         stored = judge(await self.broadcast.end(is_retried=True))
         lost, found = stored.counts[Broken.LOST], len(stored.findings)
-        report(fault, "broadcast", ClientView(stored.acknowledged, lost, stored.repeats, found - lost, *waits[0]))
+        report(
+            fault, "broadcast", ClientView(stored.acknowledged, stored.deliveries, lost, stored.repeats, found - lost, *waits[0])
+        )
         history = await self.queue.end(is_faulted=True)
         done = judge_queue(history)
         lost, found = done.counts[QueueBroken.LOST], len(done.findings)
-        report(fault, "queue", ClientView(done.stored, lost, after_ack(history), found - lost, *waits[1]))
+        report(fault, "queue", ClientView(done.stored, done.deliveries, lost, after_ack(history), found - lost, *waits[1]))
         assert not stored.findings, str(stored)
         assert not done.findings, f"ARTCAFE_TEST_SEED={SEED}: {done}"
 

@@ -1,0 +1,57 @@
+"""The table of the contract's sentences at the end of `make faults`: their tests, and what the faults of this run showed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.promises import clauses, marked_tests
+
+PROMISE_HEADINGS: Final = ("sentence", "tests", "faults", "runs", "publishes", "deliveries", "violations")
+
+
+@dataclass
+class _Shown:
+    """What the runs of one sentence's tests showed."""
+
+    faults: set[str] = field(default_factory=set)
+    runs: int = 0
+    publishes: int = 0
+    deliveries: int = 0
+    violations: int = 0
+
+
+class PromiseTable:
+    """The runs of this session, by sentence. A run whose test is marked with several clauses of a sentence counts once."""
+
+    def __init__(self) -> None:
+        self._shown: dict[int, _Shown] = {}
+
+    def add(self, ids: Iterable[str], fault: str, publishes: int, deliveries: int, violations: int) -> None:
+        """Count a run of a test that is marked with these clauses."""
+        for sentence in {_sentence_of(id) for id in ids}:
+            shown = self._shown.setdefault(sentence, _Shown())
+            shown.faults.add(fault)
+            shown.runs += 1
+            shown.publishes += publishes
+            shown.deliveries += deliveries
+            shown.violations += violations
+
+    def rows(self) -> Iterator[tuple[object, ...]]:
+        """Yield a row for each sentence; zeros where no test of this session has injected a fault. Nothing without a run."""
+        tests: dict[int, set[str]] = {}
+        for id, marked in marked_tests().items():
+            tests.setdefault(_sentence_of(id), set()).update(marked)
+        for sentence in sorted({_sentence_of(id) for id in clauses()} if self._shown else ()):
+            shown = self._shown.get(sentence, _Shown())
+            figures = (shown.runs, shown.publishes, shown.deliveries, shown.violations)
+            yield (sentence, len(tests.get(sentence, ())), len(shown.faults), *figures)
+
+
+def _sentence_of(id: str) -> int:
+    """Return the number of the sentence that a clause belongs to."""
+    number = re.match(r"\d+", id)
+    assert number is not None, id
+    return int(number[0])
