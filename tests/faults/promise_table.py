@@ -27,7 +27,7 @@ class PromiseTable:
     """The runs of this session, by sentence. A run whose test is marked with several clauses of a sentence counts once."""
 
     def __init__(self) -> None:
-        self._shown: dict[int, _Shown] = {}
+        self._shown: dict[str, _Shown] = {}
 
     def add(self, ids: Iterable[str], fault: str, publishes: int, deliveries: int, violations: int) -> None:
         """Count a run of a test that is marked with these clauses."""
@@ -41,17 +41,16 @@ class PromiseTable:
 
     def rows(self) -> Iterator[tuple[object, ...]]:
         """Yield a row for each sentence; zeros where no test of this session has injected a fault. Nothing without a run."""
-        tests: dict[int, set[str]] = {}
+        tests: dict[str, set[str]] = {}
         for id, marked in marked_tests().items():
             tests.setdefault(_sentence_of(id), set()).update(marked)
-        for sentence in sorted({_sentence_of(id) for id in clauses()} if self._shown else ()):
+        for sentence in dict.fromkeys(map(_sentence_of, clauses()) if self._shown else ()):
             shown = self._shown.get(sentence, _Shown())
             figures = (shown.runs, shown.publishes, shown.deliveries, shown.violations)
             yield (sentence, len(tests.get(sentence, ())), len(shown.faults), *figures)
 
 
-def _sentence_of(id: str) -> int:
-    """Return the number of the sentence that a clause belongs to."""
+def _sentence_of(id: str) -> str:
+    """Return the sentence that a clause belongs to: the number of one of the twelve, otherwise the id itself."""
     number = re.match(r"\d+", id)
-    assert number is not None, id
-    return int(number[0])
+    return id if number is None else number[0]
