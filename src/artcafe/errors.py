@@ -236,7 +236,7 @@ class ChainNotFound(NotFound):
 
 
 class SubscriptionNotFound(NotFound):
-    code, text = "subscription_not_found", "agent {id!r} has no subscription to this channel"
+    code, text = "subscription_not_found", "the agent {id!r} has no subscription to this channel, or there is no such channel"
 
 
 # --- invalid requests -------------------------------------------------------------------------------------------------
