@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import Raw
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -15,6 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, ParentBased, Sampler
 from opentelemetry.trace import StatusCode
 
+from artcafe.delivery.pull import PullRequest
+from artcafe.delivery.pull_settling import SettleEntry
 from artcafe.errors import KeyReused
 from artcafe.model import ChannelType
 from artcafe.observe.tracing import MAX_LINKS, Tracing
@@ -132,6 +135,48 @@ async def test_ack_links_to_the_messages_since_the_last_ack(tmp_path: Path) -> N
         await until(lambda: len(record.named("ack")) == 2)
 
     assert [links(span) for span in record.named("ack")] == [each[:1], each[1:]]
+
+
+async def test_queue_message_is_followed_to_its_holder_and_its_ack(tmp_path: Path) -> None:
+    record = Recorder()
+    async with gateway_app(tmp_path, tracing=record.tracing) as it, it.connected() as raw:
+        queue = await it.services.channels.create(it.owner, name="tasks", type=ChannelType.QUEUE)
+        await raw.ask("subscribe", channel=queue.id)
+        await it.services.messaging.publish(it.owner, queue.id, traced(it))
+        message = await raw.message()
+        await it.services.messaging.publish(it.owner, queue.id, Publish(queue.id, Raw(b"2")))
+        await raw.ack(queue.id, message["seq"])
+        await raw.ack(queue.id, (await raw.message())["seq"])
+        deliver, ack = await record.one("deliver"), await record.one("ack")
+        await until(lambda: len(record.named("publish")) == 2)
+
+    assert (links(deliver), links(ack)) == ([PARENT], [PARENT])
+    where = {"messaging.destination.name": queue.id, "messaging.system": "artcafe", "artcafe.tenant.id": it.owner.tenant_id}
+    assert dict(deliver.attributes or {}) == {**where, **operation("deliver", "send"), "messaging.batch.message_count": 1}
+    assert dict(ack.attributes or {}) == {**where, **operation("ack", "settle"), "messaging.client.id": it.agent.id}
+
+
+async def test_pull_records_a_span_for_each_channel_with_traced_messages(tmp_path: Path) -> None:
+    record = Recorder()
+    async with gateway_app(tmp_path, tracing=record.tracing) as it:
+        queue = await it.services.channels.create(it.owner, name="tasks", type=ChannelType.QUEUE)
+        await it.services.subscriptions.put(it.owner, queue.id, it.agent.id)
+        for channel in (queue, it.channel):
+            await it.services.messaging.publish(it.owner, channel.id, traced(it))
+        untraced = await it.services.channels.create(it.owner, name="plain")
+        await it.services.subscriptions.put(it.owner, untraced.id, it.agent.id)
+        await it.publish(b"1", untraced)
+        pulled = await it.services.pulls.pull(it.principal, it.agent.id, PullRequest.checked())
+        items = {item["channel"]: item for item in map(msgspec.json.decode, pulled.items)}
+        assert set(items) == {queue.id, it.channel.id, untraced.id}
+        task = items[queue.id]
+        done = SettleEntry("ack", queue.id, task["seq"], task["receipt"])
+        assert (await it.services.pulls.settle(it.principal, it.agent.id, [done]))[0].error is None
+        ack = await record.one("ack")
+
+    spans = {(span.attributes or {})["messaging.destination.name"]: links(span) for span in record.named("deliver")}
+    assert spans == {queue.id: [PARENT], it.channel.id: [PARENT]}
+    assert (links(ack), (ack.attributes or {})["messaging.client.id"]) == ([PARENT], it.agent.id)
 
 
 async def test_backlog_is_delivered_within_a_linked_span(tmp_path: Path) -> None:

@@ -74,11 +74,15 @@ async def test_ends_of_queue_deliveries_are_counted_by_their_outcome(server: Pla
         await (await anext(messages)).nak(60)
         await anext(messages)  # its deadline passes, and it is delivered again
         await anext(messages)
+        await until(server.metrics_url, lambda now: value(now, "artcafe_queue_messages_held") >= 1)
     after = await until(server.metrics_url, lambda now: ended(now, "returned") >= 1)
     async with cast.rest() as rest:
         await rest.delete_channel(cast.tenant, queue.id)  # or the agent gets the rest of it in the other tests
     outcomes = {outcome: ended(after, outcome) for outcome in metrics.QUEUE_OUTCOMES}
     assert outcomes == {"acked": 2, "nacked": 1, "expired": 1, "returned": 1}
+    redelivered = "artcafe_queue_redeliveries_total"
+    assert value(after, redelivered) - value(before, redelivered) == 1
+    await until(server.metrics_url, lambda now: value(now, "artcafe_queue_messages_held") == 0)
 
 
 async def test_publishes_and_deliveries_are_counted_exactly(server: Platform, cast: Cast) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from artcafe.fabric.tenant_log import StoredMessage
+from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import AgentId, ChannelId, Seq, TenantId
 from artcafe.observe.tracing import MAX_LINKS, Tracing
 from artcafe.wire.trace_context import TracedMessage, TraceParent, traced_message
@@ -30,8 +31,8 @@ class ChannelTracing:
         self._recent: dict[Seq, TraceParent] = {}
         """The publishers' spans of delivered messages, the last delivered one at the end."""
 
-    def start_deliver(self, messages: Sequence[StoredMessage]) -> Span | None:
-        """Start the span of a write of messages, of a flush or a backlog, or return None if none is traced."""
+    def start_deliver(self, messages: Sequence[StoredMessage | QueuedMessage]) -> Span | None:
+        """Start the span of a write of messages, of a flush, a backlog or a pull, or return None if none is traced."""
         traced: list[TracedMessage] = []
         for message in messages:
             found = traced_message(message.envelope)
@@ -57,6 +58,12 @@ class ChannelTracing:
         parents = [parent for at, parent in self._recent.items() if after < at <= seq] if self._recent else []
         if parents:
             self._tracing.record_ack(self._tenant_id, self._channel_id, agent_id, parents)
+
+    def record_ack_of(self, principal: str, message: QueuedMessage) -> None:
+        """Record the ack of one message of a queue by its holder, if it is traced."""
+        found = traced_message(message.envelope)
+        if found is not None:
+            self._tracing.record_ack(self._tenant_id, self._channel_id, principal, [found.parent])
 
     def forget(self) -> None:
         """Forget the delivered messages: their sequences may belong to an earlier log."""

@@ -76,12 +76,16 @@ class Hub:
         self._next_turn: Callable[[], int] = itertools.count().__next__
         self._closed_counts: list[SentCount] = []
 
+    def tracing_of(self, tenant_id: TenantId, channel: ChannelId) -> ChannelTracing | None:
+        """Return new spans of a channel, or None if the server does not trace."""
+        return None if self._tracing is None else ChannelTracing(self._tracing, tenant_id, channel)
+
     def feed(self, tenant_id: TenantId, channel: ChannelId, kind: ChannelKind, handle: str | None = None) -> Feed:
         """Return the channel's feed for one more delivery. It opens in the background and sets `opened`."""
         feed = self._feeds.get((tenant_id, channel))
         if feed is None:
             tenant_fabric = self._fabric.tenant(tenant_id)
-            tracing = None if self._tracing is None else ChannelTracing(self._tracing, tenant_id, channel)
+            tracing = self.tracing_of(tenant_id, channel)
             feed = Feed(
                 tenant_fabric, channel, kind, self._schedule_flush, self._next_turn, self.removed_to, self._clock, tracing
             )

@@ -29,6 +29,7 @@ from artcafe.errors import ChannelNotFound, Conflict, Forbidden, Invalid, Revoke
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.tenant_log import StoredMessage
+from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import (
     AgentId,
     AgentPrincipal,
@@ -284,10 +285,24 @@ class Pulls:
     async def _answer(self, agent: AgentPrincipal, sources: _Sources, page: LogPage, queues: QueuePull) -> Pulled:
         """End the requests of a pull, encode what it brought, and count it."""
         await queues.end()
+        self._trace(agent.tenant_id, page, queues)
         items = [self._held_item(agent, taken) for taken in queues.taken]
         items += [_item(sources.channels[channel_id], message) for channel_id, message in page.messages]
         self._count(agent.tenant_id, agent.agent_id, page, len(items))
         return Pulled(items, page.gaps, page.has_more or queues.has_more, page.epoch)
+
+    def _trace(self, tenant_id: TenantId, page: LogPage, queues: QueuePull) -> None:
+        """Record a span for each channel with traced messages, as for a write to a socket."""
+        by_channel: dict[ChannelId, list[StoredMessage | QueuedMessage]] = {}
+        for taken in queues.taken:
+            by_channel.setdefault(taken.holder.feed.channel, []).append(taken.message)
+        for channel_id, message in page.messages:
+            by_channel.setdefault(channel_id, []).append(message)
+        for channel_id, messages in by_channel.items():
+            tracing = self._services.hub.tracing_of(tenant_id, channel_id)
+            span = None if tracing is None else tracing.start_deliver(messages)
+            if span is not None:
+                span.end()
 
     def _held_item(self, agent: AgentPrincipal, taken: TakenMessage) -> bytes:
         """Return a queue message with its receipt and deadline."""

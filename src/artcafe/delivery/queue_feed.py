@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.errors import NotHeld
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
 from artcafe.model import ChannelId, QueueSettings, Seq, TenantId
@@ -78,9 +79,15 @@ class QueueFeed:
     """The part of a queue channel on this server. `queue_hub` makes it, and runs its work queue."""
 
     def __init__(
-        self, tenant_id: TenantId, channel: ChannelId, settings: QueueSettings, screens: Sequence[Screen], bury: Bury
+        self,
+        tenant_id: TenantId,
+        channel: ChannelId,
+        settings: QueueSettings,
+        screens: Sequence[Screen],
+        bury: Bury,
+        tracing: ChannelTracing | None = None,
     ) -> None:
-        self.tenant_id, self.channel, self.settings = tenant_id, channel, settings
+        self.tenant_id, self.channel, self.settings, self.tracing = tenant_id, channel, settings, tracing
         self.handle: str | None = None
         """The channel's handle, for its pushes."""
         self._screens, self._bury = screens, bury
@@ -215,6 +222,8 @@ class QueueFeed:
         held = self.held[message.seq] = holder.held[message.seq] = HeldMessage(message, holder, deadline)
         self._remind(deadline, held)
         self.counts[holder.receiver] = self.counts.get(holder.receiver, 0) + 1
+        if message.deliveries > 1:
+            metrics.QUEUE_REDELIVERIES.of(tenant=self.tenant_id).add()
         return held
 
     def _place_waiting(self) -> None:
@@ -224,8 +233,11 @@ class QueueFeed:
     def _hand_over(self) -> None:
         handed, self._handed = self._handed, {}
         for holder, messages in handed.items():
+            span = None if self.tracing is None else self.tracing.start_deliver(messages)
             with self.supervisor.contain(channel=self.channel):
                 holder.hand(messages)
+            if span is not None:
+                span.end()
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
@@ -235,6 +247,8 @@ class QueueFeed:
         self._release(held)
         self.queue.ack(held.message)
         _acked.add()
+        if self.tracing is not None:
+            self.tracing.record_ack_of(holder.receiver, held.message)
 
     def nak(self, holder: Holder, seq: Seq, delay_s: float | None = None) -> None:
         """Give a message back, for delivery after `delay_s`; None: after the channel's back-off. Raises `NotHeld`."""

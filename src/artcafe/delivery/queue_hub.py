@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
+from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.dead_letter_mover import DeadLetterMover
 from artcafe.delivery.hub import SentCount
 from artcafe.delivery.queue_feed import QueueFeed, Screen
@@ -28,8 +30,15 @@ FindChannel = Callable[[TenantId, ChannelId], Awaitable[Channel]]
 class QueueHub:
     """The feeds of this server's queue channels. `group` owns their tasks."""
 
-    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, find: FindChannel, dead_letters: DeadLetters) -> None:
-        self._fabric, self._group, self._find = fabric, group, find
+    def __init__(
+        self,
+        fabric: Fabric,
+        group: asyncio.TaskGroup,
+        find: FindChannel,
+        dead_letters: DeadLetters,
+        tracing_of: Callable[[TenantId, ChannelId], ChannelTracing | None],
+    ) -> None:
+        self._fabric, self._group, self._find, self._tracing_of = fabric, group, find, tracing_of
         self.mover = DeadLetterMover(dead_letters, find, group)
         self._feeds: dict[tuple[TenantId, ChannelId], QueueFeed] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -42,12 +51,20 @@ class QueueHub:
         """Return the number of queue channels with holders on this server."""
         return len(self._feeds)
 
+    def held_by_tenant(self) -> Counter[TenantId]:
+        """Return the number of messages that holders on this server hold, by tenant."""
+        held: Counter[TenantId] = Counter()
+        for (tenant_id, _), feed in self._feeds.items():
+            held[tenant_id] += len(feed.held)
+        return held
+
     def feed(self, tenant_id: TenantId, channel_id: ChannelId, settings: QueueSettings) -> QueueFeed:
         """Return the channel's feed for one more holder. End its use with `release`. Raises `Unavailable` during a shutdown."""
         feed = self._feeds.get((tenant_id, channel_id))
         if feed is None:
             tenant_fabric = self._fabric.tenant(tenant_id)
-            feed = QueueFeed(tenant_id, channel_id, settings, self.screens, self.mover.move)
+            tracing = self._tracing_of(tenant_id, channel_id)
+            feed = QueueFeed(tenant_id, channel_id, settings, self.screens, self.mover.move, tracing)
             confirm = partial(self._find, tenant_id, channel_id)
             feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
             tenant_fabric.work_queues.add(feed.queue)

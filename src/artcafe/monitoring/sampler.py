@@ -43,6 +43,7 @@ class Sampler:
         metrics.SOCKETS_CONNECTING.of().set(self._gateway.unauthenticated)
         _set_by_tenant(metrics.SOCKETS, services.connections.by_tenant())
         _set_by_tenant(metrics.DELIVERIES_BEHIND, services.hub.behind_by_tenant())
+        _set_by_tenant(metrics.QUEUE_HELD, services.queue_hub.held_by_tenant())
         metrics.PULLS_WAITING.of().set(len(services.pulls.waits))
         _set_by_tenant(metrics.REQUESTS_PENDING, services.requests.by_tenant())
         metrics.CHANNEL_FEEDS.of().set(len(services.hub))

@@ -174,6 +174,12 @@ QUEUE_ENDS: Final = _counter(
     " the connection or its subscription ended.",
     outcome=QUEUE_OUTCOMES,
 )
+QUEUE_REDELIVERIES: Final = _counter(
+    "queue_redeliveries", "Deliveries of queue messages, to sockets and by pulls, that were delivered before.", by_tenant=True
+)
+QUEUE_HELD: Final = _gauge(
+    "queue_messages_held", "Queue messages that connections and pulls hold: delivered, and not acknowledged yet.", by_tenant=True
+)
 DELIVERIES_BEHIND: Final = _gauge(
     "deliveries_behind",
     "Subscriptions of connected agents that are fed from the log: they have a backlog, read slowly, or wait for acks.",
