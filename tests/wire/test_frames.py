@@ -349,14 +349,3 @@ def test_client_ignores_fields_of_a_newer_server() -> None:
     read = replies.parse_incoming('{"id":2,"publish":{"seq":1,"message_id":"m","duplicate":false,"new":1},"newer":{}}')
 
     assert read.publish == replies.PublishReply(1, "m", duplicate=False)
-
-
-@pytest.mark.parametrize("counts", [(None, None), (3, None), (3, 2)])
-@pytest.mark.parametrize(
-    "stored", [replies.PublishReply(59, "msg_1", duplicate=False), replies.PublishReply(None, None, duplicate=True)]
-)
-def test_reply_to_a_publish_is_the_text_of_the_encoder(
-    stored: replies.PublishReply, counts: tuple[int | None, int | None]
-) -> None:
-    whole = replies.PublishReply(stored.seq, stored.message_id, stored.duplicate, *counts)
-    assert replies.published(2, stored, *counts) == replies.reply(2, "publish", whole)

@@ -66,7 +66,8 @@ class PublishReplies:
         if error is None:
             reply = stored.result()
             subscribers, connected = self._services.audiences.peek(tenant_id, channel)
-            self._socket.send(replies.published(id, reply, subscribers, connected))
+            whole = replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, subscribers, connected)
+            self._socket.send(replies.reply(id, "publish", whole))
             if wanted is not None and not self._is_over:
                 self._follow(tenant_id, channel, wanted, reply)
             return

@@ -12,7 +12,9 @@ _RFC3339: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?(?:[Zz]|([+-](?:[01]\d|2[0-3]):[0-5]\d))",
     re.ASCII,
 )
-_SECONDS: Final = len("2026-11-22T16:50:57")
+_TO_SECONDS: Final = slice(1, 1 + len("2026-11-22T16:50:57"))
+_TO_MILLISECONDS: Final = slice(1, 1 + len("2026-11-22T16:50:57.123"))
+"""Parts of a time as msgspec encodes it, after its quote."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -21,8 +23,8 @@ def to_text(time: datetime) -> str:
     if time.tzinfo is None:
         raise ValueError("a time without a zone")
     # Every message gets a time: msgspec formats one in 0.3 µs, `isoformat` in 2. strftime omits the leading zero of year 999.
-    text = _encode(time.astimezone(UTC)).decode()[1:-1]
-    return f"{text[:_SECONDS]}.000Z" if time.microsecond == 0 else f"{text[: _SECONDS + 4]}Z"
+    text = _encode(time.astimezone(UTC))
+    return f"{text[_TO_SECONDS].decode()}.000Z" if time.microsecond == 0 else f"{text[_TO_MILLISECONDS].decode()}Z"
 
 
 def from_text(text: str) -> datetime:

@@ -32,6 +32,29 @@ class ChainLink(NamedTuple):
     """The id of the first message, which names the chain."""
 
 
+_NO_LINK: Final = None, None, None
+
+
+class _NewMessage(msgspec.Struct, kw_only=True, omit_defaults=True, rename={"sender": "from", "sender_handle": "from_handle"}):
+    """The envelope of a published message: the fields in the order in which they are stored.
+
+    The meter reads the sender and the time from the bytes of the head, where one follows the other.
+    """
+
+    expires_at: str | None = None
+    deliver_at: str | None = None
+    message_id: str
+    sender: str
+    time: str
+    sender_handle: str | None = None
+    caused_by: str | None = None
+    hops: int | None = None
+    chain: str | None = None
+    headers: Mapping[str, str]
+    reply_to: str | None = None
+    data: msgspec.Raw
+
+
 def envelope(
     publish: Publish,
     *,
@@ -47,20 +70,22 @@ def envelope(
     envelope has no `caused_by`, `hops` and `chain`. The times of `publish`, if any, are as of `rules.times.to_text`, and come
     first.
     """
-    headers = publish.headers or {}
-    # The meter reads the sender and the time from the bytes of the head, where one follows the other.
-    head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time}
-    if sender_handle is not None:
-        head["from_handle"] = sender_handle
-    if link is not None:
-        head |= link._asdict()
-    head["headers"] = headers
-    if publish.reply_to is not None:
-        head["reply_to"] = publish.reply_to
-    if publish.expires_at is not None or publish.deliver_at is not None:
-        times = {"expires_at": publish.expires_at, "deliver_at": publish.deliver_at}
-        head = {name: text for name, text in times.items() if text is not None} | head
-    return b'%b,"data":%b}' % (_encode(head)[:-1], publish.data)
+    caused_by, hops, chain = _NO_LINK if link is None else link
+    message = _NewMessage(
+        expires_at=publish.expires_at,
+        deliver_at=publish.deliver_at,
+        message_id=message_id,
+        sender=sender,
+        time=time,
+        sender_handle=sender_handle,
+        caused_by=caused_by,
+        hops=hops,
+        chain=chain,
+        headers=publish.headers or {},
+        reply_to=publish.reply_to,
+        data=publish.data,
+    )
+    return _encode(message)
 
 
 def expires_at(envelope: bytes) -> datetime | None:

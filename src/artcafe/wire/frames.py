@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import astuple
 
 from artcafe.errors import BadCommand, BadFrame
 
@@ -265,7 +265,6 @@ class Command(Frame, frozen=True):
 KINDS: Final = tuple(field for field in Command.__struct_fields__ if field != "id")
 WITHOUT_ID: Final = frozenset({"ack", "cancel"})
 """Commands without an id and a reply."""
-_bodies: Final = attrgetter(*KINDS)
 _KIND_OF: Final = {body: body.__name__.lower() for body in get_args(Body)}
 
 
@@ -290,7 +289,8 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
     then disagree about the protocol, and the connection ends.
     """
     try:
-        str(payload, "utf-8")  # msgspec does not check the bytes of a Raw, and a browser closes on invalid UTF-8
+        if not payload.isascii():
+            str(payload, "utf-8")  # msgspec does not check the bytes of a Raw, and a browser closes on invalid UTF-8
         try:
             command = _command.decode(payload)
         except msgspec.ValidationError as exc:
@@ -301,12 +301,11 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
         raise BadFrame(f"nested deeper than {MAX_DEPTH}") from None
     except msgspec.DecodeError as exc:
         raise _unread(payload, str(exc)) from None
-    id = command.id
-    found = [body for body in _bodies(command) if body is not None]
-    if len(found) != 1:
+    id, *bodies = astuple(command)  # in the order of the fields, as KINDS
+    if bodies.count(None) != len(bodies) - 1:
         said = " and ".join(kind for kind in KINDS if getattr(command, kind) is not None) or "none"
         raise RefusedCommand(id, BadCommand(f"a frame must have exactly one command of {', '.join(KINDS)}; this one has {said}"))
-    (body,) = found
+    body = next(filter(None, bodies))
     kind = _KIND_OF[type(body)]
     if id is None and kind not in WITHOUT_ID:
         raise RefusedCommand(None, BadCommand(f"{kind} needs an id, an integer of your choice; its reply has the same id"))

@@ -325,16 +325,6 @@ def reply(id: int, kind: str, body: msgspec.Struct) -> bytes:
     return _encode({"id": id, kind: body})
 
 
-def published(id: int, stored: PublishReply, subscribers: int | None, connected: int | None) -> bytes:
-    """Encode the reply to a publish, with the counts of its receivers."""
-    if stored.duplicate or stored.seq is None or stored.message_id is None:
-        return reply(id, "publish", PublishReply(stored.seq, stored.message_id, stored.duplicate, subscribers, connected))
-    # Nearly every reply, at a third of the encoder's time. The id of a message stored now is the server's, and needs no escapes.
-    counts = b"null" if subscribers is None else b"%d" % subscribers, b"null" if connected is None else b"%d" % connected
-    text = b'{"id":%d,"publish":{"seq":%d,"message_id":"%b","duplicate":false,"subscribers":%b,"connected":%b}}'
-    return text % (id, stored.seq, stored.message_id.encode(), *counts)
-
-
 def history_reply(id: int, messages: Iterable[bytes], gap: Gap | None, has_more: bool, epoch: str | None) -> bytes:
     """Encode the reply to a `history` command, from messages encoded by `message_text`."""
     rest = _encode(gap), _encode(has_more), _encode(epoch)

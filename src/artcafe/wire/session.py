@@ -27,6 +27,8 @@ class ServerState(Enum):
     CONNECTED = "connected"
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # In C: every command of a client needs it, and Enum hashes the name in Python.
+
 
 class ClientState(Enum):
     """How far the login has come, for the client."""
