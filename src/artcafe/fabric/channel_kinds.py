@@ -61,18 +61,6 @@ class LoggedKind(ChannelKind):
     has_log = True
     has_cursors = True
 
-    def submit_nowait(
-        self,
-        tenant_fabric: TenantFabric,
-        channel_id: ChannelId,
-        envelope: bytes,
-        message_id: str,
-        dedupe_id: str | None,
-        sender: str,
-    ) -> asyncio.Future[PublishReply]:
-        """Queue a message for the log without waiting. Raises nothing; see `LogWriter.submit` for the future."""
-        return tenant_fabric.writer.submit(subjects.stored(channel_id), envelope, message_id, dedupe_id, sender)
-
     async def submit(
         self,
         tenant_fabric: TenantFabric,
@@ -82,7 +70,7 @@ class LoggedKind(ChannelKind):
         dedupe_id: str | None,
         sender: str,
     ) -> asyncio.Future[PublishReply]:
-        return self.submit_nowait(tenant_fabric, channel_id, envelope, message_id, dedupe_id, sender)
+        return tenant_fabric.writer.submit(subjects.stored(channel_id), envelope, message_id, dedupe_id, sender)
 
     async def follow(self, tenant_fabric: TenantFabric, channel_id: ChannelId, sink: ChannelSink) -> ChannelReader:
         await tenant_fabric.connection.wait_up()

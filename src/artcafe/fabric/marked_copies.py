@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder, Unavailable
 from artcafe.fabric.log_writer import ANSWER_TIMEOUT_S, BATCH_BYTES, RETRY_S, decode
 from artcafe.fabric.marks import find_mark, find_marks
-from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import StreamMessage, as_batch, check_answer
 from artcafe.fabric.queue_rewind import prepare_log
@@ -116,10 +115,10 @@ async def _store_missing(log: TenantLog, group: Sequence[MarkedCopy], deadline: 
 
 async def _store_batch(log: TenantLog, group: Sequence[MarkedCopy]) -> Seq:
     """Send a batch, and return the sequence of its first message. Each copy is followed by its mark."""
-    messages: list[OutgoingMessage] = []
+    messages: list[tuple[Subject, str, bytes]] = []
     for copy in group:
-        messages.append(OutgoingMessage(copy.subject, "", copy.envelope))
-        messages.append(OutgoingMessage(copy.mark, _UNMARKED, copy.mark_text()))
+        messages.append((copy.subject, "", copy.envelope))
+        messages.append((copy.mark, _UNMARKED, copy.mark_text()))
     answer = decode(await log.connection.request_last(as_batch(messages), timeout_s=ANSWER_TIMEOUT_S))
     check_answer(answer)
     first: Seq = answer["seq"] - answer["count"] + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import msgspec
 
@@ -14,8 +13,7 @@ from artcafe.wire.replies import PublishReply
 from artcafe.wire.trace_context import without_trace
 
 
-@dataclass(slots=True, eq=False)
-class PendingPublish:
+class PendingPublish(msgspec.Struct, eq=False):
     """A message in the queue or in flight. `duplicates` are repeats of its key received meanwhile.
 
     `has_seq`: False for a scheduled message, whose publisher gets no sequence. `may_be_stored` is set once it was sent without an

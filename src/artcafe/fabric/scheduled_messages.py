@@ -165,10 +165,10 @@ class ScheduledMessages:
 
     async def _move(self, group: list[tuple[Scheduled, bytes]]) -> int:
         """Move messages in one batch. NATS rejects a whole batch for one message that has ended: its halves are then moved."""
-        batch: list[OutgoingMessage] = []
+        batch: list[tuple[Subject, str, bytes]] = []
         for each, envelope in group:
-            batch.append(OutgoingMessage(subjects.delivered(each.subject), "", envelope))
-            batch.append(OutgoingMessage(each.subject, _after(each.seq), DELIVERED))
+            batch.append((subjects.delivered(each.subject), "", envelope))
+            batch.append((each.subject, _after(each.seq), DELIVERED))
         answer = await self._store(as_batch(batch))
         if answer.get("error") is None:
             for back, (each, _) in enumerate(reversed(group)):

@@ -153,8 +153,7 @@ class StoredSegments:
         if not segments or segments[-1].last + 1 != first or segments[-1].is_sealed:
             segments.append(Segment(first, first - 1))
         segment = segments[-1]
-        for one in stored:
-            segment.last += 1
+        for segment.last, one in enumerate(stored, first):
             count(segment.counts, segment.last, one.subject, one.envelope)
         if len(segments) > MAX_SEGMENTS:
             segments.popleft()

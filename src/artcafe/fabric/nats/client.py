@@ -11,8 +11,9 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -22,8 +23,11 @@ from artcafe.fabric.nats.parser import FastParser
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import check_cancelled
 
+_VERSION: Final = "NATS/1.0\r\n"
+"""The first line of a message's headers."""
 
-class OutgoingMessage(NamedTuple):
+
+class OutgoingMessage(msgspec.Struct, frozen=True):
     """A message to send. `headers` are lines of NATS headers, each with its CRLF, and never contain text of a peer."""
 
     subject: Subject
@@ -32,11 +36,12 @@ class OutgoingMessage(NamedTuple):
 
     def encoded(self, reply: str = "") -> bytes:
         """Return the message in the client protocol (docs.nats.io: PUB, HPUB)."""
-        if not self.headers:
-            return b"%b%b\r\n" % (f"PUB {self.subject} {reply} {len(self.body)}\r\n".encode(), self.body)
-        head = f"NATS/1.0\r\n{self.headers}\r\n"
-        line = f"HPUB {self.subject} {reply} {len(head)} {len(head) + len(self.body)}\r\n{head}"
-        return b"%b%b\r\n" % (line.encode(), self.body)
+        headers, body = self.headers, self.body
+        if not headers:
+            return f"PUB {self.subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n"
+        size = len(_VERSION) + len(headers) + len("\r\n")
+        head = f"HPUB {self.subject} {reply} {size} {size + len(body)}\r\n{_VERSION}{headers}\r\n"
+        return head.encode() + body + b"\r\n"
 
 
 class IncomingMessage:

@@ -76,6 +76,8 @@ class NatsConnection:
         self._urls, self._credentials, self._admit = urls, credentials, admit
         self._client: FastClient | None = None
         self._up = asyncio.Event()
+        self.is_up = False
+        """Whether `_up` is set, for readers of each message."""
         self._lost = asyncio.Event()
         self._closing = asyncio.Event()
         self.problem: str | None = None
@@ -83,10 +85,6 @@ class NatsConnection:
         self.replies = PendingReplies()
         self._subscriptions: set[SubjectSubscription] = set()
         self._on_up: list[Callable[[], None]] = []
-
-    @property
-    def is_up(self) -> bool:
-        return self._up.is_set()
 
     async def wait_up(self, timeout_s: float = REPLY_TIMEOUT_S) -> None:
         """Wait for the connection. Raise `Unavailable` after `timeout_s`."""
@@ -179,6 +177,7 @@ class NatsConnection:
             await subscription.begin(client)
         await client.flush()
         self._up.set()
+        self.is_up = True
         log.debug("nats_connection.up", connection=self.name)
         self._notify_up()
         return client
@@ -235,6 +234,7 @@ class NatsConnection:
     async def _drop(self) -> None:
         """Close the rest of the connection. Every request in flight fails with `NatsConnectionLost`."""
         self._up.clear()
+        self.is_up = False
         client, self._client = self._client, None
         self.replies.fail_all()
         if client is None:
@@ -255,7 +255,7 @@ class NatsConnection:
 
     def client(self) -> FastClient:
         """Return the current client. Raise `Unavailable` without one: nothing was sent."""
-        if self._client is None or not self._up.is_set() or self._client.is_closed:
+        if self._client is None or not self.is_up or self._client.is_closed:
             raise unreachable()
         return self._client
 

@@ -230,7 +230,7 @@ def as_batch(messages: Iterable[tuple[Subject, str, bytes]]) -> list[OutgoingMes
         OutgoingMessage(subject, f"{headers}{batch}{position}\r\n", body)
         for position, (subject, headers, body) in enumerate(messages, 1)
     ]
-    found[-1] = found[-1]._replace(headers=f"{found[-1].headers}Nats-Batch-Commit: 1\r\n")
+    found[-1] = msgspec.structs.replace(found[-1], headers=f"{found[-1].headers}Nats-Batch-Commit: 1\r\n")
     return found
 
 
