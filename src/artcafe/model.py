@@ -362,7 +362,7 @@ class AgentPrincipal(Record, frozen=True, kw_only=True):
 
     @property
     def sender(self) -> str:
-        return str(self.agent_id)
+        return self.agent_id
 
 
 Principal = UserPrincipal | AgentPrincipal

@@ -84,7 +84,8 @@ class CommandDispatcher:
                     share.requests += 1
                 else:
                     share.count_request()
-            if self._worker is not None or self._commands or not self._publish_now(id, body, size):
+            may_begin = share is not None and self._worker is None and not self._commands and share.enter()
+            if not (may_begin and self.session is not None and self.session.do_nowait(id, body, size)):
                 self._commands.append((id, kind, body, size))
                 self._socket.adjust_in_flight(+1, +size)
                 self.wake()
@@ -219,13 +220,6 @@ class CommandDispatcher:
     def _is_held(self) -> bool:
         """Whether the next command waits until the peer has read everything: a short `history` has a long reply."""
         return self._socket.is_paused and isinstance(self._commands[0][2], frames.History)
-
-    def _publish_now(self, id: int | None, body: frames.Body, size: int) -> bool:
-        share = self._share or self._principals_share()
-        if share is None or not share.enter():
-            return False
-        assert self.session is not None
-        return self.session.do_nowait(id, body, size)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 

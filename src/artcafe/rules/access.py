@@ -6,7 +6,7 @@ from enum import Enum, StrEnum, auto
 from typing import Final
 
 from artcafe.errors import ChannelNotFound, Forbidden, TenantNotFound, TenantSuspended
-from artcafe.model import AgentId, AgentPrincipal, Principal, Role, UserPrincipal
+from artcafe.model import AgentId, AgentPrincipal, Principal, Role
 
 
 class Action(StrEnum):
@@ -127,14 +127,12 @@ def check(principal: Principal, action: Action, subject_agent: AgentId | None = 
     """
     roles, agents = WHO.get(action, _NOBODY)
     if isinstance(principal, AgentPrincipal):
-        allowed = agents is AgentAccess.ANY or (agents is AgentAccess.ITSELF and principal.agent_id == subject_agent)
-        who = "an agent"
-    else:
-        allowed = principal.role in roles
-        who = f"an {principal.role}" if principal.role[0] in "ao" else f"a {principal.role}"
-    if not allowed:
-        raise Forbidden(action.value, who)
-    if isinstance(principal, UserPrincipal) and principal.is_suspended and action not in WHILE_SUSPENDED:
+        if agents is AgentAccess.ANY or (agents is AgentAccess.ITSELF and principal.agent_id == subject_agent):
+            return
+        raise Forbidden(action.value, "an agent")
+    if principal.role not in roles:
+        raise Forbidden(action.value, f"an {principal.role}" if principal.role[0] in "ao" else f"a {principal.role}")
+    if principal.is_suspended and action not in WHILE_SUSPENDED:
         raise TenantSuspended
 
 

@@ -18,7 +18,7 @@ from artcafe.errors import (
     TooLarge,
     Unavailable,
 )
-from artcafe.fabric.channel_kinds import KINDS, LoggedKind
+from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import Access, AgentPrincipal, Channel, ChannelId, Permission, Principal
 from artcafe.observe import metrics
@@ -145,21 +145,21 @@ class Messaging:
         one and has no `link` yet."""
         if (publish.caused_by is not None and link is None) or _needs_lookup(publish):
             return None
-        channel = self._record_cache.peek_destination(principal.tenant_id, channel_id)
-        tenant_fabric, limits = self._fabric.peek(principal.tenant_id), self._record_cache.peek_limits(principal.tenant_id)
-        if channel is None or tenant_fabric is None or limits is None or channel.access is not Access.OPEN:
+        tenant_id = principal.tenant_id
+        channel = self._record_cache.peek_destination(tenant_id, channel_id)
+        tenant_fabric, limits = self._fabric.peek(tenant_id), self._record_cache.peek_limits(tenant_id)
+        if channel is None or tenant_fabric is None or limits is None:
+            return None
+        if channel.access is not Access.OPEN or not KINDS[channel.type].has_log:
             return None
         handle: str | None = None
         if isinstance(principal, AgentPrincipal):
-            sender = self._record_cache.peek_agent(principal.tenant_id, principal.agent_id)
-            if sender is None:
+            agent = self._record_cache.peek_agent(tenant_id, principal.agent_id)
+            if agent is None:
                 return None
-            handle = sender.handle
-        kind = KINDS[channel.type]
-        if not isinstance(kind, LoggedKind):
-            return None
+            handle = agent.handle
         access.check(principal, access.Action.PUBLISH)
-        rate = self._rate_limits.peek_messages(principal.tenant_id)
+        rate = self._rate_limits.peek_messages(tenant_id)
         if rate is None or (rate.tokens <= 0 and not self._rate_limits.can_lend(rate)):
             return None
         check(publish, limits.message_bytes)
@@ -168,9 +168,9 @@ class Messaging:
             rate.tokens -= 1
         else:
             self._rate_limits.spend_low(rate)
-        stored = kind.submit_nowait(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
+        stored = tenant_fabric.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id, principal.sender)
         if link is not None:
-            self._loop_guard.watch(principal.tenant_id, link, stored)
+            self._loop_guard.watch(tenant_id, link, stored)
         if self._tracing is not None:
             _trace(self._tracing, principal, channel, publish, message_id, stored)
         return stored
@@ -178,7 +178,7 @@ class Messaging:
     async def _with_reply_to(self, principal: Principal, publish: frames.Publish) -> frames.Publish:
         """Return the publish with the id of the inbox that its `reply_to` names, if it names one: a handle may be another agent's
         when the answer comes. Raises `Invalid`."""
-        if publish.reply_to is None or not _names_agent(publish):
+        if publish.reply_to is None or not inboxes.names_agent(publish.reply_to):
             return publish
         try:
             owner = await self._record_cache.agent(principal.tenant_id, inboxes.agent_in(publish.reply_to))
@@ -301,13 +301,9 @@ class Messaging:
 
 def _needs_lookup(publish: frames.Publish) -> bool:
     """Return whether a publish has a part that few have, and that cannot be checked without waiting."""
-    has_times = publish.expires_at is not None or publish.deliver_at is not None
-    return has_times or publish.receipt is not None or _names_agent(publish)
-
-
-def _names_agent(publish: frames.Publish) -> bool:
-    """Return whether a publish expects answers in an agent's inbox, which must exist."""
-    return publish.reply_to is not None and inboxes.names_agent(publish.reply_to)
+    if publish.reply_to is not None and inboxes.names_agent(publish.reply_to):  # an inbox, which must exist
+        return True
+    return publish.expires_at is not None or publish.deliver_at is not None or publish.receipt is not None
 
 
 def _trace(

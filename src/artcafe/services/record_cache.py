@@ -58,6 +58,8 @@ class RecordCache:
         self._tenants = _Known[Tenant](size)
         self._channels = _Known[Channel](size)
         self._agents = _Known[Agent](size)
+        self.peek_agent: Final = self._agents.get
+        """Return the agent with this id or handle if it is cached. None says nothing about its existence."""
         self._subscriptions = _Known[Subscription](size)
         self._kinds = (self._tenants, self._channels, self._agents, self._subscriptions)
         invalidation.subscribe(self.forget)
@@ -113,10 +115,6 @@ class RecordCache:
         """Return the agent with this id or handle, or None."""
         known = self._agents.get(tenant_id, agent)
         return known or await self._find(self._agents, tenant_id, HandleKind.AGENT, agent)
-
-    def peek_agent(self, tenant_id: TenantId, agent: str) -> Agent | None:
-        """Return the agent with this id or handle if it is cached. None says nothing about its existence."""
-        return self._agents.get(tenant_id, agent)
 
     async def destination(self, principal: Principal, name: str) -> Channel:
         """Return the channel with this id, or the inbox of the agent with this id. A channel comes first, unless the name begins
