@@ -129,6 +129,11 @@ class GatewayApp:
         """Return whether every delivery of every connection has caught up."""
         return all(_has_caught_up(each) for each in self.gateway.connections())
 
+    async def changes_applied(self) -> None:
+        """Wait until the changes so far are applied to the open connections."""
+        tenants = self.gateway.access_updates._tenants
+        await until(lambda: not any(each.pending or each.is_worked_on for each in tenants.values()))
+
     async def set_limits(self, **limits: int) -> None:
         """Set limits of the tenant's own, as an operator does in its row."""
         key = ItemKey(self.owner.tenant_id)

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Final
@@ -49,7 +50,7 @@ SECOND_CHECKS: Final[Mapping[str, str]] = {
     "Messaging.submit_nowait": "only agents publish on the socket, and every agent may; REST publishes by `Messaging.submit`",
 }
 """Functions whose checks repeat an earlier check, for every cell of the matrix."""
-HIT: Final = "__check_is_reached__"
+HIT: Final = "__check_refuses__"
 
 
 @dataclass(frozen=True)
@@ -120,41 +121,47 @@ def _allows_everyone(text: str) -> bool:
 
 
 @contextmanager
-def watched(checks: Sequence[PermissionCheck], reached: Callable[[PermissionCheck], None]) -> Iterator[None]:
-    """Call `reached` with each check executed by the running code."""
+def watched(checks: Sequence[PermissionCheck], refused: Callable[[PermissionCheck], None]) -> Iterator[None]:
+    """Call `refused` with each check that refuses a caller in the running code."""
 
     def hit(number: int) -> None:
-        reached(checks[number])
+        refused(checks[number])
 
     modules = [vars(importlib.import_module(_module(file))) for file in FILES]
     for names in modules:
         names[HIT] = hit
     try:
-        with _changed(checks, {check: ast.parse(f"{HIT}({number})").body for number, check in enumerate(checks)}):
+        with _changed({check: partial(_with_hit, number) for number, check in enumerate(checks)}):
             yield
     finally:
         for names in modules:
             del names[HIT]
 
 
+def _with_hit(number: int, check: ast.stmt) -> ast.stmt:
+    """Return the check with a call of `HIT` where it raises."""
+    handler = ast.ExceptHandler(body=[*ast.parse(f"{HIT}({number})").body, ast.Raise()])
+    return ast.Try(body=[check], handlers=[handler], orelse=[], finalbody=[])
+
+
 @contextmanager
 def without(check: PermissionCheck) -> Iterator[None]:
     """Remove the check from the running code."""
-    with _changed([check], {}):
+    with _changed({check: lambda _: ast.Pass()}):
         yield
 
 
 @contextmanager
-def _changed(checks: Sequence[PermissionCheck], before: Mapping[PermissionCheck, list[ast.stmt]]) -> Iterator[None]:
-    """Insert the given statements before each check; a check without statements is removed."""
+def _changed(changes: Mapping[PermissionCheck, Callable[[ast.stmt], ast.stmt]]) -> Iterator[None]:
+    """Replace checks in the running code."""
     replaced: list[tuple[FunctionType, CodeType]] = []
     try:
-        for file in {check.file for check in checks}:
-            here = {check.line: check for check in checks if check.file == file}
+        for file in {check.file for check in changes}:
+            here = {check.line: change for check, change in changes.items() if check.file == file}
             tree = ast.parse(file.read_text())
-            _Rewriter(here, before).visit(tree)
+            _Rewriter(here).visit(tree)
             codes = dict(_codes(compile(ast.fix_missing_locations(tree), str(file), "exec")))
-            for name in {check.function for check in here.values()}:
+            for name in {check.function for check in changes if check.file == file}:
                 function = _function(_module(file), name)
                 replaced.append((function, function.__code__))
                 function.__code__ = codes[name]
@@ -165,14 +172,13 @@ def _changed(checks: Sequence[PermissionCheck], before: Mapping[PermissionCheck,
 
 
 class _Rewriter(ast.NodeTransformer):
-    def __init__(self, here: Mapping[int, PermissionCheck], before: Mapping[PermissionCheck, list[ast.stmt]]) -> None:
-        self._here, self._before = here, before
+    def __init__(self, changes: Mapping[int, Callable[[ast.stmt], ast.stmt]]) -> None:
+        """`changes` has the line of each check."""
+        self._changes = changes
 
     def visit(self, node: ast.AST) -> object:
-        check = self._here.get(node.lineno) if isinstance(node, ast.stmt) and _stops(node) else None
-        if check is None:
-            return self.generic_visit(node)
-        return [*self._before[check], node] if check in self._before else [ast.Pass()]
+        change = self._changes.get(node.lineno) if isinstance(node, ast.stmt) and _stops(node) else None
+        return self.generic_visit(node) if change is None or not isinstance(node, ast.stmt) else change(node)
 
 
 def _codes(code: CodeType) -> Iterator[tuple[str, CodeType]]:
