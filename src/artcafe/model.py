@@ -76,8 +76,7 @@ class ChannelType(StrEnum):
 
 
 class Access(StrEnum):
-    """Which of a tenant's agents may use a channel. `open`: any may publish, and subscribe itself. `managed`: those with a
-    subscription made by a member, according to its permissions."""
+    """Which agents may use a channel. `open`: any may publish, and subscribe itself. `managed`: as a subscription says."""
 
     OPEN = "open"
     MANAGED = "managed"
@@ -128,8 +127,7 @@ class Member(Record, frozen=True, kw_only=True):
 
 
 class Invitation(Record, frozen=True, kw_only=True):
-    """An invitation to a tenant: valid until `expires_at`, once, for one role, and for a person with one verified e-mail
-    address."""
+    """An invitation to a tenant, valid once until `expires_at`: for one role, and a person with one verified e-mail address."""
 
     tenant_id: TenantId
     id: InvitationId
@@ -188,8 +186,7 @@ class Agent(Record, frozen=True, kw_only=True):
 
 
 class Cursor(Record, frozen=True, kw_only=True):
-    """A subscription's position: everything up to `seq` in the log of `epoch` is acknowledged, or before the subscription's
-    start.
+    """A subscription's position: everything up to `seq` in the log of `epoch` is acknowledged, or before its start.
 
     Without an epoch, the subscription is older than its tenant's log, and its position is 0 in the first log. `moves` counts the
     requests that set the cursor: an ack of a delivery that began before the last one is void.
@@ -206,10 +203,11 @@ class QueueSettings(Record, frozen=True, kw_only=True):
     ack_wait_s: int = 30
     """Seconds in which a subscriber must acknowledge or extend a message before another one gets it."""
     back_off: tuple[int, ...] = ()
-    """Seconds before the second, third, … delivery of a message that failed; the last one applies to all further ones. Empty: no
-    pause."""
+    """Seconds before the second, third, … delivery of a message that failed; the last one also before all further ones."""
     max_deliveries: int = 10
     """Deliveries of a message, the first one included, before it goes to the dead-letter channel."""
+    key_ordered: bool = False
+    """Whether messages with the same header `partition` are held one at a time, in order."""
 
 
 class Channel(Record, frozen=True, kw_only=True):
@@ -252,6 +250,10 @@ class Channel(Record, frozen=True, kw_only=True):
     def max_deliveries(self) -> int | None:
         return None if self.queue is None else self.queue.max_deliveries
 
+    @property
+    def key_ordered(self) -> bool | None:
+        return None if self.queue is None else self.queue.key_ordered
+
 
 class SkippedRange(Record, frozen=True, kw_only=True):
     """Messages that a request moved the cursor over, above `after` and up to `to`, in the log of `epoch`: not acknowledged."""
@@ -290,8 +292,7 @@ class Subscription(Record, frozen=True, kw_only=True):
 
 
 def subscription_id(channel_id: ChannelId, agent_id: AgentId) -> str:
-    """Return `{channel_id}#{agent_id}`. One query by prefix finds a channel's subscribers, and a repeated creation has the same
-    id."""
+    """Return `{channel_id}#{agent_id}`: one query by prefix finds a channel's subscribers, a repeated creation the same id."""
     return f"{channel_id}#{agent_id}"
 
 

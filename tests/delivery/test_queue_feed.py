@@ -10,8 +10,11 @@ from functools import partial
 
 import pytest
 
-from artcafe.delivery.queue_feed import Holder, QueueFeed, Screen
+from artcafe.delivery.key_gate import KeyGate
+from artcafe.delivery.queue_feed import QueueFeed, Screen
+from artcafe.delivery.queue_holder import Holder
 from artcafe.errors import NotHeld
+from artcafe.fabric.key_log import KeyLog
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
@@ -55,15 +58,18 @@ async def nothing() -> None:
 async def serving(
     connection: NatsConnection, settings: QueueSettings | None = None, screens: Sequence[Screen] = ()
 ) -> AsyncIterator[QueueFeed]:
-    """Run one server's feed of channel A. No message fails often enough to be moved."""
+    """Run one server's feed of channel A, which orders messages by key if the settings say so. No message fails often enough to
+    be moved."""
     settings = settings or QueueSettings()
 
     def bury(_feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
         raise AssertionError(f"{message.seq} was moved after {deliveries} deliveries: {reason}")
 
     feed = QueueFeed(a_tenant(), A, settings, screens, bury)
-    feed.queue = WorkQueue(TenantLog(connection), A, settings, feed, nothing)
+    log = TenantLog(connection)
+    feed.queue = WorkQueue(log, A, settings, feed, nothing)
     async with asyncio.TaskGroup() as group:
+        feed.gate = KeyGate(feed, KeyLog(log, A), group.create_task)
         group.create_task(feed.queue.run())
         yield feed
         feed.close()

@@ -43,6 +43,9 @@ class Taker:
         self.forgotten += 1
         self.taken.clear()
 
+    async def drained(self) -> None:
+        """Make no last acks."""
+
     async def next(self, count: int = 1) -> list[QueuedMessage]:
         """Return the next messages, once there are as many."""
         await until(lambda: len(self.taken) >= count)

@@ -20,10 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """The answer that a task is stored. No other task of the run has this `number`."""
+    """The answer that a task is stored. No other task of the run has this `number`. `key`: None in a queue without order."""
 
     number: int
     seq: int
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Taken:
     number: int
     deliveries: int
     at: float
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class QueueBroken(StrEnum):
     DEAD_AND_ACKED = "a dead letter, though it was acknowledged in time, without a fault"
     REDRIVEN_TWICE = "redriven twice"
     UNKNOWN_ORIGIN = "a dead letter or redriven message of nothing"
+    KEY_TWICE = "held while another task of its key was"
+    KEY_ORDER = "held before an earlier task of its key had ended"
     FALSE_RECEIPT = "a receipt says so, and it is not true"
 
 
@@ -199,6 +203,14 @@ class _Walk:
         self._run = run
         self._stored = {put.seq: put.number for put in run.of(Put)} | dict.fromkeys((each.seq for each in run.redriven), None)
         self._lefts = {each.holder: each.at for each in run.of(Left)}
+        self._dead = {each.task for each in run.letters}
+        self._of_key: dict[str, list[int]] = defaultdict(list)
+        """The stored tasks of each key, in order."""
+        for put in sorted(run.of(Put), key=lambda each: each.seq):
+            if put.key is not None:
+                self._of_key[put.key].append(put.seq)
+        self._key_of = {each.seq: each.key for each in run.of(Taken)}
+        self._taken: set[int] = set()
         self._since: dict[int, dict[str, float]] = defaultdict(dict)
         """By task and holder: when the hold began, or was extended."""
         self.acked: dict[int, set[str]] = {}
@@ -240,18 +252,35 @@ class _Walk:
             self.findings.append(QueueFinding(QueueBroken.TWO_HOLDERS, f"{taken.seq} by {other} and {taken.holder}"))
         if taken.seq in self.acked and not self._run.is_faulted:
             self.findings.append(QueueFinding(QueueBroken.AFTER_ACK, f"{taken.seq} to {taken.holder}"))
+        if taken.key is not None:
+            self._check_key(taken, taken.key)
+        self._taken.add(taken.seq)
         self._since[taken.seq][taken.holder] = taken.at
 
-    def _others(self, taken: Taken) -> list[str]:
-        """Return who certainly holds the task when another holder gets it.
+    def _check_key(self, taken: Taken, key: str) -> None:
+        """Compare a delivery with the other tasks of its key."""
+        held = [seq for seq, holders in self._since.items() if holders and seq != taken.seq and self._key_of.get(seq) == key]
+        for seq in held:
+            for other in self._others(taken, seq):
+                what = f"{taken.seq} by {taken.holder}, and {seq} by {other}, both of {key}"
+                self.findings.append(QueueFinding(QueueBroken.KEY_TWICE, what))
+        if taken.seq in self._taken:
+            return
+        for seq in self._of_key[key]:
+            if seq < taken.seq and seq not in self.acked and seq not in self._dead:
+                self.findings.append(QueueFinding(QueueBroken.KEY_ORDER, f"{taken.seq} before {seq}, both of {key}"))
+
+    def _others(self, taken: Taken, seq: int | None = None) -> list[str]:
+        """Return who certainly holds a task, by default the one taken, when another holder gets that one.
 
         A holder whose connection is about to end may have lost it already: the server notices the end first.
         """
         run, found = self._run, []
-        for holder, since in self._since[taken.seq].items():
+        for holder, since in self._since[taken.seq if seq is None else seq].items():
             is_due = taken.at >= since + run.ack_wait_s - run.slack_s
             is_leaving = self._lefts.get(holder, float("inf")) <= taken.at + run.slack_s
-            if holder != taken.holder and not is_due and not is_leaving:
+            is_other = holder != taken.holder or seq is not None
+            if is_other and not is_due and not is_leaving:
                 found.append(holder)
         return found
 

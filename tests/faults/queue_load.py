@@ -54,8 +54,18 @@ _SEQ: Final = re.compile(r"message (\d+) of")
 class QueueLoad:
     """Traffic on one queue of one tenant, from `working_on` until `end`."""
 
-    def __init__(self, platform: Platform, cast: Cast, queue: ChannelInfo, seed: int, ack_wait_s: int, first: int = 1) -> None:
-        """`first`: the number of its first task."""
+    def __init__(
+        self,
+        platform: Platform,
+        cast: Cast,
+        queue: ChannelInfo,
+        seed: int,
+        ack_wait_s: int,
+        first: int = 1,
+        keys: int = 0,
+    ) -> None:
+        """`first`: the number of its first task. Two of three tasks have one of `keys` keys, in a queue that orders them."""
+        self._keys = keys
         self._platform, self.cast, self.queue = platform, cast, queue
         self._chance, self._ack_wait_s = random.Random(seed), ack_wait_s
         self.events: list[Event] = []
@@ -155,10 +165,14 @@ class QueueLoad:
         async with self.cast.agent(PUBLISHER) as agent:
             while not self._stopping:
                 number, sent_at = next(self._numbers), time.monotonic()
-                receipt = await agent.publish(self.queue.id, {"n": number}, key=f"task {number}", timeout_s=WAIT_S)
+                key = f"key {number % self._keys}" if self._keys and number % 3 else None
+                headers = None if key is None else {"partition": key}
+                receipt = await agent.publish(
+                    self.queue.id, {"n": number}, key=f"task {number}", headers=headers, timeout_s=WAIT_S
+                )
                 self.slowest_s = max(self.slowest_s, time.monotonic() - sent_at)
                 assert receipt.seq is not None
-                self.events.append(Put(number, receipt.seq))
+                self.events.append(Put(number, receipt.seq, key))
                 await asyncio.sleep(0.01)
 
     # --- working ---
@@ -199,7 +213,8 @@ class QueueLoad:
         """Do a task: most succeed, some fail, are forgotten, or end the worker. Return whether the worker goes on."""
         number = int(re.search(rb"\d+", bytes(message.data))[0])  # type: ignore[index]  # every task has a number
         self.pauses.note(holder.partition("/")[0])
-        self.events.append(Taken(holder, seq, number, message.deliveries or 0, time.monotonic()))
+        key = (message.headers or {}).get("partition")
+        self.events.append(Taken(holder, seq, number, message.deliveries or 0, time.monotonic(), key))
         is_new = message.redriven is None
         fate = self._chance.random()
         if number % POISON_EVERY == 0 and is_new:
@@ -226,14 +241,20 @@ class QueueLoad:
 
 
 @asynccontextmanager
-async def working_on(platform: Platform, seed: int, *, ack_wait_s: int = ACK_WAIT_S) -> AsyncIterator[QueueLoad]:
-    """Run traffic on a queue of a new tenant; it ends with this block."""
+async def working_on(platform: Platform, seed: int, *, ack_wait_s: int = ACK_WAIT_S, keys: int = 0) -> AsyncIterator[QueueLoad]:
+    """Run traffic on a queue of a new tenant, ordered by this many keys; it ends with this block."""
     cast = await platform.tenant_with(agents=AGENTS, channels=0)
     async with cast.rest() as rest:
         queue = await rest.create_channel(
-            cast.tenant, "tasks", type="queue", ack_wait_s=ack_wait_s, max_deliveries=MAX_DELIVERIES, back_off=[0]
+            cast.tenant,
+            "tasks",
+            type="queue",
+            ack_wait_s=ack_wait_s,
+            max_deliveries=MAX_DELIVERIES,
+            back_off=[0],
+            key_ordered=keys > 0,
         )
-    async with running(QueueLoad(platform, cast, queue, seed, ack_wait_s)) as load:
+    async with running(QueueLoad(platform, cast, queue, seed, ack_wait_s, keys=keys)) as load:
         yield load
 
 

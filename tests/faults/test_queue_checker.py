@@ -32,6 +32,11 @@ MAX_DELIVERIES, ACK_WAIT_S = 3, 10.0
 TASKS: Final = 12
 
 
+def key_of(number: int) -> str | None:
+    """Return the key of a task: one of two, or none."""
+    return (None, "a", "b")[number % 3]
+
+
 @dataclass
 class Model:
     """A queue that keeps every promise, driven by random choices."""
@@ -46,7 +51,7 @@ class Model:
 
     def put(self, number: int) -> int:
         self.seq += 1
-        self.events.append(Put(number, self.seq))
+        self.events.append(Put(number, self.seq, key_of(number)))
         return self.seq
 
     def work_off(self, seq: int, number: int, *, may_fail: bool = True) -> None:
@@ -55,7 +60,7 @@ class Model:
             self.at += self.chance.uniform(0.01, 1)
             self.holders += 1
             holder = f"worker {self.holders}"
-            self.events.append(Taken(holder, seq, number, deliveries, self.at))
+            self.events.append(Taken(holder, seq, number, deliveries, self.at, key_of(number)))
             if self.chance.random() < 0.2:
                 self.at += self.chance.uniform(0.1, ACK_WAIT_S - 3)
                 self.events.append(Extended(holder, seq, self.at))
@@ -190,6 +195,31 @@ def redrive_twice(run: QueueHistory, chance: random.Random) -> QueueHistory:
     return replace(run, redriven=[*run.redriven, replace(chance.choice(run.redriven), seq=10_000)])
 
 
+def hold_a_key_twice(run: QueueHistory, chance: random.Random) -> QueueHistory:
+    """The holder of a task with a key stays, and gets another task of that key a moment later."""
+    left = {event.holder for event in run.events if isinstance(event, Left)}
+    places = [
+        at for at, each in enumerate(run.events) if isinstance(each, Taken) and each.key is not None and each.holder not in left
+    ]
+    at = pick(chance, places)
+    taken = run.events[at]
+    assert isinstance(taken, Taken)
+    second = replace(taken, seq=9_998, number=9_998, at=taken.at + 0.001, holder=chance.choice([taken.holder, "another"]))
+    return replace(run, events=[*run.events[: at + 1], second, *run.events[at + 1 :]])
+
+
+def overtake_within_a_key(run: QueueHistory, chance: random.Random) -> QueueHistory:
+    """A task is delivered, for the first time, before an earlier one of its key."""
+    dead = {each.task for each in run.letters}
+    puts = [each for each in run.of(Put) if each.key is not None and each.seq not in dead]
+    pairs = [(first, later) for first in puts for later in run.of(Put) if later.key == first.key and later.seq > first.seq]
+    assume(pairs)
+    first, later = chance.choice(pairs)
+    at = next(at for at, each in enumerate(run.events) if isinstance(each, Taken) and each.seq == first.seq)
+    early = Taken("early", later.seq, later.number, 1, 0.0, later.key)
+    return replace(run, events=[*run.events[:at], early, *run.events[at:]])
+
+
 def claim_an_ack(run: QueueHistory, chance: random.Random) -> QueueHistory:
     """A receipt says `acked` before anybody acknowledged."""
     at = some(run, chance, Put)
@@ -216,6 +246,8 @@ PLANTED: Final[Sequence[tuple[PlantFault, QueueBroken]]] = [
     (move_an_acknowledged_task, QueueBroken.DEAD_AND_ACKED),
     (move_what_was_never_stored, QueueBroken.UNKNOWN_ORIGIN),
     (redrive_twice, QueueBroken.REDRIVEN_TWICE),
+    (hold_a_key_twice, QueueBroken.KEY_TWICE),
+    (overtake_within_a_key, QueueBroken.KEY_ORDER),
     (claim_an_ack, QueueBroken.FALSE_RECEIPT),
     (claim_a_death, QueueBroken.FALSE_RECEIPT),
 ]

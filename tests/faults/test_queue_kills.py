@@ -18,6 +18,7 @@ from tests.faulty_aws import READS, WRITES, Fault, faulty
 from tests.platform import Platform, running
 
 KILLS = 10
+KEYS = 8
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +54,36 @@ async def test_kill_while_tasks_are_held_loses_none_and_gives_none_two_holders(
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
 
 
+@pytest.mark.parametrize(
+    "victim", ["both", *(pytest.param(each, marks=pytest.mark.faults) for each in VICTIMS if each != "both")]
+)
+@pytest.mark.promise("9a", "9c")
+async def test_kill_while_keys_are_held_leaves_each_key_one_task_in_order(
+    platform: Platform, queue_report: QueueReport, victim: str
+) -> None:
+    async with working_on(platform, SEED, keys=KEYS) as load:
+        await load.done(50)
+        await kill(platform, victim)
+        await load.done(50)
+        verdict = judge_queue(await load.end(is_faulted=True))
+    queue_report(f"kill -9 of {victim}, ordered by key", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("keys", [0, KEYS])
 @pytest.mark.parametrize("victim", VICTIMS)
-@pytest.mark.promise("9a", "9b")
-async def test_kills_at_any_moment_lose_no_task(platform: Platform, queue_report: QueueReport, victim: str) -> None:
+@pytest.mark.promise("9a", "9b", "9c")
+async def test_kills_at_any_moment_lose_no_task(platform: Platform, queue_report: QueueReport, victim: str, keys: int) -> None:
     chance = random.Random(f"{SEED} {victim}")
-    async with working_on(platform, SEED) as load:
+    async with working_on(platform, SEED, keys=keys) as load:
         for _ in range(KILLS):
             await load.done(chance.randrange(1, 100))
             await kill(platform, victim)
         await load.done(100)
         verdict = judge_queue(await load.end(is_faulted=True))
-    queue_report(f"{KILLS} × kill -9 of {victim}", verdict)
+    queue_report(f"{KILLS} × kill -9 of {victim}{', ordered by key' if keys else ''}", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
 
 

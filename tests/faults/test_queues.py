@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +17,11 @@ import pytest
 from artcafe.errors import OurFault
 from artcafe.observe.logs import log
 from artcafe.sdk.keys import load_signer
+from tests.faults.conftest import SEED, QueueReport
 from tests.faults.processes import frozen
+from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_load import ACK_WAIT_S as LOAD_ACK_WAIT_S
+from tests.faults.queue_load import working_on
 from tests.fleet import Fleet, running_fleet
 from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Cast, Platform
@@ -163,3 +168,35 @@ async def test_every_message_is_done_while_nats_is_killed_again_and_again(fleet:
         group.create_task(publish_more())
     assert done >= set(expected)
     log.info("queues.nats_killed", messages=count, deliveries=sum(deliveries.values()))
+
+
+KEYS: Final = 8
+FAULTS: Final = ("kill -9 of one server", "kill -9 of nats-server", "SIGSTOP of one server")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.promise("9a", "9c")
+async def test_two_servers_hold_one_task_of_each_key_in_order(fleet: Fleet, queue_report: QueueReport, fault: str) -> None:
+    chance, victim = random.Random(f"{SEED} {fault}"), fleet.servers[1]
+    async with fleet.balanced(), working_on(fleet, SEED, keys=KEYS) as load:
+        for _ in range(4):
+            await load.done(chance.randrange(20, 80))
+            if fault == "kill -9 of one server":
+                victim.kill()
+                await load.done(20)
+                await asyncio.to_thread(victim.start)
+            elif fault == "kill -9 of nats-server":
+                node = fleet.nats.nodes[0]
+                os.kill(fleet.nats.pid(node.name), signal.SIGKILL)
+                fleet.nats.kill(node.name)
+                await asyncio.to_thread(fleet.nats.start, node)
+            else:
+                assert victim.process is not None
+                with frozen(victim.process.pid):
+                    await asyncio.sleep(2 * LOAD_ACK_WAIT_S)
+        await load.done(50)
+        verdict = judge_queue(await load.end(is_faulted=True, slack_s=LOAD_ACK_WAIT_S if "STOP" in fault else 2.0))
+    queue_report(f"4 × {fault}, of a fleet of two, ordered by key", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"

@@ -211,6 +211,9 @@ class Heir:
     def forget(self) -> None:
         self.taken.clear()
 
+    async def drained(self) -> None:
+        """Make no last acks."""
+
 
 async def test_a_shutdown_gives_every_held_message_back(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:

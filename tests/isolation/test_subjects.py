@@ -42,6 +42,8 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "live": (Account.OURS, subjects.live(CHANNEL)),
     "marks": (Account.OURS, "ch.chn_a.dead.1"),
     "dead_mark": (Account.OURS, subjects.dead_mark(CHANNEL, 1)),
+    "end_marks": (Account.OURS, subjects.end_marks(CHANNEL)),
+    "live_marks": (Account.OURS, "live.ch.chn_a.dead.1"),
     "redriven_mark": (Account.OURS, subjects.redriven_mark(CHANNEL, 1)),
     "redriven_marks": (Account.OURS, "ch.chn_a.redriven.1"),
     "queue_pull": (Account.OURS, subjects.queue_pull("log", subjects.queue_consumer(CHANNEL))),
@@ -72,6 +74,8 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "scheduled_id": None,
     "is_stored": None,
     "marked_seq": None,
+    "parse_mark": None,
+    "is_queue_consumer": None,
     "dedupe_id": None,
     "queue_consumer": None,
 }

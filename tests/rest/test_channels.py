@@ -5,7 +5,7 @@ import pytest
 from artcafe.model import Role
 from tests.rest.rest_app import Caller, RestApp, Tenant
 
-OF_QUEUES = {"ack_wait_s", "back_off", "max_deliveries", "dead_letter", "dead_letter_of"}
+OF_QUEUES = {"ack_wait_s", "back_off", "max_deliveries", "key_ordered", "dead_letter", "dead_letter_of"}
 """Null for other types."""
 ATTRIBUTES = {
     "id", "tenant_id", "handle", "name", "description", "type", "access", "retention_s", *OF_QUEUES, "created_at", "updated_at",

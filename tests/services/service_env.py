@@ -50,6 +50,7 @@ class Logs:
         self.dropped: list[TenantId] = []
         self.limited: list[tuple[TenantId, int]] = []
         self.failure: Exception | None = None
+        self.is_done = True
         self.chains: dict[Subject, list[StoredEntry]] = {}
         self.audit_failure: Exception | None = None
         self.end = Cursor(epoch=Epoch("epoch-1"), seq=41)
@@ -66,6 +67,10 @@ class Logs:
         """Record the removal of a channel's messages (port `ChannelLogs`)."""
         self._fail()
         self.purged.append(channel_id)
+
+    async def is_queue_done(self, _tenant_id: TenantId, _channel_id: ChannelId) -> bool:
+        """Return whether a queue is empty, which a test sets (port `ChannelLogs`)."""
+        return self.is_done
 
     async def append(self, chain: Subject, compose: Compose) -> bytes:
         """Append to a chain (port `Chains`)."""

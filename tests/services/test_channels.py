@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from artcafe.errors import ChannelNotFound, Forbidden, IdempotencyMismatch, Invalid, LimitReached, NotStored
+from artcafe.errors import ChannelNotFound, Conflict, Forbidden, IdempotencyMismatch, Invalid, LimitReached, NotStored
 from artcafe.model import Channel, ChannelType, Role, UserId, UserPrincipal
 from artcafe.rules.pages import PageRequest
 from artcafe.rules.queues import QueueChange
@@ -242,6 +242,22 @@ async def test_queue_has_its_settings_or_the_defaults_and_they_can_be_changed(se
     assert (changed.ack_wait_s, changed.back_off, changed.max_deliveries) == (300, (), 3)
     assert await server.channels.update(owner, queue.id, name="Work") == await server.channels.get(owner, queue.id)
     assert (await server.record_cache.channel(owner.tenant_id, queue.id)).queue == changed.queue
+
+
+async def test_key_order_is_switched_on_only_while_every_message_has_ended(server: Server, owner: UserPrincipal) -> None:
+    queue = await server.channels.create(owner, name="Tasks", type=ChannelType.QUEUE)
+    assert queue.key_ordered is False
+    server.logs.is_done = False
+    with pytest.raises(Conflict, match=f"channel {queue.id} has messages that are not acknowledged"):
+        await server.channels.update(owner, queue.id, queue=QueueChange(key_ordered=True))
+    assert (await server.channels.get(owner, queue.id)).key_ordered is False
+    made = await server.channels.create(owner, name="Orders", type=ChannelType.QUEUE, queue=QueueChange(key_ordered=True))
+    assert (await server.channels.update(owner, made.id, queue=QueueChange(key_ordered=True, ack_wait_s=5))).key_ordered is True
+    server.logs.is_done = True
+    assert (await server.channels.update(owner, queue.id, queue=QueueChange(key_ordered=True))).key_ordered is True
+    assert await server.channels.get(owner, made.id) == await server.channels.update(owner, made.id)
+    server.logs.is_done = False
+    assert (await server.channels.update(owner, queue.id, queue=QueueChange(key_ordered=False))).key_ordered is False
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from artcafe.delivery.queue_feed import HeldMessage, Holder, QueueFeed
+from artcafe.delivery.queue_feed import QueueFeed
+from artcafe.delivery.queue_holder import HeldMessage, Holder
 from artcafe.delivery.queue_hub import QueueHub
 from artcafe.errors import NotHeld, OurFault
 from artcafe.fabric.work_queue import QueuedMessage
@@ -80,7 +81,7 @@ class PullHolder(Holder):
 
     def take(self, message: QueuedMessage) -> HeldMessage | None:
         """Hold a fetched message. Return None if it is not delivered."""
-        held = self.feed.take_for(self, message)
+        held = self.feed.hold_for(self, message)
         if held is not None:
             self.tickets[message.seq] = message.deliveries
         return held
@@ -116,7 +117,7 @@ class PullHolds:
         outcomes = [await self._change(tenant_id, agent_id, change) for change in changes]
         for channel_id in {change.channel for change, outcome in zip(changes, outcomes, strict=True) if outcome.code is None}:
             try:
-                await self._holders[tenant_id, agent_id, channel_id].feed.queue.flushed()
+                await self._holders[tenant_id, agent_id, channel_id].feed.flushed()
             except OurFault as exc:
                 outcomes = [
                     HoldOutcome(exc.code) if change.channel == channel_id and outcome.code is None else outcome

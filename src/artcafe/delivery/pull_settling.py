@@ -18,6 +18,7 @@ from artcafe.delivery.pull_holds import ACK, EXTEND, REJECT, HoldChange, HoldOut
 from artcafe.delivery.queue_feed import QueueFeed
 from artcafe.errors import ArtcafeError, Invalid, NatsConnectionLost, NoResponder, OurFault, PullNotHeld, Unavailable
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.key_log import store_end
 from artcafe.fabric.queue_acks import ACK as ACK_BODY
 from artcafe.fabric.queue_acks import PROGRESS, nak_body
 from artcafe.fabric.queue_fetch import settle
@@ -172,6 +173,8 @@ class PullSettling:
         settings = channel.queue or QueueSettings()
         match entry.kind:
             case "ack":
+                if settings.key_ordered:
+                    await store_end(log, receipt.channel, [entry.seq])
                 body = ACK_BODY
             case "nak":
                 body = nak_body(pause_after(settings, receipt.deliveries) if entry.delay_s is None else entry.delay_s)

@@ -8,7 +8,8 @@ from typing import Final
 from artcafe.delivery.delivery import find_in
 from artcafe.delivery.delivery_metrics import count_deliveries
 from artcafe.delivery.peer import Peer
-from artcafe.delivery.queue_feed import Holder, QueueFeed
+from artcafe.delivery.queue_feed import QueueFeed
+from artcafe.delivery.queue_holder import Holder
 from artcafe.delivery.queue_hub import QueueHub
 from artcafe.errors import Invalid, NotSubscribed
 from artcafe.fabric.channel_kinds import KINDS

@@ -10,19 +10,20 @@ import asyncio
 import heapq
 import itertools
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from artcafe.delivery.channel_tracing import ChannelTracing
+from artcafe.delivery.key_gate import KeyGate
+from artcafe.delivery.queue_holder import HeldMessage, Holder
 from artcafe.errors import NotHeld
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
 from artcafe.model import ChannelId, QueueSettings, Seq, TenantId
 from artcafe.observe import metrics
 from artcafe.rules.queues import pause_after
 from artcafe.supervision import Supervisor
-from artcafe.wire.envelopes import DeadLetterReason
+from artcafe.wire.envelopes import DeadLetterReason, key_of
 
 Bury = Callable[["QueueFeed", QueuedMessage, DeadLetterReason, int], None]
 """Move a message that nobody holds to the dead-letter channel, for a reason and after this many deliveries."""
@@ -34,45 +35,6 @@ HEAP_SLACK: Final = 1024
 """Entries of ended messages that the heap of deadlines may have beside as many as there are held messages."""
 
 _acked, _nacked, _expired, _returned = (metrics.QUEUE_ENDS.of(how) for how in metrics.QUEUE_OUTCOMES)
-
-
-class Holder(ABC):
-    """A receiver of queue messages in one channel: a delivery to a socket, or a pull.
-
-    It joins one feed, takes up to `max_unacked` messages, and leaves.
-    """
-
-    __slots__ = ("counted_room", "held", "max_unacked", "receiver")
-
-    def __init__(self, receiver: str, max_unacked: int) -> None:
-        """`receiver`: its principal, as in `Principal.sender`."""
-        self.receiver, self.max_unacked = receiver, max_unacked
-        self.held: dict[Seq, HeldMessage] = {}
-        self.counted_room = 0
-        """Its room as the feed has counted it."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can take messages now. Call `QueueFeed.update` when it can again."""
-        return True
-
-    @property
-    def room(self) -> int:
-        """How many more messages it takes now."""
-        return max(0, self.max_unacked - len(self.held)) if self.is_open else 0
-
-    @abstractmethod
-    def hand(self, messages: Sequence[QueuedMessage]) -> None:
-        """Pass on messages, which it holds from now on."""
-
-
-class HeldMessage:
-    """A message and its holder, until `deadline` of the monotonic clock."""
-
-    __slots__ = ("deadline", "holder", "message")
-
-    def __init__(self, message: QueuedMessage, holder: Holder, deadline: float) -> None:
-        self.message, self.holder, self.deadline = message, holder, deadline
 
 
 class QueueFeed:
@@ -92,6 +54,8 @@ class QueueFeed:
         """The channel's handle, for its pushes."""
         self._screens, self._bury = screens, bury
         self.queue: WorkQueue
+        self.gate: KeyGate | None = None
+        """What orders messages by key; without it none is ordered."""
         self.held: dict[Seq, HeldMessage] = {}
         self.users = 0
         """Holders that have joined or are about to. The hub closes the feed without any."""
@@ -117,7 +81,12 @@ class QueueFeed:
     @property
     def room(self) -> int:
         """How many messages can be pulled now: the free places of all windows that no pulled message waits for."""
-        return max(0, self._room - len(self._waiting))
+        return 0 if self.gate is not None and self.gate.is_full else max(0, self._room - len(self._waiting))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a holder takes a message now."""
+        return self._room > len(self._waiting)
 
     def join(self, holder: Holder) -> None:
         """Add a holder. It gets messages from now on."""
@@ -175,32 +144,52 @@ class QueueFeed:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def take(self, message: QueuedMessage) -> None:
-        """Give a pulled message its holder."""
-        if self._is_due(message):
+    def take(self, message: QueuedMessage, place: Callable[[QueuedMessage], None] | None = None) -> None:
+        """Give a pulled message its holder, by `place` if given. One with a key may have to wait for an earlier one."""
+        if self._keeps_holder(message):
+            return
+        gate = self._gate_of(message)
+        if gate is not None:
+            gate.offer(message, place or self.place)
+        else:
+            (place or self.place)(message)
+
+    def place(self, message: QueuedMessage) -> None:
+        """Give a message to the holder whose turn it is, unless a screen ends it."""
+        if not self._is_screened(message):
             self._place(message)
 
-    def take_for(self, holder: Holder, message: QueuedMessage) -> HeldMessage | None:
+    def hold_for(self, holder: Holder, message: QueuedMessage) -> HeldMessage | None:
         """Give a message that was fetched for this holder to it, outside of the turns. Return None if it is not delivered."""
         deadline = message.taken_at + self.settings.ack_wait_s
-        if not self._is_due(message):
+        if self._is_screened(message):
             return None
         if deadline <= time.monotonic():  # as in `_place`
             self.queue.nak(message)
             return None
         return self._hold(message, holder, deadline)
 
-    def _is_due(self, message: QueuedMessage) -> bool:
-        """Return whether to deliver a message that NATS has sent. Otherwise it keeps its holder, or a screen ends it."""
+    def _gate_of(self, message: QueuedMessage) -> KeyGate | None:
+        """Return the gate that orders a message, or None for one without a key."""
+        return self.gate if self.settings.key_ordered and key_of(message.envelope) is not None else None
+
+    def _keeps_holder(self, message: QueuedMessage) -> bool:
+        """Return whether a message that NATS has sent is held already."""
         known = self.held.get(message.seq)
-        if known is not None and known.deadline > time.monotonic():
-            # NATS was restarted, and has forgotten its delivery. Its holder stays the same.
-            known.message = message._replace(taken_at=known.message.taken_at)
+        if known is None:
             return False
-        if known is not None:
-            self._release(known)
-            _expired.add()
-        return not any(screen(self, message) for screen in self._screens)
+        if known.deadline > time.monotonic():
+            # NATS was restarted, and has forgotten its delivery. Its holder stays the same.
+            sent = message if self.gate is None else self.gate.counted(message)
+            known.message = sent._replace(taken_at=known.message.taken_at)
+            return True
+        self._release(known)
+        _expired.add()
+        return False
+
+    def _is_screened(self, message: QueuedMessage) -> bool:
+        """Return whether a screen ends a message."""
+        return any(screen(self, message) for screen in self._screens)
 
     def _place(self, message: QueuedMessage) -> None:
         deadline = message.taken_at + self.settings.ack_wait_s
@@ -245,7 +234,11 @@ class QueueFeed:
         """Remove a message that the holder has done from the queue. Raises `NotHeld`."""
         held = self._held_by(holder, seq)
         self._release(held)
-        self.queue.ack(held.message)
+        gate = self._gate_of(held.message)
+        if gate is not None:
+            gate.end(held.message)
+        else:
+            self.queue.ack(held.message)
         _acked.add()
         if self.tracing is not None:
             self.tracing.record_ack_of(holder.receiver, held.message)
@@ -342,8 +335,10 @@ class QueueFeed:
 
     def change(self, settings: QueueSettings) -> None:
         """Use other settings. A shorter `ack_wait_s` also applies to messages held now."""
-        self.settings = settings
+        was_ordered, self.settings = self.settings.key_ordered, settings
         self.queue.change(settings)
+        if was_ordered and not settings.key_ordered and self.gate is not None:
+            self.gate.open()
         for held in self.held.values():
             deadline = held.message.taken_at + settings.ack_wait_s
             if deadline < held.deadline:
@@ -355,6 +350,24 @@ class QueueFeed:
         for held in list(self.held.values()):
             self._release(held)
         self._waiting.clear()
+        if self.gate is not None:
+            self.gate.forget()
+
+    async def flushed(self) -> None:
+        """Return once NATS has every ack and nak so far. Raise `Unavailable`."""
+        if self.gate is not None:
+            await self.gate.flushed()
+        await self.queue.flushed()
+
+    async def drained(self) -> None:
+        """Make the last acks and naks, as `QueueSink` says."""
+        if self.gate is not None:
+            await self.gate.leave()
+
+    async def checked(self) -> None:
+        """Return once each message taken so far has a holder, or must wait for one."""
+        if self.gate is not None:
+            await self.gate.checked()
 
     def take_counts(self) -> dict[str, int]:
         """Return the messages handed out since the last call, by receiver."""
@@ -371,6 +384,8 @@ class QueueFeed:
             self._timer.cancel()
             self._timer = None
         self._deadlines.clear()
+        if self.gate is not None:
+            self.gate.close()
         self.queue.close()
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.dead_letter_mover import DeadLetterMover
 from artcafe.delivery.hub import SentCount
+from artcafe.delivery.key_gate import KeyGate
 from artcafe.delivery.queue_feed import QueueFeed, Screen
 from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.key_log import KeyLog
 from artcafe.fabric.work_queue import WorkQueue
 from artcafe.model import Channel, ChannelId, QueueSettings, TenantChange, TenantId
 from artcafe.observe.logs import log
@@ -67,14 +69,20 @@ class QueueHub:
             feed = QueueFeed(tenant_id, channel_id, settings, self.screens, self.mover.move, tracing)
             confirm = partial(self._find, tenant_id, channel_id)
             feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
+            feed.gate = KeyGate(feed, KeyLog(tenant_fabric.log, channel_id), self._run)
             tenant_fabric.work_queues.add(feed.queue)
             self._feeds[tenant_id, channel_id] = feed
-            task = self._group.create_task(self.supervisor.keep(feed.queue.run))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            task = self._run(self.supervisor.keep(feed.queue.run))
             task.add_done_callback(lambda _: tenant_fabric.work_queues.discard(feed.queue))
         feed.users += 1
         return feed
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something for a feed, whose end a shutdown waits for."""
+        task = self._group.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     def release(self, feed: QueueFeed) -> None:
         """End one use of the feed; the last one closes it."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from artcafe.delivery.pull_holds import PullHolder, PullHolds
-from artcafe.delivery.queue_feed import HeldMessage
+from artcafe.delivery.queue_holder import HeldMessage
 from artcafe.errors import NotHeld
 from artcafe.fabric.queue_fetch import QueueFetch
 from artcafe.fabric.work_queue import QueuedMessage
@@ -36,10 +36,11 @@ class QueuePull:
     def __init__(self, holders: Sequence[PullHolder], wake: Callable[[], None]) -> None:
         """`wake` is called at each message, and when `begin` must be called again."""
         self._wake = wake
-        self._queues = [(holder, QueueFetch(holder.feed.queue, partial(self._take, holder), wake)) for holder in holders]
+        self._queues = [(holder, QueueFetch(holder.feed.queue, partial(self._offer, holder), wake)) for holder in holders]
         random.shuffle(self._queues)  # so that a small limit starves no queue
         self.taken: list[TakenMessage] = []
         self._bytes = 0
+        self._is_over = False
         self.has_more = False
         """Whether a queue had as many messages as were asked for."""
 
@@ -47,7 +48,13 @@ class QueuePull:
         """Return the number of queues."""
         return len(self._queues)
 
+    def _offer(self, holder: PullHolder, message: QueuedMessage) -> None:
+        holder.feed.take(message, partial(self._take, holder))
+
     def _take(self, holder: PullHolder, message: QueuedMessage) -> None:
+        if self._is_over:
+            holder.feed.place(message)
+            return
         held = holder.take(message)
         if held is not None:
             self.taken.append(TakenMessage(holder, message, held))
@@ -70,6 +77,7 @@ class QueuePull:
             return True
         before = len(self.taken)
         await fetch.now(most, PULL_BYTES - self._bytes)
+        await holder.feed.checked()
         return len(self.taken) - before >= most
 
     async def begin(self, limit: int) -> None:
@@ -89,8 +97,10 @@ class QueuePull:
 
     async def end(self) -> None:
         """Withdraw the requests. Messages on their way are taken before the return."""
-        for _, fetch in self._queues:
+        for holder, fetch in self._queues:
             await fetch.end()
+            await holder.feed.checked()
+        self._is_over = True
 
     def give_back(self) -> None:
         """Give the taken messages back at once: the pull is not answered."""

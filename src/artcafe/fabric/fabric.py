@@ -315,6 +315,12 @@ class Fabric:
         if up_to is None:
             await QueueConsumer(tenant_log, channel_id).delete()
 
+    async def is_queue_done(self, tenant_id: TenantId, channel_id: ChannelId) -> bool:
+        """Return whether every message of a queue channel is acknowledged or terminated. Raise `Unavailable`."""
+        tenant_log = await self.tenant(tenant_id).connected_log()
+        last = 0 if await tenant_log.state() is None else await tenant_log.last_seq_of(channel_id)
+        return last == 0 or await QueueConsumer(tenant_log, channel_id).is_done(last)
+
     async def delete_queue(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
         """Delete the consumer of a deleted channel, if it is a queue. May be repeated. Raise `Unavailable`."""
         await QueueConsumer(await self.tenant(tenant_id).connected_log(), channel_id).delete()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -74,6 +74,9 @@ class QueueSink(Protocol):
 
     def forget(self) -> None:
         """Forget the messages taken before: the log is another one."""
+
+    async def drained(self) -> None:
+        """Make the last acks and naks: no message is on its way any more. Raises `Unavailable` if some cannot be made."""
 
 
 class WorkQueue:
@@ -176,6 +179,7 @@ class WorkQueue:
                     subscription, lane.subscription = lane.subscription, None
                     if subscription is not None:
                         await self.connection.drain(subscription)
+                await self._sink.drained()
                 while self._acks and self.connection.is_up:
                     await self._acks.send()
         except (OurFault, TimeoutError) as exc:
@@ -208,12 +212,17 @@ class WorkQueue:
     async def extend(self, message: QueuedMessage) -> QueuedMessage:
         """Return the message as if it was taken now, once NATS has confirmed it. Raise `Unavailable`: its deadline is
         unchanged."""
+        return message._replace(taken_at=await self.extend_each([message]))
+
+    async def extend_each(self, messages: Sequence[QueuedMessage]) -> float:
+        """Let the deadlines of messages begin again, and return when, by the monotonic clock. Raise `Unavailable`."""
         now = time.monotonic()
+        progress = [OutgoingMessage(message.ack_subject, "", PROGRESS) for message in messages]
         try:
-            await self.connection.request(message.ack_subject, PROGRESS, timeout_s=ANSWER_S)
+            await self.connection.request_last(progress, timeout_s=ANSWER_S)
         except (NatsConnectionLost, NoResponder, TimeoutError) as exc:
             raise unreachable() from exc
-        return message._replace(taken_at=now)
+        return now
 
     def _put(self, message: QueuedMessage, body: bytes, until: float | None = None) -> None:
         self._acks.put(message.ack_subject, body, until)

@@ -49,6 +49,7 @@ LOOPS: Final = (
     "gauges",
     "identity",
     "inboxes",
+    "key_gate",
     "limits",
     "loop_delay",
     "loop_guard",

@@ -46,6 +46,11 @@ class QueueFields(RequestModel):
         ge=1,
         le=queues.MAX_DELIVERIES,
     )
+    key_ordered: bool | None = Field(
+        None,
+        description="Only for a `queue`: whether messages with the same header `partition` are held one at a time, in order;"
+        " null: false, or unchanged. It can be switched on while every message has ended.",
+    )
     dead_letter: str | None = Field(
         None,
         description="Only for a `queue`: an existing broadcast channel for its dead letters; null: one is made with the queue, or"
@@ -55,7 +60,12 @@ class QueueFields(RequestModel):
 
     @property
     def queue(self) -> queues.QueueChange:
-        return queues.QueueChange(ack_wait_s=self.ack_wait_s, back_off=self.back_off, max_deliveries=self.max_deliveries)
+        return queues.QueueChange(
+            ack_wait_s=self.ack_wait_s,
+            back_off=self.back_off,
+            max_deliveries=self.max_deliveries,
+            key_ordered=self.key_ordered,
+        )
 
 
 class NewChannel(QueueFields):
@@ -104,6 +114,10 @@ class ChannelResponse(ResponseModel):
     back_off: list[int] | None = Field(description="Seconds between deliveries of a message of a `queue`; null for other types.")
     max_deliveries: int | None = Field(
         description="Deliveries of a message of a `queue` before it goes to the dead-letter channel; null for other types."
+    )
+    key_ordered: bool | None = Field(
+        description="Whether messages of a `queue` with the same header `partition` are held one at a time, in order; null for"
+        " other types."
     )
     dead_letter: str | None = Field(description="The dead-letter channel of a `queue`; null for other types.")
     dead_letter_of: str | None = Field(description="The queue that this dead-letter channel was made with; null for others.")

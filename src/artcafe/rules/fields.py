@@ -20,6 +20,7 @@ MESSAGE_BYTES: Final = 64 * 1024
 """The maximum size of a message's data. REST and the gateway accept the same; the gateway's frame of 64 KiB holds slightly
 less."""
 REPLY_TO_CHARS: Final = 255
+PARTITION_CHARS: Final = 256
 ADDRESS_CHARS: Final = 254
 USER_ID_BYTES: Final = 255
 """A `sub` has at most 255 ASCII characters (OpenID Connect Core 1.0, section 2)."""
@@ -125,6 +126,13 @@ def headers(given: Mapping[str, str]) -> None:
             raise Invalid("headers", f"must have names of 1 to {NAME_CHARS} printable characters")
         if len(value) > MAX_HEADER_CHARS:
             raise Invalid(f"headers.{key}", f"must have at most {MAX_HEADER_CHARS} characters; this has {len(value)}")
+
+
+def partition(key: str) -> None:
+    """Check the key by which a queue orders a message. Raises Invalid."""
+    if len(key) > PARTITION_CHARS:
+        what = f"must have at most {PARTITION_CHARS} characters in a channel with key_ordered; this has {len(key)}"
+        raise Invalid("headers.partition", what)
 
 
 def _one_line(text: str, field: str, most: int) -> str:

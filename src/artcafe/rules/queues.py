@@ -23,9 +23,10 @@ class QueueChange(msgspec.Struct, frozen=True, kw_only=True):
     ack_wait_s: int | None = None
     back_off: Sequence[int] | None = None
     max_deliveries: int | None = None
+    key_ordered: bool | None = None
 
     @property
-    def given(self) -> dict[str, int | Sequence[int]]:
+    def given(self) -> dict[str, int | bool | Sequence[int]]:
         """The new values by their names in `QueueSettings`."""
         return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
 

@@ -116,6 +116,16 @@ def dead_mark(channel: ChannelId, seq: Seq) -> Subject:
     return Subject(f"ch.{token(channel)}.dead.{seq}")
 
 
+def end_marks(channel: ChannelId) -> Subject:
+    """Return the subject of the marks that name ended messages with keys of a queue channel."""
+    return Subject(f"ch.{token(channel)}.ends")
+
+
+def live_marks(channel: ChannelId) -> Subject:
+    """Return all subjects of the republished marks at a channel's messages, with a wildcard."""
+    return Subject(f"live.ch.{token(channel)}.>")
+
+
 def redriven_mark(channel: ChannelId, seq: Seq) -> Subject:
     """Return the subject of the mark that a dead letter was sent back to its queue."""
     return Subject(f"{_redriven(channel)}{seq}")

@@ -180,6 +180,8 @@ class QueueOptions(TypedDict, total=False):
     """Seconds before the second, third, … delivery of a message that failed; the last one applies to all further ones."""
     max_deliveries: int | None
     """Deliveries of a message before it goes to the dead-letter channel."""
+    key_ordered: bool | None
+    """Whether messages with the same header `partition` are held one at a time, in order."""
     dead_letter: str | None
     """An existing broadcast channel for dead letters; without one, a channel is made with the queue."""
 
@@ -204,11 +206,13 @@ class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The oldest and newest stored message (0 without any), and their number. None in a list, in a `live` channel, and while the
     log does not answer."""
     ack_wait_s: int | None = None
-    """Seconds to acknowledge a message of a `queue`. Channels of other types have none of these three."""
+    """Seconds to acknowledge a message of a `queue`. Channels of other types have none of these four."""
     back_off: tuple[int, ...] | None = None
     """Seconds before the second, third, … delivery of a message that failed."""
     max_deliveries: int | None = None
     """Deliveries of a message before it goes to the dead-letter channel."""
+    key_ordered: bool | None = None
+    """Whether messages with the same header `partition` are held one at a time, in order."""
     dead_letter: str | None = None
     """The dead-letter channel of a `queue`."""
     dead_letter_of: str | None = None

@@ -40,6 +40,10 @@ class ChannelLogs(Protocol):
         """Delete every message of the channel. May be repeated, and does nothing for a channel without messages."""
         ...
 
+    async def is_queue_done(self, tenant_id: TenantId, channel_id: ChannelId) -> bool:
+        """Return whether every message of a queue channel has ended. Raises `Unavailable`."""
+        ...
+
 
 class Keep(Enum):
     """Marks a missing argument, where None is a value."""
@@ -140,7 +144,7 @@ class Channels:
         """Change the given fields; a `retention_s` of None restores the plan's. May be repeated.
 
         Raises Forbidden, ChannelNotFound (also for the `dead_letter` channel), Invalid, HandleTaken, and Conflict after `_TRIES`
-        changes of its handle by others.
+        changes of its handle by others, or for `key_ordered` of a queue with messages that have not ended.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         changes: list[Change] = []
@@ -157,6 +161,7 @@ class Channels:
             changes.append(self._retention(retention_s, channel.type, await _row(tenant)))
         settings = _queue_settings(queue, channel.type, channel.queue)
         if settings is not None and settings != channel.queue:
+            await self._check_ordered(channel, settings)
             changes += [Assign(name, value) for name, value in rows.queue_attributes(settings).items()]
         beside: list[Write] = []
         if dead_letter is not None:
@@ -171,6 +176,15 @@ class Channels:
                 if await self._changed(tenant, await _there(tenant, channel_id), changes, beside, handle):
                     return await _there(tenant, channel_id)
             raise Conflict(f"channel {channel_id} is being changed by other requests at the same time; try again")
+
+    async def _check_ordered(self, channel: Channel, settings: QueueSettings) -> None:
+        """Raise Conflict if messages that have not ended would become ordered: some later ones may have ended before them."""
+        was_ordered = channel.queue is not None and channel.queue.key_ordered
+        if settings.key_ordered and not was_ordered and not await self._fabric.is_queue_done(channel.tenant_id, channel.id):
+            raise Conflict(
+                f"channel {channel.id} has messages that are not acknowledged: switch key_ordered on once none is left, or create"
+                " another channel with it"
+            )
 
     async def delete(self, principal: Principal, channel_id: str) -> None:
         """Delete the channel with its subscriptions and messages; a queue also with the dead-letter channel that was made with

@@ -116,6 +116,7 @@ class Messaging:
         try:
             limits = await self._record_cache.limits(principal.tenant_id)
             check(publish, limits.message_bytes)
+            check_partition(channel, publish)
             publish = await self._with_reply_to(principal, publish)
             check_receipt(channel, publish)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
@@ -163,6 +164,7 @@ class Messaging:
         if rate is None or (rate.tokens <= 0 and not self._rate_limits.can_lend(rate)):
             return None
         check(publish, limits.message_bytes)
+        check_partition(channel, publish)
         message_id, envelope, dedupe_id = self._prepare(principal, handle, channel, publish, link)
         if rate.tokens > rate.low:
             rate.tokens -= 1
@@ -337,6 +339,12 @@ def check_receipt(channel: Channel, publish: frames.Publish) -> None:
         raise Invalid("receipt", f"needs a channel in which each subscription has a cursor; this one is {channel.type.value}")
     if publish.deliver_at is not None:
         raise Invalid("receipt", "cannot be combined with deliver_at: the message has no recipients before")
+
+
+def check_partition(channel: Channel, publish: frames.Publish) -> None:
+    """Raise `Invalid` for a key that is too long, in a queue that orders messages by it."""
+    if publish.headers and channel.queue is not None and channel.queue.key_ordered:
+        fields.partition(publish.headers.get(envelopes.PARTITION, ""))
 
 
 def check(publish: frames.Publish, max_bytes: int) -> None:

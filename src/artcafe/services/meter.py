@@ -221,6 +221,10 @@ class MeteredLogs:
         await self._meter.purge(tenant_id, channel_id)
         await self._fabric.delete_queue(tenant_id, channel_id)
 
+    async def is_queue_done(self, tenant_id: TenantId, channel_id: ChannelId) -> bool:
+        """Return whether every message of a queue channel has ended. Raise `Unavailable`."""
+        return await self._fabric.is_queue_done(tenant_id, channel_id)
+
     async def drop(self, tenant_id: TenantId) -> None:
         """Delete a tenant's log as `Fabric.drop` does; its usage is deleted too."""
         await self._fabric.drop(tenant_id)

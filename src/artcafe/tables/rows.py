@@ -135,12 +135,18 @@ def _queue_of(item: Item) -> QueueSettings:
         ack_wait_s=number(item, "ack_wait_s") or default.ack_wait_s,
         back_off=tuple(each for each in pauses if isinstance(each, int)) if isinstance(pauses, list) else (),
         max_deliveries=number(item, "max_deliveries") or default.max_deliveries,
+        key_ordered=item.get("key_ordered") is True,
     )
 
 
 def queue_attributes(queue: QueueSettings) -> Item:
     """Return the attributes of a queue's settings."""
-    return {"ack_wait_s": queue.ack_wait_s, "back_off": list(queue.back_off), "max_deliveries": queue.max_deliveries}
+    return {
+        "ack_wait_s": queue.ack_wait_s,
+        "back_off": list(queue.back_off),
+        "max_deliveries": queue.max_deliveries,
+        "key_ordered": queue.key_ordered,
+    }
 
 
 def _channel_id(item: Item, name: str) -> ChannelId | None:

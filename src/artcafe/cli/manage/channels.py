@@ -106,6 +106,11 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Queue: pauses before further deliveries of a message that failed, such as 1s,10s,5m.",
         ),
         click.option("--max-deliveries", type=int, metavar="N", help="Queue: deliveries before a message is a dead letter (10)."),
+        click.option(
+            "--key-ordered/--no-key-ordered",
+            default=None,
+            help="Queue: hold messages with the same header 'partition' one at a time, in order (no).",
+        ),
         click.option("--dead-letter", metavar="CHANNEL", help="Queue: an existing channel for dead letters (a new one)."),
     )
     for option in reversed(options):
@@ -177,6 +182,7 @@ async def create(
     ack_wait: int | None,
     back_off: list[int] | None,
     max_deliveries: int | None,
+    key_ordered: bool | None,
     dead_letter: str | None,
     description: str | None,
     idempotency_key: str | None,
@@ -202,6 +208,7 @@ async def create(
         ack_wait_s=ack_wait,
         back_off=back_off,
         max_deliveries=max_deliveries,
+        key_ordered=key_ordered,
         dead_letter=dead_letter,
         key=idempotency_key,
     )
@@ -240,6 +247,7 @@ async def update(
     ack_wait: int | None,
     back_off: list[int] | None,
     max_deliveries: int | None,
+    key_ordered: bool | None,
     dead_letter: str | None,
     description: str | None,
 ) -> None:
@@ -258,6 +266,7 @@ async def update(
         "ack_wait_s": ack_wait,
         "back_off": back_off,
         "max_deliveries": max_deliveries,
+        "key_ordered": key_ordered,
         "dead_letter": dead_letter,
     }
     given: dict[str, Any] = {field: value for field, value in changes.items() if value is not None}

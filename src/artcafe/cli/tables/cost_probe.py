@@ -47,8 +47,12 @@ class NoMessages:
     async def purge(self, _tenant_id: TenantId, _channel_id: ChannelId) -> None:
         """Do nothing: no messages exist."""
 
+    async def is_queue_done(self, _tenant_id: TenantId, _channel_id: ChannelId) -> bool:
+        """Return that a queue without messages has none left."""
+        return True
+
     async def drop(self, _tenant_id: TenantId) -> None:
-        """As above."""
+        """Do nothing: no messages exist."""
 
     async def limit_log(self, _tenant_id: TenantId, _max_bytes: int) -> None:
         """As above."""
