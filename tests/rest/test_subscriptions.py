@@ -6,7 +6,7 @@ from artcafe.model import Role
 from tests.rest.rest_app import Caller, Tenant
 
 ATTRIBUTES = {
-    "id", "tenant_id", "channel_id", "agent_id", "status", "permissions", "cursor", "lag", "last_seen",
+    "id", "tenant_id", "channel_id", "channel_handle", "agent_id", "agent_handle", "status", "permissions", "cursor", "lag", "last_seen",
     "created_at", "updated_at",
 }  # fmt: skip
 
@@ -33,6 +33,23 @@ def test_subscription_is_listed_by_channel_and_by_agent(tenant: Tenant, owner: C
         [one, two], key=lambda each: str(each["id"])
     )
     assert owner.get(f"{agent.path}/subscriptions").json() == {"items": [one], "next_cursor": None}
+
+
+def test_subscription_and_receipt_have_the_present_handles_of_agent_and_channel(tenant: Tenant, owner: Caller) -> None:
+    channel, agent = tenant.channel(handle="weather"), tenant.agent(handle="meteorologist")
+    path = tenant.subscribed(channel, agent)
+    names = ("channel_handle", "agent_handle")
+    assert [owner.get(path).json()[name] for name in names] == ["weather", "meteorologist"]
+    assert owner.patch(agent.path, json={"handle": "forecaster"}).status_code == 200
+    assert owner.patch(f"{tenant.path}/channels/{channel}", json={"handle": "climate"}).status_code == 200
+    for listed in (f"{tenant.path}/channels/{channel}/subscriptions", f"{agent.path}/subscriptions"):
+        (item,) = owner.get(listed).json()["items"]
+        assert [item[name] for name in names] == ["climate", "forecaster"]
+    inbox = owner.get(f"{tenant.path}/channels/@{agent.id}/subscriptions/{agent.id}").json()
+    assert [inbox[name] for name in names] == [None, "forecaster"]
+    seq = owner.post(f"{tenant.path}/channels/{channel}/messages", json={"data": 1}).json()["seq"]
+    (receipt,) = owner.get(f"{tenant.path}/channels/{channel}/messages/{seq}/receipts").json()["items"]
+    assert (receipt["agent_id"], receipt["agent_handle"]) == (agent.id, "forecaster")
 
 
 def test_new_subscription_starts_after_the_newest_message(tenant: Tenant, owner: Caller) -> None:

@@ -44,7 +44,11 @@ def test_requests_of_every_principal_of_the_tenant_are_counted_by_agent(rest_app
     flush(rest_app)
     found = usage(tenant.owner, tenant, metric="api_calls", by="agent")["items"]
     assert {each["agent"]: each["value"] for each in found}[agent.id] == 4
-    assert len(found) == 2, "the agent and the owner"
+    handle = tenant.owner.get(agent.path).json()["handle"]
+    assert {each["agent"]: each.get("agent_handle") for each in found} == {
+        agent.id: handle,
+        next(each["agent"] for each in found if each["agent"].startswith("usr:")): None,
+    }
 
 
 def test_live_messages_are_counted_by_sender_and_channel(rest_app: RestApp) -> None:

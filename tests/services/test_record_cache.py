@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artcafe.errors import AgentNotFound, ChannelNotFound, Unavailable
-from artcafe.model import AgentStatus, TenantChange, UserPrincipal
+from artcafe.model import AgentStatus, HandleKind, TenantChange, UserPrincipal
 from artcafe.services.record_cache import RecordCache
 from artcafe.tables.catalog import Environment, Table
 from artcafe.tables.engine.values import Item
@@ -67,6 +67,21 @@ async def test_second_read_of_a_record_is_served_from_memory(server: Server, eng
     assert await record_cache.agent(owner.tenant_id, agent.id) == agent
     assert engine.reads == before
     assert record_cache.tenants() == {owner.tenant_id}
+
+
+async def test_handles_of_records_that_are_not_cached_are_found_by_one_read(
+    server: Server, engine: Watched, owner: UserPrincipal
+) -> None:
+    channels = [await server.channels.create(owner, name=f"News {number}") for number in range(5)]
+    foreign = await server.channels.create(await server.tenant("bob"), name="Theirs")
+    await server.record_cache.channel(owner.tenant_id, channels[0].id)
+    before = engine.reads
+    wanted = [*(each.id for each in channels), foreign.id, "chn_none", "\x00"]
+    found = await server.record_cache.handles_of(owner.tenant_id, HandleKind.CHANNEL, wanted)
+    assert found == {each.id: each.handle for each in channels}
+    assert engine.reads == before + 1
+    assert await server.record_cache.handles_of(owner.tenant_id, HandleKind.AGENT, []) == {}
+    assert engine.reads == before + 1
 
 
 async def test_missing_record_is_read_every_time(server: Server, owner: UserPrincipal) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 
 from artcafe import errors
+from artcafe.model import HandleKind
 from artcafe.rest import problems
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import Listing, PageQuery, Time
@@ -25,6 +26,7 @@ class ReceiptResponse(ResponseModel):
     """What became of a message for one recipient."""
 
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    agent_handle: str | None = Field(examples=["planner"])
     state: DeliveryState = Field(
         description=(
             "`pending`: connected, and not sent yet; `delivered`: sent to an open socket, and not acknowledged; `acked`;"
@@ -62,9 +64,12 @@ async def read_receipts(
     """List the recipients of a stored message, and what became of it. For members, and for the agent that sent it."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await services.message_receipts.page(principal, channel_id, _seq(seq), listing.request)
+    agents = [each.subscription.agent_id for each in page.items]
+    handles = await services.record_cache.handles_of(principal.tenant_id, HandleKind.AGENT, agents)
     items = [
         ReceiptResponse(
             agent_id=each.subscription.agent_id,
+            agent_handle=handles.get(each.subscription.agent_id),
             state=each.state,
             cursor=each.cursor,
             cursor_age_s=each.cursor_age_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -17,6 +18,7 @@ from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
+from artcafe.rules.inboxes import owner_of
 from artcafe.services.cursor_moves import Place
 from artcafe.services.history import parse_position
 from artcafe.wire.segments import tenant_path
@@ -66,7 +68,9 @@ class SubscriptionResponse(ResponseModel):
     id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2#agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     channel_id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    channel_handle: str | None = Field(None, description="Null for an inbox, and without a handle.", examples=["news"])
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    agent_handle: str | None = Field(None, examples=["planner"])
     status: model.SubscriptionStatus
     permissions: list[model.Permission]
     cursor: CursorResponse
@@ -89,12 +93,22 @@ class SubscriptionResponse(ResponseModel):
 
 
 async def details(services: Services, tenant_id: TenantId, found: Sequence[model.Subscription]) -> list[SubscriptionResponse]:
-    """Return subscriptions with the progress of their agents: one batch for all of them."""
+    """Return subscriptions with handles, and the progress of their agents: one batch for all of them."""
+    handles_of = partial(services.record_cache.handles_of, tenant_id)
+    channels = await handles_of(model.HandleKind.CHANNEL, [each.channel_id for each in found if not owner_of(each.channel_id)])
+    agents = await handles_of(model.HandleKind.AGENT, [each.agent_id for each in found])
     lags = await services.figures.lags(tenant_id, found)
     view, now = await services.presence.view(tenant_id), services.clock()
     seen = [None if view is None else view.last_seen(each.agent_id, now, each.acked_at) for each in found]
     return [
-        SubscriptionResponse.model_validate(each).model_copy(update={"lag": lag, "last_seen": at})
+        SubscriptionResponse.model_validate(each).model_copy(
+            update={
+                "lag": lag,
+                "last_seen": at,
+                "channel_handle": channels.get(each.channel_id),
+                "agent_handle": agents.get(each.agent_id),
+            }
+        )
         for each, lag, at in zip(found, lags, seen, strict=True)
     ]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from artcafe import errors
+from artcafe.model import USER_PREFIX, HandleKind
 from artcafe.rest import problems
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import Listing, PageQuery, Time
@@ -64,11 +66,13 @@ class UsageItem(ResponseModel):
     bound: UsageBound | None = Field(None, description="Present if the value is known, but not exact.")
     highest: int | None = Field(None, description="The highest value in the period, of a metric that is measured.")
     agent: str | None = Field(None, description="With `by=agent`.", examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    agent_handle: str | None = Field(None, description="With `by=agent`, if the agent has one now.", examples=["planner"])
     channel: str | None = Field(None, description="With `by=channel`.", examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    channel_handle: str | None = Field(None, description="With `by=channel`, if the channel has one now.", examples=["news"])
 
     @classmethod
-    def of(cls, item: usage.UsageItem) -> UsageItem:
-        """Convert an item of the service."""
+    def of(cls, item: usage.UsageItem, handles: Mapping[str, str]) -> UsageItem:
+        """Convert an item of the service. `handles`: of agents or channels, by id."""
         known: dict[str, Any] = {
             "name": item.key.metric,
             "value": item.value,
@@ -81,7 +85,8 @@ class UsageItem(ResponseModel):
         if item.highest is not None:
             known["highest"] = item.highest
         if item.key.part is not None:
-            known[item.key.part.by.value] = item.key.part.id
+            name, id = item.key.part.by.value, item.key.part.id
+            known |= {name: id} | ({f"{name}_handle": handles[id]} if id in handles else {})
         return cls(**known)
 
 
@@ -110,7 +115,10 @@ async def read_usage(
     listing = Listing.of(request, principal.tenant_id, query)
     page = await services.usage.page(principal, wanted, listing.request)
     cursor = listing.next_cursor(Page(page.items, page.next))
-    return UsageResponse(items=[UsageItem.of(item) for item in page.items], next_cursor=cursor, as_of=page.as_of)
+    kind = HandleKind.CHANNEL if query.by == "channel" else HandleKind.AGENT
+    parts = [each.key.part.id for each in page.items if each.key.part and not each.key.part.id.startswith(USER_PREFIX)]
+    handles = await services.record_cache.handles_of(principal.tenant_id, kind, parts)
+    return UsageResponse(items=[UsageItem.of(item, handles) for item in page.items], next_cursor=cursor, as_of=page.as_of)
 
 
 class RecountQuery(BaseModel):

@@ -224,11 +224,14 @@ class CursorInfo(msgspec.Struct, frozen=True):
     seq: int
 
 
-class SubscriptionInfo(msgspec.Struct, frozen=True):
+class SubscriptionInfo(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     tenant_id: str
     channel_id: str
+    channel_handle: str | None = None
+    """None for an inbox, and without a handle."""
     agent_id: str
+    agent_handle: str | None = None
     status: str
     permissions: tuple[str, ...]
     cursor: CursorInfo

@@ -11,11 +11,12 @@ from artcafe.sdk.http import HttpClient, given, path_of, place
 from artcafe.sdk.records import SubscriptionInfo
 
 
-class ReceiptInfo(msgspec.Struct, frozen=True):
+class ReceiptInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a message for one recipient: `pending`, `delivered`, `acked`, `dead_lettered`, `skipped`, `away` or
     `unknown`. `cursor_age_s` is the time since its last ack was written; None without one."""
 
     agent_id: str
+    agent_handle: str | None = None
     state: str
     cursor: int
     cursor_age_s: int | None = None

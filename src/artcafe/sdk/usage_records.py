@@ -34,6 +34,9 @@ class UsageItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """The highest value in the period, of a metric that is measured."""
     agent: str | None = None
     channel: str | None = None
+    agent_handle: str | None = None
+    channel_handle: str | None = None
+    """The handle that the agent or channel has now."""
 
 
 class Usage(msgspec.Struct, frozen=True):

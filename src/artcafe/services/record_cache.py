@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Final, Generic, TypeVar, cast
 
 from artcafe.errors import AgentNotFound, ChannelNotFound, TenantNotFound
@@ -115,6 +115,19 @@ class RecordCache:
         """Return the agent with this id or handle, or None."""
         known = self._agents.get(tenant_id, agent)
         return known or await self._find(self._agents, tenant_id, HandleKind.AGENT, agent)
+
+    async def handles_of(self, tenant_id: TenantId, kind: HandleKind, ids: Iterable[str]) -> dict[str, str]:
+        """Return the handles of agents or channels by id, without those that have none. One read for all that are not cached."""
+        known: _Known[Agent] | _Known[Channel] = self._agents if kind is HandleKind.AGENT else self._channels
+        found: dict[str, str] = {}
+        unknown: list[str] = []
+        for id in sorted(set(ids)):
+            record = known.get(tenant_id, id)
+            if record is None or record.id != id:
+                unknown.append(id)
+            elif record.handle is not None:
+                found[id] = record.handle
+        return found | (await self._store.tenant(tenant_id).handles_of(kind, unknown) if unknown else {})
 
     async def destination(self, principal: Principal, name: str) -> Channel:
         """Return the channel with this id, or the inbox of the agent with this id. A channel comes first, unless the name begins

@@ -222,6 +222,13 @@ class TenantStore:
         """Return the write that deletes the agent; fails if it does not exist, so that its count decreases once."""
         return Delete(AGENTS, ItemKey(self.id, agent_id), Exists("id"))
 
+    async def handles_of(self, kind: HandleKind, records: Sequence[str]) -> dict[str, str]:
+        """Return the handles of agents or channels by id, by one read for all; without those that have none or do not exist."""
+        table = AGENTS if kind is HandleKind.AGENT else CHANNELS
+        items = await self._tables.get(table, [ItemKey(self.id, id) for id in records if ids.is_possible(id)], consistent=True)
+        there = [item for item in items if item is not None and not agent_rows.is_claim(item)]
+        return {str(item["id"]): handle for item in there if isinstance(handle := item.get("handle"), str)}
+
     # --- key claims ---
 
     async def key_owner(self, fingerprint: str) -> AgentId | None:

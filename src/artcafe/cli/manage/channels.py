@@ -371,7 +371,7 @@ async def receipts(context: CommandContext, channel: str, seq: int, limit: int |
       artcafe channel receipts news 59
     """
     columns = {
-        "AGENT": lambda each: each.agent_id,
+        "AGENT": lambda each: each.agent_handle or each.agent_id,
         "STATE": lambda each: each.state,
         "ACKNOWLEDGED": lambda each: f"#{each.cursor}",
         "AGE": lambda each: None if each.cursor_age_s is None else f"{each.cursor_age_s} s",

@@ -46,8 +46,8 @@ async def list_subscriptions(context: CommandContext, channel: str | None, agent
       artcafe subscription list --agent scout
     """
     columns = {
-        "CHANNEL": lambda each: each.channel_id,
-        "AGENT": lambda each: each.agent_id,
+        "CHANNEL": lambda each: each.channel_handle or each.channel_id,
+        "AGENT": lambda each: each.agent_handle or each.agent_id,
         "STATUS": lambda each: each.status,
         "PERMISSIONS": lambda each: each.permissions,
         "ACKNOWLEDGED": lambda each: f"#{each.cursor.seq}",

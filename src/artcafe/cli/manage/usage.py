@@ -96,7 +96,8 @@ async def show(context: CommandContext, period: str | None, metric: str | None, 
 
 
 def _cells(item: UsageItem, by: By | None) -> list[object]:
-    part = [] if by is None else [item.agent if by == "agent" else item.channel]
+    names = {"agent": item.agent_handle or item.agent, "channel": item.channel_handle or item.channel}
+    part = [] if by is None else [names[by]]
     return [item.name, item.period, *part, "" if item.value is None else f"{item.value:,}", _exactness(item)]
 
 
