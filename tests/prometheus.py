@@ -6,9 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
+
+from artcafe.monitoring.listener import REUSE_S
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (\S+)')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
@@ -39,6 +42,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 def scrape(url: str | None) -> Samples:
     """Return the samples of a server."""
     assert url is not None, "the server serves no metrics"
+    time.sleep(REUSE_S)  # noqa: TID251 (an earlier answer may be sent again for so long)
     answer = httpx.get(url, timeout=10)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"

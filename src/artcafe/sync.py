@@ -1,6 +1,6 @@
 """`artcafe.sync.Agent`: the SDK for programs without asyncio. Its methods block, and its functions run in threads.
 
-All agents share one event loop in a background thread (decision 55).
+All agents share one event loop in a background thread (decision 54).
 """
 
 from __future__ import annotations

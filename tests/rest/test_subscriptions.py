@@ -6,7 +6,8 @@ from artcafe.model import Role
 from tests.rest.rest_app import Caller, Tenant
 
 ATTRIBUTES = {
-    "id", "tenant_id", "channel_id", "channel_handle", "agent_id", "agent_handle", "status", "permissions", "cursor", "lag", "last_seen",
+    "id", "tenant_id", "channel_id", "channel_handle", "agent_id", "agent_handle", "status",
+    "permissions", "cursor", "lag", "last_seen",
     "created_at", "updated_at",
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The messages with keys of one queue channel on this server: each waits here until it is the first of its key.
 
 NATS delivers a message to one server at a time. That server holds it back until the log shows that every earlier message of its
-key has ended, on whichever server. So no server leads, and none must be asked (decision record 54).
+key has ended, on whichever server. So no server leads, and none must be asked (decision record 53).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -12,7 +13,7 @@ import msgspec
 from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
-from artcafe.fabric.nats.jetstream import JetStream, check_answer
+from artcafe.fabric.nats.jetstream import LAG_PAUSE_S, JetStream, check_answer
 from artcafe.model import Seq
 from artcafe.rules import times
 from artcafe.rules.subjects import AUDIT, Subject
@@ -21,7 +22,8 @@ STREAM: Final = "audit"
 WRONG_LAST: Final = 10071
 """NATS's error code when the subject's last sequence differs from the expected one: another server has appended."""
 TRIES: Final = 20
-"""Attempts of one append. A failed attempt means a successful append by another server, or a lost answer."""
+"""Attempts of one append. A failed attempt means a successful append by another server, a lost answer, or a node that knows no
+leader of the stream: for one second then (`LAG_PAUSE_S`)."""
 MOST_BYTES: Final = 1 << 20
 
 
@@ -93,7 +95,7 @@ class AuditLog:
         return None if found is None else StoredEntry(found.seq, found.data)
 
     async def _put(self, chain: Subject, text: bytes, last: Seq) -> bool | None:
-        """Return whether the text was stored, or None if the answer was lost."""
+        """Return whether the text was stored, or None if nothing answered."""
         head = f"Nats-Expected-Last-Subject-Sequence: {last}\r\n"
         try:
             answer = msgspec.json.decode((await self._connection.request_last([OutgoingMessage(chain, head, text)])).data)
@@ -101,8 +103,9 @@ class AuditLog:
         except (TimeoutError, NatsConnectionLost):
             await self._connection.wait_up()
             return None
-        except NoResponder as exc:
-            raise unreachable() from exc
+        except NoResponder:  # of this node: it hears of a new stream, and of a new leader, later than others
+            await asyncio.sleep(LAG_PAUSE_S)
+            return None
         except LogRefused as exc:
             if exc.error_code != WRONG_LAST:
                 raise

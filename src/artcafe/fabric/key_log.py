@@ -2,7 +2,7 @@
 
 A message with a key is acknowledged in two steps: its end is stored as a mark beside its channel, and then it is acknowledged
 in NATS. JetStream does not say which of the messages above a consumer's ack floor have ended. The marks do, to every server, and
-after any fault (decision record 54).
+after any fault (decision record 53).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Starting and closing an agent. `Agent` inherits it.
 
 The background of an agent (its connection, and the handlers of the program) runs in one task of its own. So an agent may be
-started in one task and closed in another one, as notebooks and ASGI lifespans do (decision 55).
+started in one task and closed in another one, as notebooks and ASGI lifespans do (decision 54).
 """
 
 from __future__ import annotations

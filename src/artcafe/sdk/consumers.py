@@ -1,4 +1,4 @@
-"""Functions of the program that handle messages: each runs as a consumer of its channels (decision 56).
+"""Functions of the program that handle messages: each runs as a consumer of its channels (decision 55).
 
 A message is acknowledged when its function returns. After an exception a queue gets it back (`nak`), and a message of any other
 channel is tried again here, with a back-off, before its successors.
