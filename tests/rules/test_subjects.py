@@ -17,10 +17,13 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.from_re
 @example("a.b")
 @example("chn_1\r\nPUB x 0")
 @example("x" * 5000)
-def test_any_id_becomes_one_token_without_wildcards(id: str) -> None:
+@example("@agt_1")
+@example("@*")
+@example("@")
+def test_any_id_becomes_one_token_without_wildcards_and_an_inbox_two(id: str) -> None:
     channel = ChannelId(id)
 
-    assert re.fullmatch(r"ch\.[A-Za-z0-9_-]{1,65}", subjects.stored(channel))
+    assert re.fullmatch(r"ch\.(@\.)?[A-Za-z0-9_-]{1,65}", subjects.stored(channel))
     assert subjects.live(channel) == f"live.{subjects.stored(channel)}"
 
 

@@ -71,8 +71,8 @@ def test_lists_print_tables_or_json_arrays(owner: Person, home: Cast, tmp_path: 
     by_agent = owner.run("subscription", "list", "--agent", cast.agents[0], "--json").json
     assert [each["id"] for each in by_channel] == [each["id"] for each in by_agent] == [f"{cast.channels[0]}#{cast.agents[0]}"]
     assert owner.run("subscription", "list", "--channel", cast.channels[0]).stdout.splitlines()[1].split() == [
-        "channel-0",
-        "recast-0",
+        by_channel[0]["channel_handle"],
+        by_channel[0]["agent_handle"],
         "active",
         "receive",
         "#0",
