@@ -37,6 +37,11 @@ IN_FLIGHT: Final = 256
 SETTLE_S: Final = 30.0
 """The timeout of a command about a message of a queue."""
 
+STALLED: Final = (
+    "%d messages of %s are unacknowledged, the oldest is %d, so the server sends no more of them: ack() each message"
+    " after processing it"
+)
+
 
 class AgentConnection:
     """The state of an agent that outlives a single connection. `run` is its loop; the program's tasks call the other methods."""
@@ -359,12 +364,7 @@ class AgentConnection:
     def _warn_if_stalled(self, channels: Collection[str]) -> None:
         if not self._is_warned and (stalled := self.inbox.stalled(channels)) is not None:
             self._is_warned = True
-            log.warning(
-                "%d messages of %s are unacknowledged, the oldest is %d, so the server sends no more of them: ack() each message"
-                " after processing it",
-                self._max_unacked,
-                *stalled,
-            )
+            log.warning(STALLED, self._max_unacked, *stalled)
 
     def check_loop(self) -> None:
         """Raise RuntimeError on another event loop than that of `run`."""

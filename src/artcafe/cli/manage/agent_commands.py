@@ -1,4 +1,4 @@
-"""The commands of an agent with its SSH key: login, publish, listen."""
+"""The commands of an agent with its SSH key: login and publish, and the options that all its commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, ParamSpec, cast
+from typing import Any, Final, ParamSpec
 
 import click
 import msgspec
@@ -29,20 +29,16 @@ from artcafe.cli.terminal.payload import (
 )
 from artcafe.cli.terminal.stdin import stdin_lines
 from artcafe.errors import ArtcafeError, KeyLocked
-from artcafe.sdk import addresses
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import Signer, load_signer
-from artcafe.sdk.messages import Gap, Message, Receipt
-from artcafe.wire import frames
+from artcafe.sdk.messages import Message, Receipt
 
 P = ParamSpec("P")
 
 DEFAULT_DATA_DIR: Final = "artcafe-data"
 WAIT_S: Final = 5.0
 """Long enough for a server that is starting, short enough to report a wrong address soon."""
-NAMED: Final = 3
-"""Maximum number of paused channels in a note."""
 WINDOW: Final = 64
 """Maximum number of publishes in flight with `--lines`; their order is kept. Also the limit of unacknowledged deliveries."""
 
@@ -79,6 +75,11 @@ class AgentOptions:
             connect_timeout_s=self.wait_s,
             queues=queues,
         )
+
+    def environ(self) -> dict[str, str]:
+        """Return the options as environment variables, for a command that acts as the same agent."""
+        given = {"URL": self.url, "TENANT": self.tenant, "AGENT": self.agent, "KEY": str(self.key), "SERVICE": self.service}
+        return {f"ARTCAFE_{name}": value for name, value in given.items() if value is not None}
 
 
 def agent_options(command: Callable[P, None]) -> Callable[..., None]:
@@ -298,90 +299,6 @@ class Publisher:
             click.echo(msgspec.json.encode(receipt))
         else:
             click.echo(receipt_line(receipt))
-
-
-# --- listen --------------------------------------------------------------------------------------------------------------
-
-
-class _StartParam(click.ParamType[frames.Start]):
-    """A start position: `cursor`, `new`, `first`, or a sequence."""
-
-    name = "start"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frames.Start:
-        if value in {"cursor", "new", "first"}:
-            return cast(frames.Start, value)  # mypy does not narrow a str by membership.
-        if not str(value).isdecimal() or not 1 <= int(value) <= frames.MAX_SEQ:
-            self.fail(f"{value!r} is not cursor, new, first or a sequence from 1", param, ctx)
-        return int(value)
-
-
-@agent.command(cls=ArtcafeCommand)
-@click.argument("channels", nargs=-1, metavar="[CHANNEL]…")
-@click.option(
-    "--from",
-    "start",
-    type=_StartParam(),
-    default="cursor",
-    show_default=True,
-    metavar="cursor|new|first|SEQ",
-    help="Start position in the named channels: after the last acknowledged message, after the newest, at the oldest, or at a"
-    " sequence.",
-)
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Exit after this many messages.")
-@click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledge each message after printing it.")
-@agent_options
-def listen(
-    options: AgentOptions, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
-) -> None:
-    """Print one line per received message. Named channels are subscribed to first; without any, all subscriptions are read.
-
-    \b
-    Examples:
-      artcafe agent listen
-      artcafe agent listen news --from first --no-ack --count 10 --json
-    """
-    if start != "cursor" and not channels:
-        raise click.UsageError("--from requires named channels")
-    asyncio.run(_listen(options, channels, start, count, ack, as_json))
-
-
-async def _listen(
-    options: AgentOptions, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
-) -> None:
-    shown = 0
-    signer = options.signer()
-    async with options.client(WINDOW if ack else None, signer) as agent:
-        if not channels:
-            await _note_silence(options, signer)
-        async for item in agent.messages(*channels, start=start, gaps=True):
-            if isinstance(item, Gap):
-                if as_json:  # Otherwise the SDK logs it on standard error.
-                    click.echo(msgspec.json.encode({"gap": item}))
-                continue
-            click.echo(one_line(item.json) if as_json else message_line(item))
-            if ack:
-                await item.ack()
-            shown += 1
-            if shown == count:
-                return
-
-
-async def _note_silence(options: AgentOptions, signer: Signer) -> None:
-    """Print a note on standard error if no subscription is active. REST lists subscriptions, the gateway does not."""
-    if any(map(addresses.is_gateway, addresses.several(options.url))):
-        return
-    try:
-        async with Client(options.url) as rest:
-            await rest.login(options.tenant, options.agent, signer, service=options.service)
-            rows = [row async for row in rest.agent_subscriptions(options.tenant, options.agent)]
-    except ArtcafeError:  # The note is optional; messages arrive without it.
-        return
-    if any(row.status == "active" for row in rows):
-        return
-    paused = ", ".join(row.channel_id for row in rows[:NAMED])
-    why = f"all its subscriptions are paused ({paused}{', …' if len(rows) > NAMED else ''})" if rows else "it has no subscription"
-    click.echo(f"artcafe: {options.agent} will receive nothing: {why}", err=True)
 
 
 def message_line(message: Message) -> str:

@@ -9,6 +9,7 @@ import click
 
 from artcafe.cli.manage import keys, pull_commands, request_commands
 from artcafe.cli.manage.agent_commands import agent as agent_group
+from artcafe.cli.manage.agent_listen import listen
 from artcafe.cli.manage.agent_send import send
 from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.keys import PublicKeyFolderParam, PublicKeyParam
@@ -53,9 +54,8 @@ def agent() -> None:
     """
 
 
-agent_group.add_command(send)
 agent.add_command(keys.key)
-for _own_command in (*pull_commands.COMMANDS, request_commands.ask):
+for _own_command in (send, listen, *pull_commands.COMMANDS, request_commands.ask):
     agent_group.add_command(_own_command)
 for _name, _command in agent_group.commands.items():
     agent.add_command(_command, _name)
