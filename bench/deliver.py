@@ -76,7 +76,7 @@ async def publishing_tenant(env: BenchEnv) -> tuple[Cast, Publisher, str]:
     """Return a tenant whose first agent publishes, and the token of the second agent, which subscribes."""
     cast = await env.platform.tenant_with(agents=2, channels=1, subscribed=False)
     async with cast.rest() as rest:
-        await rest.subscribe(cast.tenant, cast.channels[0], cast.agents[1])
+        await rest.tenant(cast.tenant).subscriptions.create(cast.channels[0], cast.agents[1])
     line = await env.line(cast, await env.token(cast, 0))
     return cast, Publisher(line, cast.channels[0], DATA), await env.token(cast, 1)
 

@@ -194,7 +194,7 @@ async def commands(spent: Spent, platform: Platform, cast: Cast) -> tuple[AsyncE
     exist."""
     async with cast.rest() as rest:
         for _ in range(200):
-            await rest.publish(cast.tenant, cast.channels[0], {"data": "x" * 2000})
+            await rest.tenant(cast.tenant).messages.publish(cast.channels[0], {"data": "x" * 2000})
         token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
     stack = AsyncExitStack()
     history = [masked(json.dumps({"id": n, "history": {"channel": cast.channels[0], "limit": 200}}).encode()) for n in range(60)]

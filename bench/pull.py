@@ -38,8 +38,8 @@ async def run(options: Options) -> list[Table]:
         client = await _Client.open(env, cast, await env.token(cast, 1))
         for kind in ("broadcast", "queue"):
             async with cast.rest() as rest:
-                channel = (await rest.create_channel(cast.tenant, f"{kind} backlog", type=kind)).id
-                await rest.subscribe(cast.tenant, channel, cast.agents[1])
+                channel = (await rest.tenant(cast.tenant).channels.create(f"{kind} backlog", type=kind)).id
+                await rest.tenant(cast.tenant).subscriptions.create(channel, cast.agents[1])
             for number in range(options.rounds + 1):
                 await publish_all(Publisher(line, channel, DATA), BACKLOG)
                 before = sum(map(cpu_seconds, env.server_pids()))

@@ -76,7 +76,7 @@ def _table(options: Options, taken: dict[tuple[int, str], list[Sample]], *, has_
 async def _orders(env: BenchEnv, cast: Cast, line: RawSocket, redis: int | None, workers: int) -> list[WorkOrder]:
     """Fill a new queue, and return the work on it, of each kind."""
     async with cast.rest() as rest:
-        channel = (await rest.create_channel(cast.tenant, "queue", type="queue")).id
+        channel = (await rest.tenant(cast.tenant).channels.create("queue", type="queue")).id
     await publish_all(Publisher(line, channel, DATA), MESSAGES)
     shared: dict[str, Any] = {"expected": MESSAGES, "workers": workers, "window": WINDOW, "tenant": cast.tenant}
     secret = derive(read_secret(env.platform.data / "secret"), "nats")

@@ -59,23 +59,23 @@ class Listener(RawSocket):
 
 async def _delete(fleet: Fleet, cast: Cast) -> None:
     async with cast.rest() as rest:
-        await rest.delete_agent(cast.tenant, cast.agents[0])
+        await rest.tenant(cast.tenant).agents.delete(cast.agents[0])
 
 
 async def _disable(fleet: Fleet, cast: Cast) -> None:
     async with cast.rest() as rest:
-        await rest.update_agent(cast.tenant, cast.agents[0], status="disabled")
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="disabled")
 
 
 async def _rekey(fleet: Fleet, cast: Cast) -> None:
     key = await asyncio.to_thread(make_key, cast.keys[0].with_name("another"))
     async with cast.rest() as rest:
-        await rest.update_agent(cast.tenant, cast.agents[0], public_key=public_line(key))
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], public_key=public_line(key))
 
 
 async def _unsubscribe(fleet: Fleet, cast: Cast) -> None:
     async with cast.rest() as rest:
-        await rest.delete_subscription(cast.tenant, cast.channels[0], cast.agents[0])
+        await rest.tenant(cast.tenant).subscriptions.delete(cast.channels[0], cast.agents[0])
 
 
 async def _disable_silently(fleet: Fleet, cast: Cast) -> None:

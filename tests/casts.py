@@ -18,10 +18,10 @@ async def recast(home: Cast, agents: int = 1, channels: int = 1, *, subscribed: 
         for _ in range(agents):
             key = ssh_keygen.make_key(folder / f"recast-{next(_numbers)}")
             cast.keys.append(key)
-            cast.agents.append((await rest.create_agent(cast.tenant, key.name, ssh_keygen.public_line(key))).id)
+            cast.agents.append((await rest.tenant(cast.tenant).agents.create(key.name, ssh_keygen.public_line(key))).id)
         for number in range(channels):
-            cast.channels.append((await rest.create_channel(cast.tenant, f"channel {number}")).id)
+            cast.channels.append((await rest.tenant(cast.tenant).channels.create(f"channel {number}")).id)
         for channel in cast.channels if subscribed else []:
             for agent in cast.agents:
-                await rest.subscribe(cast.tenant, channel, agent)
+                await rest.tenant(cast.tenant).subscriptions.create(channel, agent)
     return cast

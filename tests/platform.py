@@ -162,12 +162,12 @@ class Platform:
                 key = ssh_keygen.make_key(folder / f"agent-{number}", kind)
                 public = key.with_suffix(".pub").read_text()
                 cast.keys.append(key)
-                cast.agents.append((await rest.create_agent(cast.tenant, f"agent {number}", public)).id)
+                cast.agents.append((await rest.tenant(cast.tenant).agents.create(f"agent {number}", public)).id)
             for number in range(channels):
-                cast.channels.append((await rest.create_channel(cast.tenant, f"channel {number}")).id)
+                cast.channels.append((await rest.tenant(cast.tenant).channels.create(f"channel {number}")).id)
             for channel in cast.channels if subscribed else []:
                 for agent in cast.agents:
-                    await rest.subscribe(cast.tenant, channel, agent)
+                    await rest.tenant(cast.tenant).subscriptions.create(channel, agent)
         return cast
 
 

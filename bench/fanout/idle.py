@@ -87,8 +87,8 @@ async def _agents(cast: Cast, folder: Path) -> list[str]:
             file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
             file.chmod(0o600)
             public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-            agent = (await rest.create_agent(cast.tenant, f"idle {number}", public)).id
-            await rest.subscribe(cast.tenant, cast.channels[0], agent)
+            agent = (await rest.tenant(cast.tenant).agents.create(f"idle {number}", public)).id
+            await rest.tenant(cast.tenant).subscriptions.create(cast.channels[0], agent)
             tokens.append((await login.login(cast.tenant, agent, load_signer(file))).access_token)
 
     async with cast.rest() as rest, Client(cast.url, None) as login, asyncio.TaskGroup() as group:

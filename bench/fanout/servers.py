@@ -54,9 +54,11 @@ class ArtCafe:
         env, cast = self._env, self._cast
         agent = next(self._agents)
         async with cast.rest() as rest:
-            names = [(await rest.create_channel(cast.tenant, f"{agent}-{n}", type=self._kind)).id for n in range(channels)]
+            names = [
+                (await rest.tenant(cast.tenant).channels.create(f"{agent}-{n}", type=self._kind)).id for n in range(channels)
+            ]
             for name in names:
-                await rest.subscribe(cast.tenant, name, cast.agents[agent])
+                await rest.tenant(cast.tenant).subscriptions.create(name, cast.agents[agent])
         self._token = await env.token(cast, agent)
         connected = [self.again() for _ in range(readers)]
         if self._by_gateway:

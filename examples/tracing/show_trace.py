@@ -79,13 +79,13 @@ async def make_agents(url: str, token: str, folder: Path) -> dict[str, dict[str,
     made: dict[str, dict[str, str]] = {}
     async with Client(url, token) as client:
         tenant = (await client.create_tenant("Tracing")).id
-        await client.create_channel(tenant, CHANNEL)
+        await client.tenant(tenant).channels.create(CHANNEL)
         for name in ("publisher", "subscriber"):
             key = folder / name
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-            await client.create_agent(tenant, name, key.with_suffix(".pub").read_text())
+            await client.tenant(tenant).agents.create(name, key.with_suffix(".pub").read_text())
             made[name] = {"URL": url, "TENANT": tenant, "AGENT": name, "KEY": str(key)}
-        await client.subscribe(tenant, CHANNEL, "subscriber")
+        await client.tenant(tenant).subscriptions.create(CHANNEL, "subscriber")
     return {name: {f"ARTCAFE_{key}": value for key, value in each.items()} for name, each in made.items()}
 
 

@@ -628,7 +628,7 @@ class ScheduledLimit(CallerFault):
 
 @dataclass(eq=False, repr=False)
 class AlreadyDelivered(CallerFault):
-    """The cancellation of a scheduled message that came too late."""
+    """The cancellation of a scheduled message that came too late. `seq` is the message's in its channel."""
 
     seq: int
     code, status = "already_delivered", 409

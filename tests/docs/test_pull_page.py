@@ -31,9 +31,9 @@ async def test_pull_page_works_by_curl_alone(platform: Platform, tmp_path: Path,
     cast = await platform.tenant_with(agents=1, channels=0)
     async with cast.rest() as rest:
         for handle, type in (("tasks", "queue"), ("news", "broadcast")):
-            channel = (await rest.create_channel(cast.tenant, handle, type=type)).id
-            await rest.subscribe(cast.tenant, channel, cast.agents[0])
-            await rest.publish(cast.tenant, channel, {"of": handle})
+            channel = (await rest.tenant(cast.tenant).channels.create(handle, type=type)).id
+            await rest.tenant(cast.tenant).subscriptions.create(channel, cast.agents[0])
+            await rest.tenant(cast.tenant).messages.publish(channel, {"of": handle})
         token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
 
     names = {"URL": cast.url, "TENANT": cast.tenant, "AGENT": cast.agents[0], "TOKEN": token, "NO_PROXY": "127.0.0.1"}

@@ -64,7 +64,7 @@ class Flapping(Load):
         async with self.cast.rest() as rest:
             for number, channels in self._channels_of.items():
                 for channel in channels:
-                    await rest.subscribe(self.cast.tenant, channel, self.cast.agents[number])
+                    await rest.tenant(self.cast.tenant).subscriptions.create(channel, self.cast.agents[number])
         await super().begin(group)
         self._publishers += [group.create_task(self._publish_rest(is_keyed)) for is_keyed in (True, False)]
         self._flappers = [group.create_task(self._flap(number)) for number in self._channels_of]

@@ -116,7 +116,7 @@ class Load:
         """Record which acks are written."""
         async with self.cast.rest() as rest:
             for channel in self.cast.channels:
-                async for row in rest.subscriptions(self.cast.tenant, channel):
+                async for row in rest.tenant(self.cast.tenant).subscriptions.list(channel):
                     self._record(Written(row.agent_id, channel, row.cursor.seq))
 
     async def end(self, *, is_retried: bool = False) -> History:
@@ -160,7 +160,7 @@ class Load:
         async with self.cast.rest() as rest:
             for channel in self.listened:
                 for number in LISTENERS:
-                    await rest.subscribe(self.cast.tenant, channel, self.cast.agents[number])
+                    await rest.tenant(self.cast.tenant).subscriptions.create(channel, self.cast.agents[number])
         self._listeners = [group.create_task(self._listen_sdk()), group.create_task(self._listen_bare(BARE_LISTENER, 64))]
         self._publishers = [
             *(group.create_task(self._publish_sdk(number)) for number in SDK_PUBLISHERS),

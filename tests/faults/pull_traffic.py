@@ -80,13 +80,13 @@ class PullTraffic(Traffic):
         self.confirmed: list[tuple[int, TaskConfirmed]] = []
         self._numbers, self._pulls = itertools.count(1), itertools.count(1)
         async with self.cast.rest() as rest:
-            self.news = (await rest.create_channel(self.cast.tenant, "news")).id
-            self.queue = await rest.create_channel(
-                self.cast.tenant, "tasks", type="queue", ack_wait_s=ACK_WAIT_S, max_deliveries=MAX_DELIVERIES, back_off=[0]
+            self.news = (await rest.tenant(self.cast.tenant).channels.create("news")).id
+            self.queue = await rest.tenant(self.cast.tenant).channels.create(
+                "tasks", type="queue", ack_wait_s=ACK_WAIT_S, max_deliveries=MAX_DELIVERIES, back_off=[0]
             )
             for agent in sorted({self.cast.agents[number] for number in PULLERS}):
                 for channel in (self.news, self.queue.id):
-                    await rest.subscribe(self.cast.tenant, channel, agent)
+                    await rest.tenant(self.cast.tenant).subscriptions.create(channel, agent)
 
     def work(self) -> Sequence[Coroutine[None, None, None]]:
         return [self._publish(), self._observe(), *(self._pull_on(number) for number in PULLERS)]
@@ -127,7 +127,7 @@ class PullTraffic(Traffic):
         }
 
     async def _kept(self, rest: Client, channel: str) -> list[KeptMessage]:
-        return [each async for each in rest.history(self.cast.tenant, channel, after=0)]
+        return [each async for each in rest.tenant(self.cast.tenant).messages.list(channel, after=0)]
 
     async def _letters(self, rest: Client) -> list[DeadLetter]:
         assert self.queue.dead_letter is not None
@@ -163,7 +163,7 @@ class PullTraffic(Traffic):
             while True:
                 await asyncio.sleep(10 * PAUSE_S)
                 try:
-                    rows = [each async for each in rest.subscriptions(self.cast.tenant, self.news)]
+                    rows = [each async for each in rest.tenant(self.cast.tenant).subscriptions.list(self.news)]
                 except ArtcafeError:
                     continue
                 self.events += [CursorRead(row.agent_id, self.news, row.cursor.seq) for row in rows]

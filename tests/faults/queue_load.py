@@ -106,7 +106,7 @@ class QueueLoad:
             letters = await self._letters(rest)
             for letter in letters[::2]:
                 for _ in range(2):  # a repeat sends nothing
-                    await rest.redrive(self.cast.tenant, self.queue.id, letter.seq)
+                    await rest.tenant(self.cast.tenant).dead_letters.redrive(self.queue.id, letter.seq)
             await self._empty()
             letters = await self._letters(rest)
             redriven = [
@@ -143,13 +143,13 @@ class QueueLoad:
         ]
 
     async def _kept(self, rest: Client, channel: str) -> list[KeptMessage]:
-        return [each async for each in rest.history(self.cast.tenant, channel, after=0)]
+        return [each async for each in rest.tenant(self.cast.tenant).messages.list(channel, after=0)]
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
         """Subscribe the workers, and start all traffic."""
         async with self.cast.rest() as rest:
             for number in WORKERS:
-                await rest.subscribe(self.cast.tenant, self.queue.id, self.cast.agents[number])
+                await rest.tenant(self.cast.tenant).subscriptions.create(self.queue.id, self.cast.agents[number])
         self._publishers = [group.create_task(self._publish()) for _ in range(PUBLISHERS)]
         self._workers = [group.create_task(self._work(number)) for number in WORKERS]
 
@@ -245,8 +245,7 @@ async def working_on(platform: Platform, seed: int, *, ack_wait_s: int = ACK_WAI
     """Run traffic on a queue of a new tenant, ordered by this many keys; it ends with this block."""
     cast = await platform.tenant_with(agents=AGENTS, channels=0)
     async with cast.rest() as rest:
-        queue = await rest.create_channel(
-            cast.tenant,
+        queue = await rest.tenant(cast.tenant).channels.create(
             "tasks",
             type="queue",
             ack_wait_s=ack_wait_s,

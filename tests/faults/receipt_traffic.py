@@ -61,10 +61,10 @@ class ReceiptTraffic(Traffic):
         self.recipients: dict[str, Sequence[str]] = {}
         async with self.cast.rest() as rest:
             for name, agents in RECIPIENTS.items():
-                channel = (await rest.create_channel(self.cast.tenant, name)).id
+                channel = (await rest.tenant(self.cast.tenant).channels.create(name)).id
                 self.recipients[channel] = [self.cast.agents[number] for number in agents]
                 for agent in self.recipients[channel]:
-                    await rest.subscribe(self.cast.tenant, channel, agent)
+                    await rest.tenant(self.cast.tenant).subscriptions.create(channel, agent)
 
     def work(self) -> Sequence[Coroutine[None, None, None]]:
         return [*(self._receive_on(number) for number in ACKS), self._publish(), self._read()]
@@ -144,7 +144,7 @@ class ReceiptTraffic(Traffic):
                     continue
                 (channel, seq), began = self.chance.choice(self._followed[-50:]), time.monotonic()
                 try:
-                    found = [each async for each in rest.receipts(self.cast.tenant, channel, seq)]
+                    found = [each async for each in rest.tenant(self.cast.tenant).messages.receipts(channel, seq)]
                 except ArtcafeError:
                     continue
                 self.events += [Claimed(each.agent_id, channel, seq, each.state, began, True) for each in found]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
@@ -52,8 +51,6 @@ AWAY_S: Final = (0.3, 2.5)
 SLACK_S: Final = 1.0
 LATE_S: Final = 10.0
 
-_SEQ: Final = re.compile(r"message (\d+)")
-
 
 class ScheduleTraffic(Traffic):
     """Scheduled messages in one tenant. A step is a message that the subscriber who stays has received."""
@@ -66,9 +63,9 @@ class ScheduleTraffic(Traffic):
         self._numbers = itertools.count(1)
         self._newest = dict.fromkeys((LISTENER, GUEST), 0)
         async with self.cast.rest() as rest:
-            self.channel = (await rest.create_channel(self.cast.tenant, "reminders")).id
+            self.channel = (await rest.tenant(self.cast.tenant).channels.create("reminders")).id
             for number in (LISTENER, GUEST):
-                await rest.subscribe(self.cast.tenant, self.channel, self.cast.agents[number])
+                await rest.tenant(self.cast.tenant).subscriptions.create(self.channel, self.cast.agents[number])
 
     def work(self) -> Sequence[Coroutine[None, None, None]]:
         self._publishing = len(PUBLISHERS)
@@ -86,7 +83,7 @@ class ScheduleTraffic(Traffic):
             self.stop()
             log = [
                 Kept(each.seq, each.message_id, int(bytes(each.raw)))
-                async for each in rest.history(self.cast.tenant, self.channel, after=0)
+                async for each in rest.tenant(self.cast.tenant).messages.list(self.channel, after=0)
             ]
         subscribers = [self.cast.agents[LISTENER], self.cast.agents[GUEST]]
         return judge_schedule(ScheduleHistory(self.events, log, subscribers, SLACK_S + stopped_s, LATE_S + stopped_s))
@@ -95,14 +92,14 @@ class ScheduleTraffic(Traffic):
         """Wait until every scheduled message is delivered or cancelled. What remains after `WAIT_S` is missing in the log."""
         until = time.monotonic() + WAIT_S
         while time.monotonic() < until:
-            if not [each async for each in rest.scheduled(self.cast.tenant, self.channel)]:
+            if not [each async for each in rest.tenant(self.cast.tenant).scheduled.list(self.channel)]:
                 return
             await asyncio.sleep(5 * PAUSE_S)
 
     async def _publish_one(self, rest: Client) -> int:
         number = next(self._numbers)
         self.events.append(Published(number, None, None))
-        stored = await rest.publish(self.cast.tenant, self.channel, number)
+        stored = await rest.tenant(self.cast.tenant).messages.publish(self.channel, number)
         assert stored.seq is not None
         assert stored.message_id is not None
         self.events.append(Accepted(number, stored.message_id, time.time()))
@@ -151,9 +148,9 @@ class ScheduleTraffic(Traffic):
         self.events.append(CancelAttempted(id))
         while True:
             try:
-                await rest.cancel_scheduled(self.cast.tenant, self.channel, id)
+                await rest.tenant(self.cast.tenant).scheduled.cancel(self.channel, id)
             except AlreadyDelivered as exc:
-                self.events.append(CancelTooLate(id, int(_SEQ.findall(str(exc))[-1])))
+                self.events.append(CancelTooLate(id, exc.seq))
             except ScheduledNotFound:
                 self.events.append(CancelTooLate(id, 0))
             except (OurFault, OutcomeUnknown):

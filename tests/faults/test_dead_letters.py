@@ -90,7 +90,7 @@ async def refuse_everything(cast: Cast, queue: str) -> None:
 
 async def everything_in(rest: Client, cast: Cast, channel: str) -> list[KeptMessage]:
     async def read() -> list[KeptMessage]:
-        return [each async for each in rest.history(cast.tenant, channel, after=0)]
+        return [each async for each in rest.tenant(cast.tenant).messages.list(channel, after=0)]
 
     return await until_done(read)
 
@@ -111,18 +111,18 @@ async def settled(rest: Client, cast: Cast, queue: str, dead: str) -> tuple[list
 async def test_kills_move_each_poisoned_message_once_and_redrive_each_letter_once(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     async with cast.rest() as rest:
-        made = await rest.create_channel(cast.tenant, "poison", type="queue", ack_wait_s=1, max_deliveries=MOST)
+        made = await rest.tenant(cast.tenant).channels.create("poison", type="queue", ack_wait_s=1, max_deliveries=MOST)
         queue, dead = made.id, made.dead_letter
         assert dead is not None
 
         async def redrive() -> None:
-            async for _ in rest.redrive_all(cast.tenant, queue):
+            async for _ in rest.tenant(cast.tenant).dead_letters.redrive_all(queue):
                 pass
 
         async with asyncio.TaskGroup() as group:
             worker = group.create_task(refuse_everything(cast, queue))
             for number in range(TASKS):
-                await until_done(partial(rest.publish, cast.tenant, queue, number, key=f"task {number}"))
+                await until_done(partial(rest.tenant(cast.tenant).messages.publish, queue, number, key=f"task {number}"))
             for victim in VICTIMS * 2:
                 async with asyncio.TaskGroup() as operators:
                     for _ in range(2):

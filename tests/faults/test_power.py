@@ -66,27 +66,27 @@ class Rows:
 
     async def _make_some(self, rest: Client, tenant: str) -> None:
         public = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        agent = (await rest.create_agent(tenant, "made late", public.decode())).id
+        agent = (await rest.tenant(tenant).agents.create("made late", public.decode())).id
         self.agents.add(agent)
-        channel = (await rest.create_channel(tenant, "made late")).id
+        channel = (await rest.tenant(tenant).channels.create("made late")).id
         self.channels.add(channel)
-        await rest.subscribe(tenant, channel, agent)
+        await rest.tenant(tenant).subscriptions.create(channel, agent)
         self.subscriptions.add((channel, agent))
         other = (await rest.create_tenant("made late")).id
-        of_other = (await rest.create_channel(other, "made late")).id
-        self.messages[other, of_other] = await rest.publish(other, of_other, "first", key="first")
+        of_other = (await rest.tenant(other).channels.create("made late")).id
+        self.messages[other, of_other] = await rest.tenant(other).messages.publish(of_other, "first", key="first")
         if len(self.agents) >= ROWS:
             self.enough.set()
 
     async def check(self, cast: Cast) -> None:
         """Check that all of them still exist."""
         async with cast.rest() as rest:
-            assert self.agents <= {row.id async for row in rest.agents(cast.tenant)}
-            assert self.channels <= {row.id async for row in rest.channels(cast.tenant)}
+            assert self.agents <= {row.id async for row in rest.tenant(cast.tenant).agents.list()}
+            assert self.channels <= {row.id async for row in rest.tenant(cast.tenant).channels.list()}
             for channel, agent in self.subscriptions:
-                assert agent in {row.agent_id async for row in rest.subscriptions(cast.tenant, channel)}
+                assert agent in {row.agent_id async for row in rest.tenant(cast.tenant).subscriptions.list(channel)}
             for (tenant, channel), first in self.messages.items():
-                again = await rest.publish(tenant, channel, "first", key="first")
+                again = await rest.tenant(tenant).messages.publish(channel, "first", key="first")
                 assert again == Receipt(first.seq, first.message_id, duplicate=True)
 
 
@@ -186,7 +186,7 @@ async def test_same_power_cut_loses_tasks_at_the_default_flush_interval_of_nats(
             stored = {event.seq: {"n": event.number} for event in load.events if isinstance(event, Put)}
             await cut_power(platform, disk, nats)
             async with load.cast.rest() as rest:
-                kept = {each.seq: each.data async for each in rest.history(load.cast.tenant, load.queue.id, after=0)}
+                kept = {each.seq: each.data async for each in rest.tenant(load.cast.tenant).messages.list(load.queue.id, after=0)}
     assert any(kept.get(seq) != task for seq, task in stored.items())
 
 

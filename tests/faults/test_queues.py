@@ -58,14 +58,14 @@ class Queue:
     async def publish(self, count: int = 1) -> list[int]:
         """Store messages, and return their sequences."""
         async with self.cast.rest() as rest:
-            seqs = [(await rest.publish(self.cast.tenant, self.channel, n)).seq for n in range(count)]
+            seqs = [(await rest.tenant(self.cast.tenant).messages.publish(self.channel, n)).seq for n in range(count)]
         return [seq for seq in seqs if seq is not None]
 
 
 async def new_queue(fleet: Fleet, ack_wait_s: int = ACK_WAIT_S) -> Queue:
     cast = await fleet.tenant_with(agents=1, channels=0)
     async with cast.rest() as rest:
-        channel = await rest.create_channel(cast.tenant, "tasks", type="queue", ack_wait_s=ack_wait_s)
+        channel = await rest.tenant(cast.tenant).channels.create("tasks", type="queue", ack_wait_s=ack_wait_s)
     return Queue(fleet, cast, channel.id)
 
 

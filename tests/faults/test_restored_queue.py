@@ -21,7 +21,7 @@ LATER = 1_000_000
 async def part_of(before: QueueLoad) -> list[Event]:
     """Return what happened before the restore to the tasks that the restored queue has."""
     async with before.cast.rest() as rest:
-        restored = {each.seq async for each in rest.history(before.cast.tenant, before.queue.id, after=0)}
+        restored = {each.seq async for each in rest.tenant(before.cast.tenant).messages.list(before.queue.id, after=0)}
     return [event for event in before.events if isinstance(event, Left) or event.seq in restored]
 
 

@@ -56,7 +56,7 @@ async def receive(agent: Agent, count: int, *, ack: bool = True) -> tuple[list[o
 async def until_cursor_is(cast: Cast, agent: int, seq: int) -> None:
     """Wait until the agent's cursor is in its row."""
     async with cast.rest() as rest, asyncio.timeout(SOON_S):
-        while (await rest.subscription(cast.tenant, cast.channels[0], cast.agents[agent])).cursor.seq != seq:  # noqa: ASYNC110 (a row tells nobody)
+        while (await rest.tenant(cast.tenant).subscriptions.get(cast.channels[0], cast.agents[agent])).cursor.seq != seq:  # noqa: ASYNC110 (a row tells nobody)
             await asyncio.sleep(0.05)
 
 
@@ -92,7 +92,9 @@ async def check_copied_back(home: Platform, cast: Cast) -> None:
         await sender.publish(cast.channels[0], 14)
         assert (await receive(reader, 1))[0] == [14]
     async with returned.rest() as rest:
-        assert [each.data async for each in rest.history(cast.tenant, cast.channels[0], after=0)] == list(range(1, 15))
+        assert [each.data async for each in rest.tenant(cast.tenant).messages.list(cast.channels[0], after=0)] == list(
+            range(1, 15)
+        )
 
 
 @contextmanager

@@ -108,7 +108,7 @@ async def test_each_server_shows_agents_connected_to_the_other(fleet: Fleet) -> 
 
     async def seen() -> PresenceInfo | None:
         async with there.rest() as rest:
-            return (await rest.agent(cast.tenant, cast.agents[0])).presence
+            return (await rest.tenant(cast.tenant).agents.get(cast.agents[0])).presence
 
     async with here.agent() as agent:
         await agent.set_status("busy")
@@ -123,11 +123,11 @@ async def test_subscription_made_at_one_server_is_delivered_and_paused_at_the_ot
     channel, agent = cast.channels[0], cast.agents[1]
     async with here.rest() as rest, there.agent(0) as sender:
         await sender.publish(channel, "before")
-        await rest.subscribe(cast.tenant, channel, agent)
+        await rest.tenant(cast.tenant).subscriptions.create(channel, agent)
         async with there.agent(1) as receiver:
             await sender.publish(channel, "while it holds")
             assert [message.data for message in await take(receiver, 1)] == ["while it holds"]
-            await rest.update_subscription(cast.tenant, channel, agent, status="paused")
+            await rest.tenant(cast.tenant).subscriptions.update(channel, agent, status="paused")
             await until_it_raises(lambda: receiver.subscribe(channel), ArtcafeError)
 
 
@@ -136,10 +136,10 @@ async def test_permission_revoked_at_one_server_is_revoked_at_the_other(fleet: F
     cast = await fleet.tenant_with()
     here, there = (at(server, cast) for server in fleet.servers)
     async with here.rest() as rest, there.agent() as agent:
-        channel = (await rest.create_channel(cast.tenant, "managed", access="managed")).id
-        await rest.subscribe(cast.tenant, channel, cast.agents[0], permissions=["publish"])
+        channel = (await rest.tenant(cast.tenant).channels.create("managed", access="managed")).id
+        await rest.tenant(cast.tenant).subscriptions.create(channel, cast.agents[0], permissions=["publish"])
         await agent.publish(channel, "let")
-        await rest.subscribe(cast.tenant, channel, cast.agents[0], permissions=["receive"])
+        await rest.tenant(cast.tenant).subscriptions.create(channel, cast.agents[0], permissions=["receive"])
         await until_it_raises(lambda: agent.publish(channel, "not let"), Forbidden)
 
 
@@ -162,11 +162,11 @@ async def test_disabling_an_agent_at_one_server_ends_its_tokens_and_sockets_at_b
 
         owner = await stack.enter_async_context(at(fleet.servers[0], cast).rest())
         if how == "deleted":
-            await owner.delete_agent(cast.tenant, agent)
+            await owner.tenant(cast.tenant).agents.delete(agent)
         elif how == "disabled":
-            await owner.update_agent(cast.tenant, agent, status="disabled")
+            await owner.tenant(cast.tenant).agents.update(agent, status="disabled")
         else:
-            await owner.update_agent(cast.tenant, agent, public_key=public_line(make_key(tmp_path / "new")))
+            await owner.tenant(cast.tenant).agents.update(agent, public_key=public_line(make_key(tmp_path / "new")))
 
         async with asyncio.timeout(BOUND_S):
             assert [await socket.closed() for socket in (*by_token, *by_key)] == [4503] * 4

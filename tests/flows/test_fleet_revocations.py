@@ -166,7 +166,7 @@ async def test_suspended_tenant_is_disconnected_at_both_servers_and_recorded_in_
         await operator("suspend", cast.tenant)
         await all_closed(sockets, 4506)
     async with cast.rest() as owner:
-        actions = [each.action async for each in owner.audit(cast.tenant) if each.actor == "operator"]
+        actions = [each.action async for each in owner.tenant(cast.tenant).audit.list() if each.actor == "operator"]
     assert actions == ["tenant.suspend"] * 2
     of_platform = json.loads(await operator("platform", "audit", "list"))
     assert [each["outcome"] for each in of_platform if each["target"] == cast.tenant] == ["done", "intended"]

@@ -43,7 +43,7 @@ class SoftwareSecurityKey:
 async def test_agent_with_an_ssh_keygen_key_logs_in_on_the_socket_and_over_rest(cast: Cast, kind: str, tmp_path: Path) -> None:
     key = ssh_keygen.make_key(tmp_path / "key", kind)
     async with cast.rest() as rest:
-        agent = (await rest.create_agent(cast.tenant, kind, ssh_keygen.public_line(key))).id
+        agent = (await rest.tenant(cast.tenant).agents.create(kind, ssh_keygen.public_line(key))).id
         assert (await rest.login(cast.tenant, agent, load_signer(key))).expires_in == 900
     async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=key) as connected:
         assert (await connected.publish(cast.channels[0], kind)).seq is not None
@@ -54,7 +54,7 @@ async def test_agent_with_an_ssh_keygen_key_logs_in_on_the_socket_and_over_rest(
 async def test_agent_with_a_security_key_logs_in_when_it_is_touched(cast: Cast, curve: str, flags: int) -> None:
     key = ssh_keygen.FidoKey(curve)
     async with cast.rest() as rest:
-        agent = (await rest.create_agent(cast.tenant, "Token", key.line)).id
+        agent = (await rest.tenant(cast.tenant).agents.create("Token", key.line)).id
         assert (await rest.login(cast.tenant, agent, SoftwareSecurityKey(key, flags))).expires_in == 900
         for refused in (
             SoftwareSecurityKey(key, 0x00),
@@ -79,7 +79,7 @@ async def test_ssh_agent_logs_in_for_the_sdk_and_for_ssh_keygen_without_the_key_
     subprocess.run(("ssh-add", "-q", str(key)), check=True, timeout=5, env=dict(os.environ))
     key.unlink()
     async with cast.rest() as rest:
-        agent = (await rest.create_agent(cast.tenant, "By ssh-agent", public.read_text())).id
+        agent = (await rest.tenant(cast.tenant).agents.create("By ssh-agent", public.read_text())).id
     async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=public) as connected:
         assert (await connected.publish(cast.channels[0], 1)).seq is not None
     # As in the contract: given a public key, ssh-keygen asks ssh-agent for the signature.
@@ -102,16 +102,16 @@ REFUSED = {
 async def test_unacceptable_key_is_refused_at_registration_and_at_change(cast: Cast, line: str) -> None:
     async with cast.rest() as rest:
         with pytest.raises(BadKey):
-            await rest.create_agent(cast.tenant, "Weak", line)
+            await rest.tenant(cast.tenant).agents.create("Weak", line)
         with pytest.raises(BadKey):
-            await rest.update_agent(cast.tenant, cast.agents[0], public_key=line)
+            await rest.tenant(cast.tenant).agents.update(cast.agents[0], public_key=line)
 
 
 async def test_key_of_another_agent_is_refused_within_the_tenant_and_accepted_in_another(platform: Platform, cast: Cast) -> None:
     line = ssh_keygen.public_line(cast.keys[0])
     async with cast.rest() as rest:
         with pytest.raises(KeyTaken):
-            await rest.create_agent(cast.tenant, "Twin", f"{line.split()[0]} {line.split()[1]} another comment")
+            await rest.tenant(cast.tenant).agents.create("Twin", f"{line.split()[0]} {line.split()[1]} another comment")
     other = await platform.tenant_with(agents=0)
     async with Client(other.url, other.token) as rest:
-        assert (await rest.create_agent(other.tenant, "Twin", line)).id != cast.agents[0]
+        assert (await rest.tenant(other.tenant).agents.create("Twin", line)).id != cast.agents[0]

@@ -185,15 +185,15 @@ async def test_sdk_raises_the_limit_with_its_number_and_use(fleet: Fleet) -> Non
     cast = await fleet.tenant_with(agents=1, channels=1)
     async with cast.rest() as rest:
         for number in range(11):
-            await rest.create_agent(cast.tenant, f"a{number}", new_key())
+            await rest.tenant(cast.tenant).agents.create(f"a{number}", new_key())
         with pytest.raises(LimitReached) as refused:
-            await rest.create_agent(cast.tenant, "one more", new_key())
+            await rest.tenant(cast.tenant).agents.create("one more", new_key())
         assert (refused.value.limit, refused.value.most, refused.value.used) == ("agents", 12, 12)
-        shown = await rest.limits(cast.tenant)
+        shown = await rest.tenant(cast.tenant).limits()
         assert (shown.plan, len(shown.items)) == ("small", len(Limit))
         assert [(each.limit, each.used, each.left) for each in shown.items if each.name == "agents"] == [(12, 12, 0)]
-        assert (await rest.choose_plan(cast.tenant, "tiny")).plan == "tiny"
-        await rest.choose_plan(cast.tenant, "small")
+        assert (await rest.tenant(cast.tenant).update(plan="tiny")).plan == "tiny"
+        await rest.tenant(cast.tenant).update(plan="small")
     async with cast.agent() as agent:
         with pytest.raises(LimitReached) as too_large:
             await agent.publish(cast.channels[0], "x" * 999)

@@ -15,9 +15,9 @@ from tests.platform import Cast, Platform
 async def live_channel(cast: Cast) -> str:
     """Return a new live channel, with every agent subscribed to it."""
     async with cast.rest() as rest:
-        channel = (await rest.create_channel(cast.tenant, "pulse", type="live")).id
+        channel = (await rest.tenant(cast.tenant).channels.create("pulse", type="live")).id
         for agent in cast.agents:
-            await rest.subscribe(cast.tenant, channel, agent)
+            await rest.tenant(cast.tenant).subscriptions.create(channel, agent)
     return channel
 
 
@@ -51,7 +51,9 @@ async def test_agent_that_was_away_from_a_live_channel_misses_its_messages(platf
             (message,) = await take(late, 1)
     assert message.data == "now"
     async with Client(cast.url, cast.token) as rest:
-        assert [each.id for each in [channel async for channel in rest.channels(cast.tenant)] if each.type == "live"] == [channel]
+        assert [
+            each.id for each in [channel async for channel in rest.tenant(cast.tenant).channels.list()] if each.type == "live"
+        ] == [channel]
 
 
 async def test_subscribing_again_to_a_live_channel_misses_nothing(platform: Platform) -> None:
@@ -59,7 +61,7 @@ async def test_subscribing_again_to_a_live_channel_misses_nothing(platform: Plat
     channel = await live_channel(cast)
     async with cast.agent(0) as sender, cast.agent(1) as agent, asyncio.timeout(30):
         async with cast.rest() as rest:
-            await rest.delete_subscription(cast.tenant, channel, cast.agents[0])
+            await rest.tenant(cast.tenant).subscriptions.delete(channel, cast.agents[0])
         await agent.subscribe(channel)
         async with asyncio.TaskGroup() as group:
             group.create_task(subscribe_often(agent, channel))

@@ -74,14 +74,18 @@ async def stop_of(cast: Cast, chain: str) -> list[AuditEntry]:
         found: list[AuditEntry] = []
         while not found:
             await asyncio.sleep(0.05)
-            found = [each async for each in rest.audit(cast.tenant, action="chain.stop") if each.facts["chain"] == chain]
+            found = [
+                each async for each in rest.tenant(cast.tenant).audit.list(action="chain.stop") if each.facts["chain"] == chain
+            ]
         return found
 
 
 async def kept(cast: Cast) -> list[KeptMessage]:
     """Return every message of the channels."""
     async with cast.rest() as rest:
-        return [message for channel in cast.channels async for message in rest.history(cast.tenant, channel, after=0)]
+        return [
+            message for channel in cast.channels async for message in rest.tenant(cast.tenant).messages.list(channel, after=0)
+        ]
 
 
 @pytest.mark.parametrize("letters", ["AB", "ABC"])
@@ -107,7 +111,7 @@ async def test_agents_that_answer_each_other_are_stopped_at_the_budget(home: Cas
     chain = first.message_id or ""
     audited, messages = await stop_of(cast, chain), await kept(cast)
     async with cast.rest() as rest:
-        state, released = await rest.chain(cast.tenant, chain), await rest.release_chain(cast.tenant, chain)
+        state, released = await rest.tenant(cast.tenant).chains.get(chain), await rest.tenant(cast.tenant).chains.release(chain)
     seen.note("the member", f"{audited[0].action} {audited[0].outcome} by {audited[0].actor}: {dict(audited[0].facts)}")
     seen.note("the member", str(state))
     seen.note("the member", str(released))
@@ -208,7 +212,7 @@ async def test_answer_to_a_message_that_is_gone_begins_a_new_chain_with_a_warnin
         await agent.publish(source, "soon gone")
         message = await anext(messages := agent.messages(source))
         async with cast.rest() as rest:
-            await rest.delete_channel(cast.tenant, source)
+            await rest.tenant(cast.tenant).channels.delete(source)
         with caplog.at_level(logging.WARNING, logger="artcafe"):
             await agent.publish(target, "answer")
         with pytest.raises(errors.CauseNotFound):
@@ -257,7 +261,7 @@ async def test_answers_and_other_messages_of_one_connection_keep_their_order(hom
 async def test_live_message_is_the_cause_of_its_answer(home: Cast) -> None:
     cast = await recast(home)
     async with cast.rest() as rest, asyncio.timeout(BOUND_S), cast.agent() as agent:
-        live = (await rest.create_channel(cast.tenant, "live", type="live")).id
+        live = (await rest.tenant(cast.tenant).channels.create("live", type="live")).id
         await agent.subscribe(live)
         first = await agent.publish(live, "hello")
         await anext(messages := agent.messages(live))

@@ -232,7 +232,7 @@ async def test_agents_log_in_and_receive_the_messages_of_their_rows(server: Plat
         if owner is None:
             continue
         async with Client(server.url, token(server, owner.user_id)) as rest:
-            await rest.publish(tenant, channel, label)
+            await rest.tenant(tenant).messages.publish(channel, label)
     named = {channel: label for label, (_, channel) in cloud.manifest.channels.items()}
     for program in cloud.manifest.agents.values():
         async with Client(server.url) as rest:

@@ -22,7 +22,7 @@ AWAY = PresenceInfo(connected=False)
 async def presence(cast: Cast, number: int = 0) -> PresenceInfo:
     """Return an agent's presence, as a member sees it now."""
     async with Client(cast.url, cast.token) as rest:
-        found = (await rest.agent(cast.tenant, cast.agents[number])).presence
+        found = (await rest.tenant(cast.tenant).agents.get(cast.agents[number])).presence
     assert found is not None
     return found
 
@@ -66,7 +66,7 @@ async def test_agents_are_filtered_by_whether_they_are_connected(platform: Platf
         await agent.set_status("busy")
 
         async def ids(connected: bool | None) -> set[str]:
-            return {each.id async for each in rest.agents(cast.tenant, connected=connected)}
+            return {each.id async for each in rest.tenant(cast.tenant).agents.list(connected=connected)}
 
         assert await ids(True) == {cast.agents[1]}
         assert await ids(False) == {cast.agents[0], cast.agents[2]}
@@ -79,13 +79,13 @@ async def test_agent_sees_presence_in_its_own_tenant_only(platform: Platform) ->
         await agent.set_status("busy")
         async with Client(ours.url) as rest:
             await rest.login(ours.tenant, ours.agents[1], load_signer(ours.keys[1]))
-            cards = {each.id: each.presence async for each in rest.agents(ours.tenant)}
+            cards = {each.id: each.presence async for each in rest.tenant(ours.tenant).agents.list()}
             assert {id: seen and (seen.connected, seen.status) for id, seen in cards.items()} == {
                 ours.agents[0]: (True, "busy"),
                 ours.agents[1]: (False, None),
             }
             with pytest.raises(AgentNotFound):
-                await rest.agent(ours.tenant, theirs.agents[0])
+                await rest.tenant(ours.tenant).agents.get(theirs.agents[0])
 
 
 async def test_status_is_set_again_after_every_reconnect(platform: Platform) -> None:

@@ -19,15 +19,15 @@ BOUND_S = 60
 async def subscribed(cast: Cast, type: str) -> str:
     """Create a channel that the first agent is subscribed to, and return its id."""
     async with cast.rest() as rest:
-        channel = (await rest.create_channel(cast.tenant, f"{type} channel", type=type)).id
-        await rest.subscribe(cast.tenant, channel, cast.agents[0])
+        channel = (await rest.tenant(cast.tenant).channels.create(f"{type} channel", type=type)).id
+        await rest.tenant(cast.tenant).subscriptions.create(channel, cast.agents[0])
         return channel
 
 
 async def publish(cast: Cast, channel: str, *data: int) -> None:
     async with cast.rest() as rest:
         for one in data:
-            await rest.publish(cast.tenant, channel, one)
+            await rest.tenant(cast.tenant).messages.publish(channel, one)
 
 
 async def test_agent_pulls_and_acknowledges_without_a_socket(platform: Platform) -> None:
@@ -79,7 +79,7 @@ async def test_agent_connected_without_queues_pulls_their_messages(platform: Pla
         assert (pushed.channel_id, pushed.data) == (news, 2), "the connection receives its other channels"
         await agent.subscribe(tasks)
 
-        inbox = (await agent.client()).inbox(cast.tenant, cast.agents[0])
+        inbox = (await agent.client()).tenant(cast.tenant).inbox(cast.agents[0])
         pulled = await inbox.pull(channel=tasks, wait_s=20)
         (task,) = pulled
         assert (task.data, task.deliveries) == (1, 1), "the connection never held it"

@@ -51,9 +51,10 @@ async def test_fifty_publishes_at_once_on_two_servers_store_exactly_the_limit(fl
         async with Client(fleet.servers[1].url, cast.token, max_rate_wait_s=0.0) as two, asyncio.TaskGroup() as group:
             both = [one, two]
             publishing = [
-                group.create_task(refusal(both[at % 2].publish(cast.tenant, cast.channels[0], at))) for at in range(AT_ONCE)
+                group.create_task(refusal(both[at % 2].tenant(cast.tenant).messages.publish(cast.channels[0], at)))
+                for at in range(AT_ONCE)
             ]
-        stored = [each async for each in one.history(cast.tenant, cast.channels[0])]
+        stored = [each async for each in one.tenant(cast.tenant).messages.list(cast.channels[0])]
     refusals = [error for each in publishing if (error := each.result()) is not None]
     assert AT_ONCE - len(refusals) == len(stored) == LIMIT
     assert {(error.limit, error.most) for error in refusals} == {("messages_a_minute", LIMIT)}

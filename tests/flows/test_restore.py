@@ -71,7 +71,7 @@ class ListeningAgent:
 async def until_cursor_is(cast: Cast, agent: int, seq: int) -> None:
     """Wait until the agent's cursor is in its row."""
     async with cast.rest() as rest, asyncio.timeout(SOON_S):
-        while (await rest.subscription(cast.tenant, cast.channels[0], cast.agents[agent])).cursor.seq != seq:  # noqa: ASYNC110 (a row tells nobody)
+        while (await rest.tenant(cast.tenant).subscriptions.get(cast.channels[0], cast.agents[agent])).cursor.seq != seq:  # noqa: ASYNC110 (a row tells nobody)
             await asyncio.sleep(0.05)
 
 

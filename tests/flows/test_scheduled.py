@@ -41,13 +41,14 @@ async def test_scheduled_messages_survive_kills_and_are_delivered_once_in_order(
             async with asyncio.timeout(BOUND_S):
                 (last,) = await take(agent, 1)
             assert (last.message_id, last.deliver_at is not None) == (away.message_id, True)
-            assert [each.message_id async for each in rest.scheduled(cast.tenant, channel)] == [later.message_id]
+            assert [each.message_id async for each in rest.tenant(cast.tenant).scheduled.list(channel)] == [later.message_id]
             for _ in range(2):
-                await rest.cancel_scheduled(cast.tenant, channel, later.message_id or "")
-            with pytest.raises(AlreadyDelivered, match=str(last.seq)):
-                await rest.cancel_scheduled(cast.tenant, channel, last.message_id)
+                await rest.tenant(cast.tenant).scheduled.cancel(channel, later.message_id or "")
+            with pytest.raises(AlreadyDelivered) as refused:
+                await rest.tenant(cast.tenant).scheduled.cancel(channel, last.message_id)
+            assert refused.value.seq == last.seq
             with pytest.raises(ScheduledNotFound):
-                await rest.cancel_scheduled(cast.tenant, channel, "msg_none")
-            assert [each.message_id async for each in rest.scheduled(cast.tenant, channel)] == []
-            stored = [each.message_id async for each in rest.history(cast.tenant, channel, after=0)]
+                await rest.tenant(cast.tenant).scheduled.cancel(channel, "msg_none")
+            assert [each.message_id async for each in rest.tenant(cast.tenant).scheduled.list(channel)] == []
+            stored = [each.message_id async for each in rest.tenant(cast.tenant).messages.list(channel, after=0)]
             assert stored == [each.message_id for each in (*soon, away)]

@@ -36,9 +36,9 @@ async def cast(home: Cast) -> Cast:
 async def queue_of(cast: Cast, **options: Any) -> str:
     """Return a queue that the cast's agent is subscribed to, as it is to its dead letters."""
     async with cast.rest() as rest:
-        queue = await rest.create_channel(cast.tenant, "orders", type="queue", back_off=[0], **options)
+        queue = await rest.tenant(cast.tenant).channels.create("orders", type="queue", back_off=[0], **options)
         for channel in (queue.id, queue.dead_letter or ""):
-            await rest.subscribe(cast.tenant, channel, cast.agents[0])
+            await rest.tenant(cast.tenant).subscriptions.create(channel, cast.agents[0])
     return queue.id
 
 
@@ -175,7 +175,7 @@ async def test_queue_gets_a_failed_message_back_and_moves_it_to_its_dead_letters
 
 async def dead_of(cast: Cast, queue: str) -> str:
     async with cast.rest() as rest:
-        return (await rest.channel(cast.tenant, queue)).dead_letter or ""
+        return (await rest.tenant(cast.tenant).channels.get(queue)).dead_letter or ""
 
 
 async def test_direct_messages_have_a_function_of_their_own(home: Cast) -> None:
@@ -399,6 +399,6 @@ async def test_agent_that_is_disabled_is_notified_and_run_raises_it(cast: Cast) 
                 await agent.run()
 
         group.create_task(run())
-        await rest.update_agent(cast.tenant, cast.agents[0], status="disabled")
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="disabled")
         assert [(await events.get()).kind, (await events.get()).kind] == ["connected", "revoked"]
     await agent.close()

@@ -109,10 +109,10 @@ async def test_agent_whose_start_was_refused_can_be_started_later(home: Cast) ->
     cast = await recast(home)
     agent = cast.agent()
     async with asyncio.timeout(BOUND_S), home.rest() as rest:
-        await rest.update_agent(cast.tenant, cast.agents[0], status="disabled")
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="disabled")
         with pytest.raises(BadCredentials):
             await agent.start()
-        await rest.update_agent(cast.tenant, cast.agents[0], status="active")
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="active")
         async with agent:
             await agent.publish(cast.channels[0], 1)
 
@@ -122,13 +122,13 @@ async def test_revocation_is_raised_by_calls_and_the_agent_can_be_closed_and_sta
     agent = cast.agent()
     async with asyncio.timeout(BOUND_S), home.rest() as rest:
         await agent.start()
-        await rest.update_agent(cast.tenant, cast.agents[0], status="disabled")
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="disabled")
         with pytest.raises(Revoked):
             await anext(agent.messages())
         with pytest.raises(Revoked):
             await agent.publish(cast.channels[0], 1)
         await agent.close()
-        await rest.update_agent(cast.tenant, cast.agents[0], status="active")
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="active")
         async with agent:
             await agent.publish(cast.channels[0], 1)
 

@@ -139,15 +139,15 @@ async def test_new_loop_raises_if_the_subscription_is_paused_or_the_channel_dele
     async with cast.agent() as agent, home.rest() as rest, asyncio.timeout(10):
         await agent.publish(channel, 0)
         assert (await anext(agent.messages(channel))).data == 0
-        await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="paused")
+        await rest.tenant(cast.tenant).subscriptions.update(channel, cast.agents[0], status="paused")
         with pytest.raises(Conflict, match="paused"):
             await anext(agent.messages(channel))
-        await rest.delete_subscription(cast.tenant, channel, cast.agents[0])
+        await rest.tenant(cast.tenant).subscriptions.delete(channel, cast.agents[0])
         (subscribed,) = [await agent.subscribe(channel)]
         await agent.publish(channel, 1)
         assert (await anext(agent.messages(channel))).data == 1
         assert subscribed.cursor == subscribed.last
-        await rest.delete_channel(cast.tenant, channel)
+        await rest.tenant(cast.tenant).channels.delete(channel)
         with pytest.raises(ChannelNotFound):
             await anext(agent.messages(channel))
 
@@ -187,11 +187,11 @@ async def test_acks_of_a_paused_and_resumed_subscription_let_further_messages_co
         await fill(sender, channel, 9)
         messages = agent.messages(channel)
         held = [await anext(messages) for _ in range(4)]
-        await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="paused")
+        await rest.tenant(cast.tenant).subscriptions.update(channel, cast.agents[0], status="paused")
         for message in held:
             await message.ack()
         await agent.flush()
-        await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="active")
+        await rest.tenant(cast.tenant).subscriptions.update(channel, cast.agents[0], status="active")
         rest_of_it = []
         for _ in range(5):
             message = await anext(messages)

@@ -146,7 +146,7 @@ async def test_fifty_creations_at_once_with_conflicts_and_lost_answers_create_ex
 
         async def create(number: int) -> bool:
             try:
-                await rest.create_agent(cast.tenant, f"agent {number}", new_key())
+                await rest.tenant(cast.tenant).agents.create(f"agent {number}", new_key())
             except LimitReached:
                 return False
             return True
@@ -156,7 +156,7 @@ async def test_fifty_creations_at_once_with_conflicts_and_lost_answers_create_ex
         assert all(rule.struck for rule in rules)
         assert sum(task.result() for task in creates) == 9
         proxy.spare()
-        assert len([agent async for agent in rest.agents(cast.tenant)]) == 10
+        assert len([agent async for agent in rest.tenant(cast.tenant).agents.list()]) == 10
 
 
 async def test_write_with_all_answers_lost_is_applied_once_by_a_request_with_the_same_key(
@@ -166,10 +166,10 @@ async def test_write_with_all_answers_lost_is_applied_once_by_a_request_with_the
     async with cast.rest() as rest:
         proxy.strike(Fault.LOST, *WRITES)
         with pytest.raises(Unavailable, match="whether anything was changed is unknown"):
-            await rest.create_channel(cast.tenant, "plans", key="once")
+            await rest.tenant(cast.tenant).channels.create("plans", key="once")
         proxy.spare()
-        made = await rest.create_channel(cast.tenant, "plans", key="once")
-        assert [channel.id async for channel in rest.channels(cast.tenant)] == [made.id]
+        made = await rest.tenant(cast.tenant).channels.create("plans", key="once")
+        assert [channel.id async for channel in rest.tenant(cast.tenant).channels.list()] == [made.id]
 
 
 async def test_second_signal_ends_a_server_that_drains_slowly(proxy: FaultyAws, flags: list[str], tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_second_signal_ends_a_server_that_drains_slowly(proxy: FaultyAws, 
 
             async def create() -> None:
                 with contextlib.suppress(ArtcafeError, OSError):
-                    await rest.create_channel(cast.tenant, "never")
+                    await rest.tenant(cast.tenant).channels.create("never")
 
             group.create_task(create())
             assert await asyncio.to_thread(held.first.wait, 20)

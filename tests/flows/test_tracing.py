@@ -92,7 +92,7 @@ async def test_current_context_reaches_the_subscriber_from_the_gateway_and_from_
     async with cast.agent() as agent, cast.rest() as rest, asyncio.timeout(10):
         with trace.use_span(trace.NonRecordingSpan(CURRENT)):
             await agent.publish(cast.channels[0], 1, headers={"x": "y"})
-            await rest.publish(cast.tenant, cast.channels[0], 2)
+            await rest.tenant(cast.tenant).messages.publish(cast.channels[0], 2)
         await agent.publish(cast.channels[0], 3)
         messages = agent.messages()
         received = [await anext(messages) for _ in range(3)]

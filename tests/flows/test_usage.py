@@ -15,7 +15,7 @@ CALLS = 8
 
 async def item(cast: Cast, metric: str) -> UsageItem:
     async with cast.rest() as rest:
-        (found,) = (await rest.usage(cast.tenant, metric=metric)).items
+        (found,) = (await rest.tenant(cast.tenant).usage.get(metric=metric)).items
     return found
 
 
@@ -23,7 +23,7 @@ async def call(cast: Cast) -> None:
     """Make some requests on the tenant, each on a connection of its own, so that several processes serve them."""
     for _ in range(CALLS):
         async with Client(cast.url, cast.token) as rest:
-            await rest.tenant(cast.tenant)
+            await rest.tenant(cast.tenant).get()
 
 
 async def test_everything_counted_by_a_stopped_server_is_read_from_the_next_one(tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ async def test_everything_counted_by_a_stopped_server_is_read_from_the_next_one(
         stored = await item(cast, "messages_stored")
         assert (stored.value, stored.exact) == (10, True)
         async with cast.rest() as rest:
-            by_channel = (await rest.usage(cast.tenant, metric="deliveries", by="channel")).items
+            by_channel = (await rest.tenant(cast.tenant).usage.get(metric="deliveries", by="channel")).items
             assert {each.channel: each.value for each in by_channel} == {cast.channels[0]: 20, channel: 20}
-            assert (await rest.recount(cast.tenant)).equal
+            assert (await rest.tenant(cast.tenant).usage.recount()).equal
 
 
 async def test_killed_server_loses_at_most_its_last_minute_and_usage_says_so(tmp_path: Path) -> None:

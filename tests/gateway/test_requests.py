@@ -180,7 +180,7 @@ async def test_agent_that_is_not_connected_or_takes_no_requests_is_away(platform
 async def test_disabled_agent_is_away(platform: Platform) -> None:
     async with asker_and_answerer(platform) as (asker, _, cast):
         async with cast.rest() as rest:
-            await rest.update_agent(cast.tenant, cast.agents[1], status="disabled")
+            await rest.tenant(cast.tenant).agents.update(cast.agents[1], status="disabled")
         assert (await answer_to(asker, await ask(asker, cast)))["code"] == "agent_away"
 
 

@@ -28,9 +28,9 @@ async def test_two_agents_with_only_tools_finish_the_job_of_the_page(platform: P
     cast = await platform.tenant_with(agents=2, channels=0)
     async with cast.rest() as rest:
         for agent, handle in zip(cast.agents, ("planner", "worker"), strict=True):
-            await rest.update_agent(cast.tenant, agent, handle=handle)
-        await rest.create_channel(cast.tenant, "tasks", type="queue")
-        await rest.subscribe(cast.tenant, "tasks", cast.agents[1])
+            await rest.tenant(cast.tenant).agents.update(agent, handle=handle)
+        await rest.tenant(cast.tenant).channels.create("tasks", type="queue")
+        await rest.tenant(cast.tenant).subscriptions.create("tasks", cast.agents[1])
     played: list[str] = []
     async with (
         asyncio.timeout(BOUND_S),
@@ -216,7 +216,7 @@ async def test_tools_fail_while_the_server_is_gone_and_work_again_after_it_retur
 async def test_agent_that_is_disabled_gets_a_final_error_from_every_tool(platform: Platform, tmp_path: Path) -> None:
     cast = await platform.tenant_with(agents=1, channels=1)
     async with asyncio.timeout(BOUND_S), client_of(cast, 0, tmp_path) as client, cast.rest() as rest:
-        await rest.update_agent(cast.tenant, cast.agents[0], status="disabled")
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="disabled")
         while (await client.call_tool("publish", {"channel": "channel-0", "data": 1})).is_error is False:
             pass  # It takes effect within 5 s.
         ended = await fault(client, "publish", channel="channel-0", data=1)

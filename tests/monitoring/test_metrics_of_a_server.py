@@ -63,9 +63,9 @@ async def test_ends_of_queue_deliveries_are_counted_by_their_outcome(server: Pla
         return value(now, name, outcome=outcome) - value(before, name, outcome=outcome)
 
     async with cast.rest() as rest:
-        queue = await rest.create_channel(cast.tenant, "tasks", type="queue", ack_wait_s=1)
+        queue = await rest.tenant(cast.tenant).channels.create("tasks", type="queue", ack_wait_s=1)
         for number in range(4):
-            await rest.publish(cast.tenant, queue.id, number)
+            await rest.tenant(cast.tenant).messages.publish(queue.id, number)
     agent = Agent(server.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0])
     async with agent:
         messages = agent.messages(queue.id)
@@ -77,7 +77,7 @@ async def test_ends_of_queue_deliveries_are_counted_by_their_outcome(server: Pla
         await until(server.metrics_url, lambda now: value(now, "artcafe_queue_messages_held") >= 1)
     after = await until(server.metrics_url, lambda now: ended(now, "returned") >= 1)
     async with cast.rest() as rest:
-        await rest.delete_channel(cast.tenant, queue.id)  # or the agent gets the rest of it in the other tests
+        await rest.tenant(cast.tenant).channels.delete(queue.id)  # or the agent gets the rest of it in the other tests
     outcomes = {outcome: ended(after, outcome) for outcome in metrics.QUEUE_OUTCOMES}
     assert outcomes == {"acked": 2, "nacked": 1, "expired": 1, "returned": 1}
     redelivered = "artcafe_queue_redeliveries_total"

@@ -102,7 +102,7 @@ async def test_a_withdrawn_agent_is_out_at_every_process(platform: Platform) -> 
     async with contextlib.AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(cast.agent()) for _ in range(4)]
         async with cast.rest() as rest:
-            await rest.delete_agent(cast.tenant, cast.agents[0])
+            await rest.tenant(cast.tenant).agents.delete(cast.agents[0])
         async with asyncio.timeout(10):
             for agent in agents:
                 with pytest.raises(Exception, match=r"."):

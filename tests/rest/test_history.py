@@ -146,8 +146,8 @@ def test_sdk_and_command_line_report_the_gap(
     async def read() -> list[Gap]:
         gaps: list[Gap] = []
         async with Client(rest_app.url, owner.token) as rest:
-            assert [each async for each in rest.history(tenant.id, channel, after=0, on_gap=gaps.append)] == []
-            assert [each async for each in rest.history(tenant.id, channel)] == []
+            assert [each async for each in rest.tenant(tenant.id).messages.list(channel, after=0, on_gap=gaps.append)] == []
+            assert [each async for each in rest.tenant(tenant.id).messages.list(channel)] == []
         return gaps
 
     (gap,) = asyncio.run(read())

@@ -142,10 +142,10 @@ def test_user_id_with_a_slash_can_join_and_leave(rest_app: RestApp, tenant: Tena
 async def test_sdk_deletes_records_with_any_id_and_leaves_the_tenant(rest_app: RestApp, older: Tenant) -> None:
     async with Client(rest_app.url, older.owner.token) as rest:
         for id in ODD:
-            assert (await rest.agent(older.id, id)).id == id
-            await rest.delete_channel(older.id, id)
-            await rest.delete_agent(older.id, id)
-            await rest.people.remove(older.id, id)
-        assert (await rest.tenant(older.id)).id == older.id
-        assert [agent.id async for agent in rest.agents(older.id)] == []
-        assert [member.role async for member in rest.people.members(older.id)] == ["owner"]
+            assert (await rest.tenant(older.id).agents.get(id)).id == id
+            await rest.tenant(older.id).channels.delete(id)
+            await rest.tenant(older.id).agents.delete(id)
+            await rest.tenant(older.id).members.remove(id)
+        assert (await rest.tenant(older.id).get()).id == older.id
+        assert [agent.id async for agent in rest.tenant(older.id).agents.list()] == []
+        assert [member.role async for member in rest.tenant(older.id).members.list()] == ["owner"]

@@ -51,7 +51,7 @@ async def server(status: str, body: str) -> AsyncIterator[tuple[str, list[bytes]
 
 async def failure(status: str, body: str, *, reading: bool = False) -> ArtcafeError:
     """Return the error of a call with this response."""
-    async with server(status, body) as (url, _), Client(url, "token") as rest:
+    async with server(status, body) as (url, _), Client(url, "token", max_retry_s=0) as rest:
         with pytest.raises(ArtcafeError) as caught:
             await (rest.home() if reading else rest.create_tenant("Example"))
     return caught.value
@@ -94,7 +94,7 @@ async def test_lost_response_is_outcome_unknown_for_a_change_and_unavailable_for
 async def test_unreachable_server_is_unavailable_with_the_reason() -> None:
     async with server("200 OK", "{}") as (url, _):
         pass
-    async with Client(url) as rest:
+    async with Client(url, max_retry_s=0) as rest:
         with pytest.raises(Unavailable, match="connection refused"):
             await rest.home()
 
@@ -111,7 +111,7 @@ async def test_token_is_sent_in_its_header_and_shown_in_no_text() -> None:
 async def test_key_is_sent_as_the_idempotency_key() -> None:
     async with server("200 OK", "{}") as (url, heads), Client(url) as rest:
         with pytest.raises(Invalid):
-            await rest.create_channel("ten/1", "name", key="once")
+            await rest.tenant("ten/1").channels.create("name", key="once")
         assert heads[0].startswith(b"POST /v1/tenants/~74656e2f31/channels HTTP/1.1")
         assert b"idempotency-key: once" in heads[0].lower()
 
@@ -131,16 +131,16 @@ async def test_login_does_not_sign_a_challenge_for_another_agent() -> None:
 
 
 async def test_lost_response_to_a_delete_says_it_may_be_repeated() -> None:
-    async with server("", "") as (url, _), Client(url) as rest:
+    async with server("", "") as (url, _), Client(url, max_retry_s=0) as rest:
         with pytest.raises(OutcomeUnknown, match="it may be repeated") as caught:
-            await rest.delete_channel("ten_1", "chn_1")
+            await rest.tenant("ten_1").channels.delete("chn_1")
         assert "same key" not in str(caught.value)
 
 
 async def test_malformed_page_is_refused() -> None:
     async with server("200 OK", '{"items":[{"id":"chn_1"}],"next_cursor":null}') as (url, _), Client(url) as rest:
         with pytest.raises(Invalid, match="is not one of ArtCafe's REST API"):
-            [each async for each in rest.channels("ten_1")]
+            [each async for each in rest.tenant("ten_1").channels.list()]
 
 
 # --- what is refused before it is sent -----------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ async def test_malformed_page_is_refused() -> None:
 async def test_data_unknown_to_json_is_refused_before_sending(data: object) -> None:
     async with server("500 Error", "") as (url, heads), Client(url) as rest:
         with pytest.raises((Invalid, TypeError), match="data"):
-            await rest.publish("ten_1", "chn_1", data)
+            await rest.tenant("ten_1").messages.publish("chn_1", data)
         assert heads == []
 
 
@@ -158,10 +158,10 @@ async def test_every_call_refuses_text_that_cannot_be_sent() -> None:
     async with server("500 Error", "") as (url, heads), Client(url) as rest:
         for call in (
             rest.create_tenant("\ud800"),
-            rest.create_channel("ten_1", "name", key="sch\u00f6n"),
-            rest.delete_agent("ten_1", "\ud800"),
-            rest.publish("ten_1", "chn_1", 1, headers={"a": "\udfff"}),
-            anext(rest.agents("ten_1", capability="\ud800")),
+            rest.tenant("ten_1").channels.create("name", key="sch\u00f6n"),
+            rest.tenant("ten_1").agents.delete("\ud800"),
+            rest.tenant("ten_1").messages.publish("chn_1", 1, headers={"a": "\udfff"}),
+            anext(rest.tenant("ten_1").agents.list(capability="\ud800")),
         ):
             with pytest.raises(Invalid):
                 await call
@@ -238,7 +238,7 @@ async def test_expired_login_is_renewed_by_its_key_and_the_request_is_sent_once(
     async with Client(expiring.url) as rest:
         assert (await rest.login("ten_1", "agt_1", form(key_file))).access_token == "token-1"
         expiring.good = None
-        assert (await rest.publish("ten_1", "chn_1", 7, key="k")).seq == 1
+        assert (await rest.tenant("ten_1").messages.publish("chn_1", 7, key="k")).seq == 1
         assert (rest.token, expiring.logins, len(expiring.changes)) == ("token-2", 2, 1)
 
 
@@ -280,11 +280,11 @@ async def test_path_without_a_key_is_refused_before_sending(expiring: Expiring, 
 
 
 async def test_lost_response_to_a_login_is_unavailable(expiring: Expiring, key_file: Path) -> None:
-    async with Client(expiring.url) as rest:
+    async with Client(expiring.url, max_retry_s=0) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good, expiring.is_mute = None, True
         with pytest.raises(Unavailable):
-            await rest.publish("ten_1", "chn_1", 7)
+            await rest.tenant("ten_1").messages.publish("chn_1", 7)
         assert expiring.changes == []
 
 
@@ -311,7 +311,7 @@ async def test_request_goes_to_the_next_server_if_one_accepts_no_connection() ->
 async def test_error_names_all_servers_if_none_accepts_a_connection() -> None:
     async with server("200 OK", "") as (one, _), server("200 OK", "") as (two, _):
         pass
-    async with Client([one, two], "token") as rest:
+    async with Client([one, two], "token", max_retry_s=0) as rest:
         with pytest.raises(Unavailable) as caught:
             await rest.home()
     assert one in str(caught.value)
@@ -350,7 +350,7 @@ async def limited(refusals: int, retry_after: str = "1") -> AsyncIterator[tuple[
 
 async def test_request_above_a_rate_limit_is_repeated_unchanged_after_the_wait() -> None:
     async with limited(1) as (url, bodies), Client(url, "token") as rest:
-        assert (await rest.publish("ten_1", "chn_1", {"n": 1}, key="k")).seq == 1
+        assert (await rest.tenant("ten_1").messages.publish("chn_1", {"n": 1}, key="k")).seq == 1
     assert len(bodies) == 2
     assert bodies[0] == bodies[1]
 
@@ -361,5 +361,5 @@ async def test_request_above_a_rate_limit_fails_if_the_program_does_not_wait_tha
 ) -> None:
     async with limited(9, retry_after) as (url, bodies), Client(url, "token", max_rate_wait_s=max_rate_wait_s) as rest:
         with pytest.raises(RateExceeded) as caught:
-            await rest.publish("ten_1", "chn_1", {"n": 1}, key="k")
+            await rest.tenant("ten_1").messages.publish("chn_1", {"n": 1}, key="k")
     assert (caught.value.limit, caught.value.most, len(bodies)) == ("messages_a_minute", 10, 1)

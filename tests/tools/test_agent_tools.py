@@ -92,9 +92,9 @@ async def test_pulled_messages_come_again_until_they_are_acknowledged(platform: 
 async def test_queue_message_is_extended_given_back_and_rejected(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2, channels=0)
     async with cast.rest() as rest:
-        tasks = (await rest.create_channel(cast.tenant, "tasks", type="queue")).id
+        tasks = (await rest.tenant(cast.tenant).channels.create("tasks", type="queue")).id
         for agent in cast.agents:
-            await rest.subscribe(cast.tenant, tasks, agent)
+            await rest.tenant(cast.tenant).subscriptions.create(tasks, agent)
     async with pair(cast) as (planner, worker):
         await planner.publish("tasks", {"task": 1})
         pulled = await worker.inbox_pull(channel="tasks", wait_s=25)

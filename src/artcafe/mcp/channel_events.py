@@ -58,6 +58,6 @@ async def allowed_ids(agent: Agent, names: Sequence[str]) -> list[str]:
 async def _id_of(agent: Agent, name: str) -> str:
     client = await agent.client()
     try:
-        return (await client.agent(agent.tenant, name)).id
+        return (await client.tenant(agent.tenant).agents.get(name)).id
     except AgentNotFound as exc:
         raise AgentNotFound(name) from exc

@@ -45,9 +45,9 @@ class InboxResource:
         check(uri)
         agent = self._tools.agent
         client = await agent.client()
-        me = await client.agent(agent.tenant, agent.agent)
-        rows = [each async for each in client.agent_subscriptions(agent.tenant, me.id)]
-        rows.append(await client.subscription(agent.tenant, f"@{me.id}", me.id))
+        me = await client.tenant(agent.tenant).agents.get(agent.agent)
+        rows = [each async for each in client.tenant(agent.tenant).subscriptions.list_of_agent(me.id)]
+        rows.append(await client.tenant(agent.tenant).subscriptions.get(f"@{me.id}", me.id))
         waiting: dict[str, Any] = {
             "subscriptions": [{"channel": row.channel_id, "status": row.status, "waiting": row.lag} for row in rows],
             "requests": [{"request_id": each.request_id, "sender_id": each.sender} for each in self._tools.requests.waiting()],

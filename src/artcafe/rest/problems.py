@@ -67,6 +67,7 @@ class ProblemResponse(ResponseModel):
         None, description="Only in errors of requests to agents: whether the agent was sent the request. Absent if unknown."
     )
     agent_code: str | None = Field(None, description="Only with `agent_error`: the code that the agent chose.")
+    seq: int | None = Field(None, description="Only with `already_delivered`: the message's sequence in its channel.")
     limit: LimitResponse | None = Field(None, description="Only in errors of limits: the limit that refused the request.")
 
 
@@ -105,6 +106,8 @@ def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | No
         body["limit"] = limit
     if isinstance(error, errors.LoopStopped):
         body["chain"], body["hops"] = error.chain, error.hops
+    if isinstance(error, errors.AlreadyDelivered):
+        body["seq"] = error.seq
     if isinstance(error, errors.RequestFault) and error.was_delivered is not None:
         body["delivered"] = error.was_delivered
     if isinstance(error, errors.AgentError):

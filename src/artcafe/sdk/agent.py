@@ -116,7 +116,7 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
     @property
     def limits(self) -> Mapping[str, replies.LimitState]:
         """The last known state of the tenant's limits, by name: of those that the server pushed, at 80 % and 100 %, or that
-        refused a command. `Client.limits` reads all of them."""
+        refused a command. `TenantClient.limits` reads all of them."""
         return MappingProxyType(self._connection.outbox.limits)
 
     async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
@@ -233,7 +233,7 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
                 await agent.aclose()
         """
         client = await self.client()
-        return await client.inbox(self.tenant, self.agent).pull(limit=limit, wait_s=wait_s, channel=channel)
+        return await client.tenant(self.tenant).inbox(self.agent).pull(limit=limit, wait_s=wait_s, channel=channel)
 
     async def client(self) -> Client:
         """Return the REST client of this agent, also outside of its block. It logs in at the first call, and again when its token

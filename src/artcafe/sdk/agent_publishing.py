@@ -110,7 +110,7 @@ class Publishing(ABC):
 
         From `expires_at` (an aware time), or `expires_in_s` seconds after this call, the message is not delivered any more:
         subscribers get a `Gap` with the reason `expired` instead. With `deliver_at` or `delay_s` the message is stored now, and
-        delivered at that time, at most 30 days ahead: the receipt has no `seq`, and `Client.cancel_scheduled` cancels it.
+        delivered at that time, at most 30 days ahead: the receipt has no `seq`, and `ScheduledCalls.cancel` cancels it.
 
         With `receipt` the server reports for each recipient what becomes of the message, for at most `receipt_s` (300) seconds:
         `stored` its state now, `delivered` until all have been sent it, `acked` until all have acknowledged it. Wait for that

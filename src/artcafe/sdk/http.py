@@ -1,17 +1,18 @@
-"""The HTTP side of the REST client: requests with a token, parsed responses, raised errors, followed pages.
+"""The HTTP side of the REST client: requests with a token, repeats, parsed responses, raised errors, followed pages.
 
-`sdk.client` and `sdk.people` have the methods for the routes.
+`sdk.client` and `sdk.tenant_client` have the methods for the routes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import inspect
 import ssl
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -21,11 +22,9 @@ import msgspec
 from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
-from artcafe.sdk.outbox import MAX_RATE_WAIT_S
+from artcafe.sdk.retries import Retries
 from artcafe.wire import faults, replies
 from artcafe.wire.segments import tenant_path
-
-log = logging.getLogger("artcafe")
 
 TIMEOUT_S: Final = 30.0
 """The timeout of connecting, of sending, and of waiting for the next byte. The server allows 15 s for a body, and responds
@@ -33,6 +32,14 @@ within seconds."""
 PAGE: Final = 200
 """The maximum number of items in a page (contract, section 3)."""
 NOTHING: Final[Mapping[str, Any]] = {}
+IDEMPOTENT: Final = frozenset({"GET", "PUT", "PATCH", "DELETE"})
+"""Methods whose routes may be repeated. PATCH sets fields; the calls that do more say so."""
+_GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
+_UNCERTAIN: Final = "artcafe.uncertain"
+"""The extension that marks a request of which an earlier attempt may have been processed."""
+
+TokenSource = Callable[[], str | Awaitable[str]]
+"""A function of the program that returns a fresh access token, or an awaitable of it."""
 
 
 T = TypeVar("T")
@@ -52,21 +59,32 @@ class _Problem(msgspec.Struct, frozen=True):
     hops: int | None = None
     delivered: bool | None = None
     agent_code: str | None = None
+    seq: int | None = None
 
 
 class HttpClient:
-    """Sends the requests of one platform with one token. Use it in `async with`. Raises as `Client` does.
+    """Sends the requests of one platform with one token. Use it in `async with`. Repeats requests and raises as `Client` does.
 
-    A request goes to the server that responded last; if it accepts no connection, to the next address. `renew`, if it is set, is
-    called when the token has expired: it must get another one and set `token`.
+    A request goes to the server that responded last; if it accepts no connection, to the next address. `token` is an access
+    token, or a function that returns one. `renew`, if it is set, is called when there is no token, or it has expired: it must get
+    another one and set `token`. `retries` returns the bounds of a new request.
     """
 
     def __init__(
-        self, urls: str | Sequence[str], token: str | None, timeout_s: float, max_rate_wait_s: float = MAX_RATE_WAIT_S
+        self,
+        urls: str | Sequence[str],
+        token: str | TokenSource | None,
+        timeout_s: float,
+        retries: Callable[[], Retries] = Retries,
     ) -> None:
         self._urls = deque(addresses.rest(url) for url in addresses.several(urls))
-        self.token, self._max_rate_wait_s = token, max_rate_wait_s
+        self._timeout_s, self._retries = timeout_s, retries
+        self.token: str | None = None
         self.renew: Callable[[], Awaitable[object]] | None = None
+        if callable(token):
+            self.renew = partial(self._fetch, token)
+        else:
+            self.token = token
         self._renewing = asyncio.Lock()
         self._client = httpx.AsyncClient(
             base_url=self.url,
@@ -93,10 +111,15 @@ class HttpClient:
     async def read(self, type: type[T], path: str, query: Mapping[str, str | float] | None = None) -> T:
         return self._read(type, await self._request(self._built("GET", path, params=query)))
 
-    async def remove(self, path: str) -> None:
-        response = await self._request(self._built("DELETE", path))
-        if not response.is_success:
-            raise self._problem(response)
+    async def remove(self, path: str, *, absence_is_success: bool = True) -> None:
+        """Delete what is at a path. With `absence_is_success`, an earlier attempt that may have deleted it counts as having done
+        so, if it is absent now."""
+        request = self._built("DELETE", path)
+        try:
+            await self._request(request)
+        except errors.NotFound:
+            if not (absence_is_success and _UNCERTAIN in request.extensions):
+                raise
 
     async def send(
         self,
@@ -106,19 +129,44 @@ class HttpClient:
         body: Mapping[str, object] | None,
         *,
         key: str | None = None,
-        is_login: bool = False,
+        repeats: bool | None = None,
+        wait_s: float = 0,
     ) -> T:
-        """Send a request that changes something, and return the response. A request of a login is sent without a token."""
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        if key is not None:
-            headers["Idempotency-Key"] = key
-        request = self._built(method, path, body, headers=headers)
-        return self._read(type, await (self._sent(request, None, is_login=True) if is_login else self._request(request)))
+        """Send a request that changes something, and return the response.
+
+        `repeats`: whether it may be processed twice; by default, whether it has a key or its method is idempotent. `wait_s` is
+        the time for which the server may wait before it responds.
+        """
+        headers = {} if key is None else {"Idempotency-Key": key}
+        request = self._built(method, path, body, headers=headers, timeout=self._timeout_s + wait_s)
+        repeats = key is not None or method in IDEMPOTENT if repeats is None else repeats
+        return self._read(type, await self._request(request, repeats=repeats))
+
+    async def send_login(self, type: type[T], path: str, body: Mapping[str, object]) -> T:
+        """Send a request of a login, without a token, once, and return the response."""
+        response = await self._sent(self._built("POST", path, body), None, is_login=True)
+        if not response.is_success:
+            raise self._problem(response)
+        return self._read(type, response)
+
+    async def log_in(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return what a login returns. It changes nothing before it succeeds, so it is begun again like any failed request."""
+        retries = self._retries()
+        while True:
+            try:
+                return await attempt()
+            except errors.Unavailable as exc:
+                await retries.after_failure(exc)
+            except errors.RateLimited as exc:
+                await retries.after_rate_limit(exc, exc.wait_s)
 
     def _built(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> httpx.Request:
         """Build a request. Raises `Invalid` for text that cannot be sent: half of a surrogate pair, a key beyond ASCII."""
         try:
-            return self._client.build_request(method, path, content=None if body is None else msgspec.json.encode(body), **more)
+            if body is not None:
+                more["headers"] = {"Content-Type": "application/json", **more.get("headers", {})}
+                more["content"] = msgspec.json.encode(body)
+            return self._client.build_request(method, path, **more)
         except UnicodeEncodeError as exc:
             raise errors.Invalid("text", f"has {exc.object[exc.start]!a}, which cannot be sent in a request") from None
 
@@ -147,36 +195,59 @@ class HttpClient:
             if (cursor := page.next_cursor) is None:
                 return
 
-    async def _request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return its whole answer. Repeat it after a 429, which says that nothing was done.
+    async def _request(self, request: httpx.Request, *, repeats: bool = True) -> httpx.Response:
+        """Send a request until it succeeds, and return that response. Raises the server's error.
 
-        The waits are those that the server asks for, together at most `max_rate_wait_s`.
+        One that got no connection, a 429 or an expired token has changed nothing, so it is repeated in any case, and after a lost
+        response or a 502 to 504 only if it `repeats`.
         """
-        left_s = self._max_rate_wait_s
+        retries = self._retries()
         while True:
-            response = await self._renewing_request(request)
-            wait_s = _retry_after_s(response)
-            if response.status_code != httpx.codes.TOO_MANY_REQUESTS or not 0 < wait_s <= left_s:
+            try:
+                response = await self._renewing_request(request)
+            except (errors.Unavailable, errors.OutcomeUnknown) as exc:
+                if not repeats and isinstance(exc, errors.OutcomeUnknown):
+                    raise
+                request.extensions |= {_UNCERTAIN: True} if isinstance(exc, errors.OutcomeUnknown) else {}
+                await retries.after_failure(exc)
+                continue
+            if response.is_success:
                 return response
-            log.info("%s allows no more requests now; repeating this one in %g s", self.url, wait_s)
-            await asyncio.sleep(wait_s)
-            left_s -= wait_s
+            await self._after_refusal(request, response, retries, repeats=repeats)
+
+    async def _after_refusal(self, request: httpx.Request, response: httpx.Response, retries: Retries, *, repeats: bool) -> None:
+        """Wait until the request may be repeated. Raises the error of its response if it may not be."""
+        problem, asked_s = self._problem(response), _retry_after_s(response)
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            await retries.after_rate_limit(problem, asked_s)
+        elif repeats and response.status_code in _GATEWAY_FAILURES:
+            request.extensions |= {_UNCERTAIN: True}
+            await retries.after_failure(problem, asked_s)
+        else:
+            raise problem
 
     async def _renewing_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return its whole answer; once more with a fresh token where the first had expired.
-
-        That answer says that nothing was done, so a change may be repeated too.
-        """
+        """Send a request and return its whole response; once more with a fresh token where the first had expired."""
+        if self.token is None and self.renew is not None:
+            await self._renew(None)
         token = self.token
         response = await self._sent(request, token)
         if self.renew is None or response.status_code != httpx.codes.UNAUTHORIZED:
             return response
         if not isinstance(self._problem(response), errors.CredentialsExpired):
             return response
-        async with self._renewing:
-            if self.token == token:  # Otherwise another request has renewed it meanwhile.
-                await self.renew()
+        await self._renew(token)
         return await self._sent(request, self.token)
+
+    async def _renew(self, expired: str | None) -> None:
+        """Get another token than `expired`, unless another request has got it meanwhile."""
+        async with self._renewing:
+            if self.renew is not None and self.token == expired:
+                await self.renew()
+
+    async def _fetch(self, source: TokenSource) -> None:
+        found = source()
+        self.token = await found if inspect.isawaitable(found) else found
 
     async def _sent(self, request: httpx.Request, token: str | None, *, is_login: bool = False) -> httpx.Response:
         """Send a request and return the complete response. Exceptions of httpx are converted here."""
@@ -216,8 +287,6 @@ class HttpClient:
         return httpx.Request(request.method, moved, headers=headers, content=request.content, extensions=request.extensions)
 
     def _read(self, type: type[T], response: httpx.Response) -> T:
-        if not response.is_success:
-            raise self._problem(response)
         try:
             return msgspec.json.decode(response.content, type=type)
         except msgspec.DecodeError as exc:
@@ -230,10 +299,10 @@ class HttpClient:
             pass
         else:
             wait_s = _retry_after_s(response)
-            about = problem.limit, problem.chain, problem.hops, wait_s, problem.delivered, problem.agent_code
+            about = problem.limit, problem.chain, problem.hops, wait_s, problem.delivered, problem.agent_code, problem.seq
             return faults.fault_of(problem.code, problem.detail, *about)
         status = f"HTTP {response.status_code}"
-        if response.status_code in {502, 503, 504}:
+        if response.status_code in _GATEWAY_FAILURES:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")
         return errors.Invalid("url", f"{self.url} answered {status}, but not as ArtCafe does; is it the REST address?")
 

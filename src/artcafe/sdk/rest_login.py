@@ -13,10 +13,10 @@ async def log_in(http: HttpClient, tenant: str, agent: str, signer: Signer, serv
     """Log in once, use the token from now on, and return it with its service. Raises `ChallengeRefused` for another service than
     `service`, if given."""
     asked = {"tenant_id": tenant, "agent_id": agent}
-    posed = await http.send(replies.ChallengeReply, "POST", "/v1/auth/challenges", asked, is_login=True)
+    posed = await http.send_login(replies.ChallengeReply, "/v1/auth/challenges", asked)
     named = check_challenge(posed.challenge, posed.challenge_id, tenant, agent, service)
     signature = await signer.sign(posed.challenge)
     proof = {"challenge_id": posed.challenge_id, "signature": signature}
-    token = await http.send(Token, "POST", "/v1/auth/tokens", proof, is_login=True)
+    token = await http.send_login(Token, "/v1/auth/tokens", proof)
     http.token = token.access_token
     return token, named

@@ -80,7 +80,7 @@ class Recounted(msgspec.Struct, frozen=True):
 
 
 class UsagePage(msgspec.Struct, frozen=True):
-    """One page of the response; `Client.usage` follows all pages."""
+    """One page of the response; `UsageCalls.get` follows all pages."""
 
     items: tuple[UsageItem, ...]
     next_cursor: str | None

@@ -62,7 +62,7 @@ class AgentTools:
     async def whoami(self) -> results.Identity:
         """Return who this agent is: its handle, under which others know it, and what it is registered for."""
         client = await self.agent.client()
-        me = await client.agent(self.agent.tenant, self.agent.agent)
+        me = await client.tenant(self.agent.tenant).agents.get(self.agent.agent)
         return {
             "handle": me.handle,
             "agent_id": me.id,
@@ -81,7 +81,8 @@ class AgentTools:
         """Find the agents of the tenant: those that you can `send` messages to, or `ask`."""
         client = await self.agent.client()
         found, has_more = await _page(
-            lambda most: client.agents(self.agent.tenant, capability=capability, connected=connected, limit=most), limit
+            lambda most: client.tenant(self.agent.tenant).agents.list(capability=capability, connected=connected, limit=most),
+            limit,
         )
         agents: list[results.FoundAgent] = [
             {
@@ -100,7 +101,7 @@ class AgentTools:
     async def channels_list(self, limit: Limit = 50) -> results.FoundChannels:
         """List the channels that you may use. Their messages reach you only if you are subscribed."""
         client = await self.agent.client()
-        found, has_more = await _page(lambda most: client.channels(self.agent.tenant, limit=most), limit)
+        found, has_more = await _page(lambda most: client.tenant(self.agent.tenant).channels.list(limit=most), limit)
         channels: list[results.FoundChannel] = [
             {
                 "handle": each.handle,
@@ -229,7 +230,7 @@ class AgentTools:
     async def limits(self) -> results.TenantLimits:
         """Return the tenant's plan and limits, and what is used of them."""
         client = await self.agent.client()
-        found = await client.limits(self.agent.tenant)
+        found = await client.tenant(self.agent.tenant).limits()
         limits: list[results.TenantLimit] = [
             {
                 "name": each.name,
@@ -244,7 +245,7 @@ class AgentTools:
 
     async def _inbox(self) -> PullInbox:
         client = await self.agent.client()
-        return client.inbox(self.agent.tenant, self.agent.agent)
+        return client.tenant(self.agent.tenant).inbox(self.agent.agent)
 
 
 async def _page(listed: Callable[[int], AsyncIterator[T]], limit: int) -> tuple[list[T], bool]:

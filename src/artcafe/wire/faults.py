@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from artcafe.errors import (
     AgentError,
+    AlreadyDelivered,
     ArtcafeError,
     LimitFault,
     LoopStopped,
@@ -24,8 +25,9 @@ def fault_of(
     retry_after_s: float | None = None,
     delivered: bool | None = None,
     agent_code: str | None = None,
+    seq: int | None = None,
 ) -> ArtcafeError:
-    """Return the error that a peer sent, over REST or in a frame, with the limit, chain or request that it is about."""
+    """Return the error that a peer sent, over REST or in a frame, with the limit, chain, request or message that it is about."""
     if code == RateLimited.code:
         return _rate_fault(message, limit, retry_after_s or 0.0)
     fault = from_wire(code, message)
@@ -33,6 +35,8 @@ def fault_of(
         fault.limit, fault.most, fault.used, fault.resets_at = limit.name, limit.limit, limit.used, limit.resets_at
     if isinstance(fault, LoopStopped):
         fault.chain, fault.hops = chain or "", hops or 0
+    if isinstance(fault, AlreadyDelivered):
+        fault.seq = seq or 0
     if isinstance(fault, RequestFault):
         fault.was_delivered = delivered
     if isinstance(fault, AgentError):

@@ -30,7 +30,7 @@ def populated(platform: Platform) -> Cast:
     async def publish() -> None:
         async with cast.rest() as rest:
             for number in range(60):
-                await rest.publish(cast.tenant, cast.channels[0], {"number": number})
+                await rest.tenant(cast.tenant).messages.publish(cast.channels[0], {"number": number})
 
     asyncio.run(publish())
     return cast

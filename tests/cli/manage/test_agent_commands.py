@@ -358,8 +358,8 @@ async def test_listen_notes_that_no_subscription_is_active(home: Cast) -> None:
             listening.terminate()
             await listening.wait()
         async with home.rest() as rest:
-            await rest.subscribe(cast.tenant, channel, cast.agents[0])
-            await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="paused")
+            await rest.tenant(cast.tenant).subscriptions.create(channel, cast.agents[0])
+            await rest.tenant(cast.tenant).subscriptions.update(channel, cast.agents[0], status="paused")
 
 
 def test_closed_output_pipe_ends_listen_without_an_error(cast: Cast) -> None:

@@ -19,7 +19,7 @@ async def cast(platform: Platform) -> Cast:
         async with cast.agent(number):
             pass
     async with asyncio.timeout(20), cast.rest() as rest:
-        while len([entry async for entry in rest.audit(cast.tenant)]) < 2:  # noqa: ASYNC110 (an audit log has no notifications)
+        while len([entry async for entry in rest.tenant(cast.tenant).audit.list()]) < 2:  # noqa: ASYNC110 (an audit log has no notifications)
             await asyncio.sleep(0.02)
     return cast
 

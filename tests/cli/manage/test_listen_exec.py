@@ -47,7 +47,7 @@ def publish(cast: Cast, *data: object) -> None:
     async def send() -> None:
         async with cast.rest() as rest:
             for each in data:
-                await rest.publish(cast.tenant, cast.channels[0], each)
+                await rest.tenant(cast.tenant).messages.publish(cast.channels[0], each)
 
     asyncio.run(send())
 
@@ -55,15 +55,15 @@ def publish(cast: Cast, *data: object) -> None:
 async def _queue(cast: Cast, **options: Any) -> str:
     """Create a queue that the first agent receives."""
     async with cast.rest() as rest:
-        queue = await rest.create_channel(cast.tenant, "work", type="queue", **options)
-        await rest.subscribe(cast.tenant, queue.id, cast.agents[0])
+        queue = await rest.tenant(cast.tenant).channels.create("work", type="queue", **options)
+        await rest.tenant(cast.tenant).subscriptions.create(queue.id, cast.agents[0])
         return queue.id
 
 
 async def _cursor(cast: Cast) -> int:
     """Return the last acknowledged sequence of the first channel."""
     async with cast.rest() as rest:
-        return (await rest.subscription(cast.tenant, cast.channels[0], cast.agents[0])).cursor.seq
+        return (await rest.tenant(cast.tenant).subscriptions.get(cast.channels[0], cast.agents[0])).cursor.seq
 
 
 def lines(name: str) -> list[Any]:
@@ -134,14 +134,14 @@ def test_failing_message_holds_up_no_other_channel(cast: Cast, home: Cast) -> No
 
 async def _add_channel(cast: Cast) -> str:
     async with cast.rest() as rest:
-        channel = await rest.create_channel(cast.tenant, "other")
-        await rest.subscribe(cast.tenant, channel.id, cast.agents[0])
+        channel = await rest.tenant(cast.tenant).channels.create("other")
+        await rest.tenant(cast.tenant).subscriptions.create(channel.id, cast.agents[0])
         return channel.id
 
 
 async def _publish_to(cast: Cast, channel: str, data: object) -> None:
     async with cast.rest() as rest:
-        await rest.publish(cast.tenant, channel, data)
+        await rest.tenant(cast.tenant).messages.publish(channel, data)
 
 
 def test_queue_gets_a_failed_message_back_and_dead_letters_it(cast: Cast) -> None:
@@ -159,9 +159,9 @@ def test_queue_gets_a_failed_message_back_and_dead_letters_it(cast: Cast) -> Non
 
 async def _dead_letters(cast: Cast, queue: str) -> list[object]:
     async with cast.rest() as rest:
-        dead = (await rest.channel(cast.tenant, queue)).dead_letter
+        dead = (await rest.tenant(cast.tenant).channels.get(queue)).dead_letter
         assert dead is not None
-        return [each.data async for each in rest.history(cast.tenant, dead)]
+        return [each.data async for each in rest.tenant(cast.tenant).messages.list(dead)]
 
 
 def test_deadline_of_a_queue_message_is_extended_while_its_command_runs(cast: Cast) -> None:

@@ -195,7 +195,7 @@ def test_lists_read_all_pages_unless_limited(owner: Person, home: Cast, monkeypa
     async def fill() -> None:
         async with home.rest() as rest, asyncio.TaskGroup() as group:
             for number in range(60):
-                group.create_task(rest.create_channel(home.tenant, f"channel {number}"))
+                group.create_task(rest.tenant(home.tenant).channels.create(f"channel {number}"))
 
     asyncio.run(fill())
     all_of_them = [each["id"] for each in owner.run("channel", "list", "--json").json]

@@ -43,7 +43,7 @@ async def work(cast: Cast, queue: str, count: int, rejected: Sequence[str]) -> l
 async def letters_of(cast: Cast, channel: str, count: int) -> list[int]:
     """Return the sequences of a channel once it has this many messages."""
     async with cast.rest() as rest, asyncio.timeout(BOUND_S):
-        while len(found := [each.seq async for each in rest.history(cast.tenant, channel, after=0)]) < count:  # noqa: ASYNC110 (the server is asked)
+        while len(found := [each.seq async for each in rest.tenant(cast.tenant).messages.list(channel, after=0)]) < count:  # noqa: ASYNC110 (the server is asked)
             await asyncio.sleep(0.05)
     return found
 

@@ -20,7 +20,7 @@ def cast(platform: Platform) -> Cast:
 
     async def subscribe() -> None:
         async with cast.rest() as rest:
-            await rest.subscribe(cast.tenant, cast.channels[0], cast.agents[0])
+            await rest.tenant(cast.tenant).subscriptions.create(cast.channels[0], cast.agents[0])
 
     asyncio.run(subscribe())
     return cast

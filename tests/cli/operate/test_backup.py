@@ -74,7 +74,7 @@ def archive(home: PopulatedPlatform, tmp_path_factory: pytest.TempPathFactory) -
 async def publish(cast: Cast, numbers: range) -> None:
     async with cast.rest() as rest:
         for number in numbers:
-            await rest.publish(cast.tenant, cast.channels[0], number)
+            await rest.tenant(cast.tenant).messages.publish(cast.channels[0], number)
 
 
 async def stored(cast: Cast, url: str) -> list[object]:

@@ -37,7 +37,7 @@ def deleted(platform: Platform) -> Cast:
 
     async def delete() -> None:
         async with cast.rest() as owner:
-            await owner.delete_tenant(cast.tenant)
+            await owner.tenant(cast.tenant).delete()
 
     asyncio.run(delete())
     return cast

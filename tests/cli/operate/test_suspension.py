@@ -73,9 +73,9 @@ def test_suspend_and_resume_take_effect_on_a_running_server(platform: Platform) 
         with pytest.raises(TenantSuspended):
             await token()
         async with cast.rest() as owner:
-            assert (await owner.tenant(cast.tenant)).role == "owner"
+            assert (await owner.tenant(cast.tenant).get()).role == "owner"
             with pytest.raises(TenantSuspended):
-                await owner.create_channel(cast.tenant, "News")
+                await owner.tenant(cast.tenant).channels.create("News")
         code, printed = await asyncio.to_thread(run, platform, "resume", cast.tenant, "--json")
         assert (code, json.loads(printed)) == (0, {"id": cast.tenant, "status": "active"})
         async with asyncio.timeout(SOON_S):
@@ -92,7 +92,7 @@ def test_suspension_is_recorded_in_the_audits_of_tenant_and_platform(platform: P
 
     async def of_tenant() -> list[tuple[str, str, str, str | None]]:
         async with cast.rest() as owner:
-            return [summary_of(each) async for each in owner.audit(cast.tenant, oldest_first=True)]
+            return [summary_of(each) async for each in owner.tenant(cast.tenant).audit.list(oldest_first=True)]
 
     mine = [each for each in asyncio.run(of_tenant()) if each[1] == "operator"]
     assert mine == [
@@ -133,7 +133,7 @@ def test_suspend_changes_nothing_when_nats_is_unreachable(tmp_path: Path) -> Non
 
         async def is_active() -> bool:
             async with cast.rest() as owner:
-                return bool((await owner.create_channel(cast.tenant, "News")).id)
+                return bool((await owner.tenant(cast.tenant).channels.create("News")).id)
 
         assert asyncio.run(is_active())
 

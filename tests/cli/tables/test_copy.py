@@ -50,9 +50,9 @@ async def filled(platform: Platform) -> Cast:
         for number in range(10):
             sent = await agent.publish(cast.channels[number % 2], number)
         assert sent.seq == 10
-        await rest.publish(cast.tenant, cast.channels[0], "from a person")
-        await rest.publish(cast.tenant, cast.channels[1], "later", delay_s=7200)
-        await rest.delete_channel(cast.tenant, (await rest.create_channel(cast.tenant, "gone")).id)
+        await rest.tenant(cast.tenant).messages.publish(cast.channels[0], "from a person")
+        await rest.tenant(cast.tenant).messages.publish(cast.channels[1], "later", delay_s=7200)
+        await rest.tenant(cast.tenant).channels.delete((await rest.tenant(cast.tenant).channels.create("gone")).id)
     return cast
 
 
@@ -267,6 +267,6 @@ async def check_copied_agents(platform: Platform, cast: Cast, tenant: dict[str, 
     by_channel = {channel: [each.data for each in found if each.channel_id == channel] for channel in copy.channels}
     assert by_channel == {copy.channels[0]: [0, 2, 4, 6, 8, "from a person"], copy.channels[1]: [1, 3, 5, 7, 9]}
     async with copy.rest() as rest:
-        (later,) = [each async for each in rest.scheduled(copy.tenant, copy.channels[1])]
+        (later,) = [each async for each in rest.tenant(copy.tenant).scheduled.list(copy.channels[1])]
         assert later.data == "later"
     assert {each.sender_id for each in found} == {copy.agents[0], "usr:owner-1@example.com"}

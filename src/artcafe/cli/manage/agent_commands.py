@@ -189,7 +189,7 @@ def login(options: AgentOptions, as_json: bool) -> None:
 
 async def _login(options: AgentOptions, as_json: bool) -> None:
     signer = options.signer()
-    async with Client(options.url) as rest:
+    async with Client(options.url, max_retry_s=0) as rest:
         token = await rest.login(options.tenant, options.agent, signer, service=options.service)
     click.echo(msgspec.json.encode(token) if as_json else token.access_token)
 

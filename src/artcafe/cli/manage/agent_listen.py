@@ -228,9 +228,9 @@ async def _note_silence(options: AgentOptions, signer: Signer) -> None:
     if any(map(addresses.is_gateway, addresses.several(options.url))):
         return
     try:
-        async with Client(options.url) as rest:
+        async with Client(options.url, max_retry_s=0) as rest:
             await rest.login(options.tenant, options.agent, signer, service=options.service)
-            rows = [row async for row in rest.agent_subscriptions(options.tenant, options.agent)]
+            rows = [row async for row in rest.tenant(options.tenant).subscriptions.list_of_agent(options.agent)]
     except ArtcafeError:  # The note is optional; messages arrive without it.
         return
     if any(row.status == "active" for row in rows):

@@ -92,7 +92,7 @@ async def list_agents(
         "CAPABILITIES": lambda each: each.capabilities,
         "CREATED": lambda each: each.created_at,
     }
-    found = context.rest.agents(context.tenant, status=status, capability=capability, connected=connected, limit=limit)
+    found = context.scope.agents.list(status=status, capability=capability, connected=connected, limit=limit)
     is_all = status is None and capability is None and connected is None
     none = "no agents yet; register one: artcafe agent create NAME --public-key FILE" if is_all else "no agent matches"
     await show_all(context, found, columns, none=none)
@@ -130,8 +130,7 @@ async def create(
       ssh-keygen -q -t ed25519 -N '' -f scout
       artcafe agent create scout --public-key scout.pub --capability search
     """
-    made = await context.rest.create_agent(
-        context.tenant,
+    made = await context.scope.agents.create(
         name,
         public_key,
         handle=handle,
@@ -158,7 +157,7 @@ async def import_folder(context: CommandContext, folder: Mapping[str, str], capa
     for name, public_key in folder.items():
         row = {"name": name, "id": "", "handle": "", "outcome": "registered"}
         try:
-            made = await context.rest.create_agent(context.tenant, name, public_key, capabilities=capabilities)
+            made = await context.scope.agents.create(name, public_key, capabilities=capabilities)
             row |= {"id": made.id, "handle": made.handle or ""}
         except KeyTaken as exc:
             row["outcome"] = f"skipped: {exc}"
@@ -180,7 +179,7 @@ async def show(context: CommandContext, agent: str) -> None:
     Example:
       artcafe agent show scout
     """
-    show_one(context, await context.rest.agent(context.tenant, agent))
+    show_one(context, await context.scope.agents.get(agent))
 
 
 @agent.command(cls=ArtcafeCommand)
@@ -220,7 +219,7 @@ async def update(
     if all(value is None for value in changes.values()):
         options = "--name, --handle, --public-key, --description, --capability or --no-capabilities"
         raise click.UsageError(f"nothing to change: give {options}")
-    show_one(context, await context.rest.update_agent(context.tenant, agent, **changes))
+    show_one(context, await context.scope.agents.update(agent, **changes))
 
 
 @agent.command(cls=ArtcafeCommand)
@@ -234,9 +233,9 @@ async def delete(context: CommandContext, agent: str, yes: bool) -> None:
     Example:
       artcafe agent delete scout --yes
     """
-    found = await context.rest.agent(context.tenant, agent)
+    found = await context.scope.agents.get(agent)
     confirm(f"Delete agent {id_and_handle(found)} with its subscriptions", yes=yes)
-    await context.rest.delete_agent(context.tenant, found.id)
+    await context.scope.agents.delete(found.id)
     show_deleted(context, f"agent {id_and_handle(found)}", found.id)
 
 
@@ -250,7 +249,7 @@ async def disable(context: CommandContext, agent: str) -> None:
     Example:
       artcafe agent disable scout
     """
-    changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.DISABLED.value)
+    changed = await context.scope.agents.update(agent, status=AgentStatus.DISABLED.value)
     show_done(context, changed, f"Agent {id_and_handle(changed)} is disabled; its connections end within 5 seconds.")
 
 
@@ -264,5 +263,5 @@ async def enable(context: CommandContext, agent: str) -> None:
     Example:
       artcafe agent enable scout
     """
-    changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.ACTIVE.value)
+    changed = await context.scope.agents.update(agent, status=AgentStatus.ACTIVE.value)
     show_done(context, changed, f"Agent {id_and_handle(changed)} is active; it can log in again.")

@@ -71,7 +71,7 @@ async def list_entries(
       artcafe audit list --action agent.login --since 1d
       artcafe audit list --agent agt_01K…
     """
-    entries = context.rest.audit(context.tenant, agent=agent, action=action, since=since, until=until, limit=limit or SHOWN)
+    entries = context.scope.audit.list(agent=agent, action=action, since=since, until=until, limit=limit or SHOWN)
     is_filtered = any(each is not None for each in (agent, action, since, until))
     await show_all(context, entries, COLUMNS, none="no entry matches" if is_filtered else "the audit is empty")
 
@@ -85,7 +85,7 @@ async def export(context: CommandContext) -> None:
     Example:
       artcafe audit export >audit.jsonl
     """
-    async for entry in context.rest.audit(context.tenant, oldest_first=True):
+    async for entry in context.scope.audit.list(oldest_first=True):
         click.echo(as_json(entry).encode())
 
 
@@ -108,7 +108,7 @@ async def verify(context: CommandContext, until: str | None) -> None:
       artcafe audit verify
       artcafe audit verify --until 41:9f86d081884c7d65…
     """
-    entries = [entry async for entry in context.rest.audit(context.tenant, oldest_first=True)]
+    entries = [entry async for entry in context.scope.audit.list(oldest_first=True)]
     check_chain(entries, until, json=context.as_json)
     warn_if_incomplete(entries)
 

@@ -36,7 +36,7 @@ async def show(context: CommandContext, chain: str) -> None:
     Example:
       artcafe chain show msg_…
     """
-    show_one(context, await context.rest.chain(context.tenant, chain))
+    show_one(context, await context.scope.chains.get(chain))
 
 
 @chain.command(cls=ArtcafeCommand)
@@ -49,6 +49,6 @@ async def release(context: CommandContext, chain: str) -> None:
     Example:
       artcafe chain release msg_…
     """
-    released = await context.rest.release_chain(context.tenant, chain)
+    released = await context.scope.chains.release(chain)
     text = f"Chain {released.id} may have {released.max_messages} messages and {released.max_hops} hops; it has"
     show_done(context, released, f"{text} {released.messages} messages.")

@@ -151,7 +151,7 @@ async def list_channels(context: CommandContext, limit: int | None) -> None:
         "CREATED": lambda each: each.created_at,
     }
     none = "no channels yet; create one: artcafe channel create NAME"
-    await show_all(context, context.rest.channels(context.tenant, limit=limit), columns, none=none)
+    await show_all(context, context.scope.channels.list(limit=limit), columns, none=none)
 
 
 @channel.command(cls=ArtcafeCommand)
@@ -197,8 +197,7 @@ async def create(
       artcafe channel create tasks --type queue --ack-wait 5m --back-off 1s,10s,1m
       artcafe channel create orders --access managed --retention 7d --description "Incoming orders"
     """
-    made = await context.rest.create_channel(
-        context.tenant,
+    made = await context.scope.channels.create(
         name,
         handle=handle,
         description=description or "",
@@ -225,7 +224,7 @@ async def show(context: CommandContext, channel: str) -> None:
     Example:
       artcafe channel show news
     """
-    show_one(context, await context.rest.channel(context.tenant, channel))
+    show_one(context, await context.scope.channels.get(channel))
 
 
 @channel.command(cls=ArtcafeCommand)
@@ -273,7 +272,7 @@ async def update(
     if not given:
         options = "--name, --handle, --access, --retention, --description or an option for queues"
         raise click.UsageError(f"nothing to change: give {options}")
-    changed = await context.rest.update_channel(context.tenant, channel, **given)
+    changed = await context.scope.channels.update(channel, **given)
     show_one(context, changed)
 
 
@@ -288,10 +287,10 @@ async def delete(context: CommandContext, channel: str, yes: bool) -> None:
     Example:
       artcafe channel delete news --yes
     """
-    found = await context.rest.channel(context.tenant, channel)
+    found = await context.scope.channels.get(channel)
     beside = await _deleted_beside(context, found)
     confirm(f"Delete channel {id_and_handle(found)} with its subscriptions and messages{beside}", yes=yes)
-    await context.rest.delete_channel(context.tenant, found.id)
+    await context.scope.channels.delete(found.id)
     show_deleted(context, f"channel {id_and_handle(found)}", found.id)
 
 
@@ -300,7 +299,7 @@ async def _deleted_beside(context: CommandContext, found: ChannelInfo) -> str:
     if found.dead_letter is None:
         return ""
     with contextlib.suppress(ChannelNotFound):
-        dead_letter = await context.rest.channel(context.tenant, found.dead_letter)
+        dead_letter = await context.scope.channels.get(found.dead_letter)
         if dead_letter.dead_letter_of == found.id:
             return f", and its dead letters in {id_and_handle(dead_letter)}"
     return ""
@@ -341,8 +340,7 @@ async def publish(
       date | artcafe channel publish news --text
       artcafe channel publish news '"time is up"' --deliver-at 30m
     """
-    receipt = await context.rest.publish(
-        context.tenant,
+    receipt = await context.scope.messages.publish(
         channel,
         data,
         key=message_key,
@@ -377,5 +375,5 @@ async def receipts(context: CommandContext, channel: str, seq: int, limit: int |
         "AGE": lambda each: None if each.cursor_age_s is None else f"{each.cursor_age_s} s",
         "LAST SEEN": lambda each: each.last_seen,
     }
-    found = context.rest.receipts(context.tenant, channel, seq, limit=limit)
+    found = context.scope.messages.receipts(channel, seq, limit=limit)
     await show_all(context, found, columns, none="no active subscription was there when this message was stored")

@@ -17,6 +17,7 @@ from artcafe.cli.manage.error_texts import reword
 from artcafe.errors import ArtcafeError
 from artcafe.sdk.client import Client
 from artcafe.sdk.records import Me, MembershipInfo
+from artcafe.sdk.tenant_client import TenantClient
 
 P = ParamSpec("P")
 
@@ -32,6 +33,11 @@ class CommandContext:
     credentials: AccessCredentials
     as_json: bool
     tenant: str = ""
+
+    @property
+    def scope(self) -> TenantClient:
+        """The calls inside the command's tenant."""
+        return self.rest.tenant(self.tenant)
 
     def note(self, text: str) -> None:
         """Print a note on standard error, unless the output is JSON."""
@@ -75,7 +81,7 @@ async def _call(
     *,
     is_in_tenant: bool,
 ) -> None:
-    async with Client(credentials.url, credentials.token) as rest:
+    async with Client(credentials.url, credentials.token, max_retry_s=0) as rest:
         context = CommandContext(rest, credentials, as_json)
         try:
             if is_in_tenant:

@@ -55,9 +55,7 @@ async def history(context: CommandContext, channel: str, after: Position, before
     """
     if follow and before is not None:
         raise click.UsageError("--follow and --before exclude each other")
-    kept = context.rest.history(
-        context.tenant, channel, after=after, before=before, limit=limit, on_gap=lambda gap: _warn(context, gap)
-    )
+    kept = context.scope.messages.list(channel, after=after, before=before, limit=limit, on_gap=lambda gap: _warn(context, gap))
     found = [each async for each in kept]
     if follow:
         await _follow(context, channel, found if after is not None else found[::-1], after)
@@ -102,7 +100,7 @@ async def _follow(context: CommandContext, channel: str, found: list[KeptMessage
     while True:
         await asyncio.sleep(POLL_S)
         try:
-            async for each in context.rest.history(context.tenant, channel, after=position, on_gap=skip):
+            async for each in context.scope.messages.list(channel, after=position, on_gap=skip):
                 _print(context, each)
                 position = each.seq
             failing = False

@@ -92,7 +92,7 @@ async def list_keys(context: CommandContext, agent: str, limit: int | None) -> N
         "ADDED": lambda each: each.added_at,
         "UNTIL": lambda each: each.not_after,
     }
-    await show_all(context, context.rest.keys(context.tenant, agent, limit=limit), columns, none="this agent has no keys")
+    await show_all(context, context.scope.keys.list(agent, limit=limit), columns, none="this agent has no keys")
 
 
 @key.command("add", cls=ArtcafeCommand)
@@ -111,7 +111,7 @@ async def add_key(
       ssh-keygen -q -t ed25519 -N '' -f scout-2
       artcafe agent key add scout --public-key scout-2.pub
     """
-    show_one(context, await context.rest.add_key(context.tenant, agent, public_key, not_after=until, key=idempotency_key))
+    show_one(context, await context.scope.keys.add(agent, public_key, not_after=until, key=idempotency_key))
 
 
 @key.command("disable", cls=ArtcafeCommand)
@@ -125,7 +125,7 @@ async def disable_key(context: CommandContext, agent: str, key: str) -> None:
     Example:
       artcafe agent key disable scout key_…
     """
-    changed = await context.rest.update_key(context.tenant, agent, key, status="disabled")
+    changed = await context.scope.keys.update(agent, key, status="disabled")
     show_done(context, changed, f"{_named(changed)} is disabled; its tokens and connections end within 5 seconds.")
 
 
@@ -140,7 +140,7 @@ async def enable_key(context: CommandContext, agent: str, key: str) -> None:
     Example:
       artcafe agent key enable scout key_…
     """
-    changed = await context.rest.update_key(context.tenant, agent, key, status="active")
+    changed = await context.scope.keys.update(agent, key, status="active")
     show_done(context, changed, f"{_named(changed)} is active; the agent can log in with it again.")
 
 
@@ -157,7 +157,7 @@ async def revoke_key(context: CommandContext, agent: str, key: str, yes: bool) -
       artcafe agent key revoke scout key_… --yes
     """
     confirm(f"Delete key {key} of agent {agent}", yes=yes)
-    await context.rest.revoke_key(context.tenant, agent, key)
+    await context.scope.keys.revoke(agent, key)
     show_deleted(context, f"key {key} of agent {agent}", key)
 
 

@@ -24,7 +24,7 @@ async def limits(context: CommandContext) -> None:
       artcafe limits
       artcafe limits --json
     """
-    found = await context.rest.limits(context.tenant)
+    found = await context.scope.limits()
     context.note(f"plan {found.plan}")
     show_table(context, found, HEADINGS, [_row(each) for each in found.items])
 

@@ -74,7 +74,7 @@ async def list_members(context: CommandContext, limit: int | None) -> None:
         "ADDRESS": lambda each: each.address,
         "JOINED": lambda each: each.joined_at,
     }
-    await show_all(context, context.rest.people.members(context.tenant, limit=limit), columns, none="no members")
+    await show_all(context, context.scope.members.list(limit=limit), columns, none="no members")
 
 
 @member.command(cls=ArtcafeCommand)
@@ -91,7 +91,7 @@ async def invite(context: CommandContext, address: str, role: str, idempotency_k
     Example:
       artcafe member invite bob@example.com --role viewer
     """
-    show_one(context, await context.rest.people.invite(context.tenant, address, role=role, key=idempotency_key))
+    show_one(context, await context.scope.members.invite(address, role=role, key=idempotency_key))
 
 
 @member.command("role", cls=ArtcafeCommand)
@@ -107,7 +107,7 @@ async def set_role(context: CommandContext, member_id: str, role: str) -> None:
       artcafe member list
       artcafe member role 5d0e1c1e-… admin
     """
-    show_one(context, await context.rest.people.set_role(context.tenant, member_id, role))
+    show_one(context, await context.scope.members.set_role(member_id, role))
 
 
 @member.command(cls=ArtcafeCommand)
@@ -123,7 +123,7 @@ async def remove(context: CommandContext, member_id: str, yes: bool) -> None:
       artcafe member remove 5d0e1c1e-… --yes
     """
     confirm(f"Delete the membership of {member_id}", yes=yes)
-    await context.rest.people.remove(context.tenant, member_id)
+    await context.scope.members.remove(member_id)
     show_deleted(context, f"the membership of {member_id}", member_id)
 
 
@@ -141,7 +141,7 @@ async def leave(context: CommandContext, yes: bool) -> None:
     if me.user_id is None:
         raise click.UsageError("the access token belongs to an agent, and agents are not members")
     confirm(f"Delete your membership in {context.tenant}", yes=yes)
-    await context.rest.people.remove(context.tenant, me.user_id)
+    await context.scope.members.remove(me.user_id)
     show_deleted(context, f"your membership in {context.tenant}", context.tenant)
 
 
@@ -171,7 +171,7 @@ async def list_invitations(context: CommandContext, limit: int | None) -> None:
         "ROLE": lambda each: each.role,
         "EXPIRES": lambda each: each.expires_at,
     }
-    found = context.rest.people.invitations(context.tenant, limit=limit)
+    found = context.scope.invitations.list(limit=limit)
     await show_all(context, found, columns, none="no open invitations; create one: artcafe member invite ADDRESS")
 
 
@@ -185,7 +185,7 @@ async def revoke(context: CommandContext, invitation: str) -> None:
     Example:
       artcafe invitation revoke inv_…
     """
-    await context.rest.people.revoke(context.tenant, invitation)
+    await context.scope.invitations.revoke(invitation)
     show_deleted(context, f"invitation {invitation}", invitation)
 
 
@@ -209,7 +209,7 @@ async def accept(context: CommandContext, invitation: str, id_token: str | None)
     Example:
       artcafe invitation accept <invitation.txt
     """
-    show_one(context, await context.rest.people.accept(invitation, id_token=id_token))
+    show_one(context, await context.rest.accept_invitation(invitation, id_token=id_token))
 
 
 @click.group(context_settings=HELP)
@@ -231,7 +231,7 @@ async def show_terms(context: CommandContext) -> None:
     Example:
       artcafe terms show
     """
-    current = await context.rest.people.terms()
+    current = await context.rest.terms()
     if current.version is None:
         context.note("this service has no terms to accept")
     show_one(context, current)
@@ -247,4 +247,4 @@ async def accept_terms(context: CommandContext, version: str) -> None:
     Example:
       artcafe terms accept 2026-11
     """
-    show_one(context, await context.rest.people.accept_terms(version))
+    show_one(context, await context.rest.accept_terms(version))

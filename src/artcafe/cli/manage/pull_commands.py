@@ -42,9 +42,9 @@ def pull(options: AgentOptions, channel: str | None, limit: int, pull_s: float, 
 
 
 async def _pull(options: AgentOptions, channel: str | None, limit: int, pull_s: float, ack: bool, as_json: bool) -> None:
-    async with Client(options.url) as rest:
+    async with Client(options.url, max_retry_s=0) as rest:
         await rest.login(options.tenant, options.agent, options.signer(), service=options.service)
-        pulled = await rest.inbox(options.tenant, options.agent).pull(limit=limit, wait_s=pull_s, channel=channel)
+        pulled = await rest.tenant(options.tenant).inbox(options.agent).pull(limit=limit, wait_s=pull_s, channel=channel)
         for gap in pulled.gaps if as_json else ():  # Otherwise the SDK logs them on standard error.
             click.echo(msgspec.json.encode({"gap": gap}))
         for message in pulled:
@@ -72,9 +72,9 @@ def ack(options: AgentOptions, channel: str, seq: int, receipt: str | None, as_j
 
 
 async def _ack(options: AgentOptions, channel: str, seq: int, receipt: str | None) -> None:
-    async with Client(options.url) as rest:
+    async with Client(options.url, max_retry_s=0) as rest:
         await rest.login(options.tenant, options.agent, options.signer(), service=options.service)
-        await rest.inbox(options.tenant, options.agent).ack(channel, seq, receipt=receipt)
+        await rest.tenant(options.tenant).inbox(options.agent).ack(channel, seq, receipt=receipt)
 
 
 COMMANDS: Final = (pull, ack)

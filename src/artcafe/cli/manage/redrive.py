@@ -66,9 +66,9 @@ async def _letters(
     context: CommandContext, channel: str, seq: int | None, *, until_failure: bool
 ) -> AsyncIterator[RedrivenLetter]:
     if seq is not None:
-        yield await context.rest.redrive(context.tenant, channel, seq)
+        yield await context.scope.dead_letters.redrive(channel, seq)
         return
-    async for letter in context.rest.redrive_all(context.tenant, channel, until_failure=until_failure):
+    async for letter in context.scope.dead_letters.redrive_all(channel, until_failure=until_failure):
         yield letter
 
 

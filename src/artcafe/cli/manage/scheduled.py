@@ -23,7 +23,7 @@ async def scheduled(context: CommandContext, channel: str, limit: int | None) ->
       artcafe channel publish reminders '"time is up"' --deliver-at 30m
       artcafe channel scheduled reminders
     """
-    found = context.rest.scheduled(context.tenant, channel, limit=limit)
+    found = context.scope.scheduled.list(channel, limit=limit)
     if context.as_json:  # the data of a message is printed as it was published
         texts = [one_line(msgspec.json.encode(each)) async for each in found]
         click.echo(f"[{','.join(texts)}]".encode())
@@ -54,5 +54,5 @@ async def cancel(context: CommandContext, channel: str, message_id: str) -> None
     Example:
       artcafe channel cancel reminders msg_…
     """
-    await context.rest.cancel_scheduled(context.tenant, channel, message_id)
+    await context.scope.scheduled.cancel(channel, message_id)
     show_deleted(context, f"the scheduled message {message_id}", message_id)

@@ -55,9 +55,9 @@ async def list_subscriptions(context: CommandContext, channel: str | None, agent
         "LAST SEEN": lambda each: each.last_seen,
     }
     if channel and not agent:
-        found, none = context.rest.subscriptions(context.tenant, channel, limit=limit), "this channel has no subscriptions yet"
+        found, none = context.scope.subscriptions.list(channel, limit=limit), "this channel has no subscriptions yet"
     elif agent and not channel:
-        found, none = context.rest.agent_subscriptions(context.tenant, agent, limit=limit), "this agent has no subscriptions yet"
+        found, none = context.scope.subscriptions.list_of_agent(agent, limit=limit), "this agent has no subscriptions yet"
     else:
         raise click.UsageError("give either --channel or --agent; to show one subscription: artcafe subscription show")
     await show_all(context, found, columns, none=f"{none}; create one: artcafe subscription create --channel … --agent …")
@@ -81,7 +81,7 @@ async def create(context: CommandContext, channel: str, agent: str, permissions:
       artcafe subscription create --channel news --agent scout
       artcafe subscription create --channel news --agent scout --permission receive --permission publish
     """
-    show_one(context, await context.rest.subscribe(context.tenant, channel, agent, permissions=permissions or None))
+    show_one(context, await context.scope.subscriptions.create(channel, agent, permissions=permissions or None))
 
 
 @subscription.command(cls=ArtcafeCommand)
@@ -94,7 +94,7 @@ async def show(context: CommandContext, channel: str, agent: str) -> None:
     Example:
       artcafe subscription show --channel news --agent scout
     """
-    show_one(context, await context.rest.subscription(context.tenant, channel, agent))
+    show_one(context, await context.scope.subscriptions.get(channel, agent))
 
 
 @subscription.command(cls=ArtcafeCommand)
@@ -108,7 +108,7 @@ async def pause(context: CommandContext, channel: str, agent: str) -> None:
       artcafe subscription pause --channel news --agent scout
     """
     status = SubscriptionStatus.PAUSED.value
-    changed = await context.rest.update_subscription(context.tenant, channel, agent, status=status)
+    changed = await context.scope.subscriptions.update(channel, agent, status=status)
     show_done(
         context, changed, f"Paused: agent {agent} receives nothing from channel {channel} until the subscription is resumed."
     )
@@ -125,7 +125,7 @@ async def resume(context: CommandContext, channel: str, agent: str) -> None:
       artcafe subscription resume --channel news --agent scout
     """
     status = SubscriptionStatus.ACTIVE.value
-    changed = await context.rest.update_subscription(context.tenant, channel, agent, status=status)
+    changed = await context.scope.subscriptions.update(channel, agent, status=status)
     show_done(context, changed, f"Resumed: agent {agent} continues with channel {channel} after #{changed.cursor.seq}.")
 
 
@@ -150,7 +150,7 @@ async def move(context: CommandContext, channel: str, agent: str, to: str) -> No
       artcafe subscription move --channel news --agent scout --to 41
       artcafe subscription move --channel news --agent scout --to 2026-11-22T16:50:57Z
     """
-    moved = await context.rest.update_subscription(context.tenant, channel, agent, cursor=to)
+    moved = await context.scope.subscriptions.update(channel, agent, cursor=to)
     show_done(context, moved, f"Moved: agent {agent} continues with channel {channel} after #{moved.cursor.seq}.")
 
 
@@ -165,8 +165,8 @@ async def delete(context: CommandContext, channel: str, agent: str, yes: bool) -
     Example:
       artcafe subscription delete --channel news --agent scout --yes
     """
-    found = await context.rest.subscription(context.tenant, channel, agent)
+    found = await context.scope.subscriptions.get(channel, agent)
     what = f"the subscription of agent {found.agent_id} to channel {found.channel_id}"
     confirm(f"Delete {what} and its position", yes=yes)
-    await context.rest.delete_subscription(context.tenant, channel, agent)
+    await context.scope.subscriptions.delete(channel, agent)
     show_deleted(context, what, found.id)

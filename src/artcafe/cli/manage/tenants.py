@@ -77,7 +77,7 @@ async def show(context: CommandContext, tenant: str | None) -> None:
     Example:
       artcafe tenant show ten_…
     """
-    show_one(context, await context.rest.tenant(tenant or await resolve_tenant(context)))
+    show_one(context, await context.rest.tenant(tenant or await resolve_tenant(context)).get())
 
 
 @tenant.command(cls=ArtcafeCommand)
@@ -91,7 +91,7 @@ async def rename(context: CommandContext, tenant: str, name: str) -> None:
     Example:
       artcafe tenant rename ten_… "Acme Inc"
     """
-    show_one(context, await context.rest.rename_tenant(tenant, name))
+    show_one(context, await context.rest.tenant(tenant).update(name=name))
 
 
 @tenant.command("choose-plan", cls=ArtcafeCommand)
@@ -107,7 +107,7 @@ async def choose_plan(context: CommandContext, tenant: str, plan: str) -> None:
     Example:
       artcafe tenant choose-plan ten_… free
     """
-    show_one(context, await context.rest.choose_plan(tenant, plan))
+    show_one(context, await context.rest.tenant(tenant).update(plan=plan))
 
 
 @tenant.command(cls=ArtcafeCommand)
@@ -124,7 +124,7 @@ async def delete(context: CommandContext, tenant: str, yes: bool) -> None:
       artcafe tenant delete ten_…
       artcafe tenant delete ten_… --yes
     """
-    found = await context.rest.tenant(tenant)
+    found = await context.rest.tenant(tenant).get()
     confirm(f"Delete tenant {found.id} ({found.name}) with its agents, channels and messages", yes=yes)
-    await context.rest.delete_tenant(tenant)
+    await context.rest.tenant(tenant).delete()
     show_deleted(context, f"tenant {found.id} ({found.name})", found.id)

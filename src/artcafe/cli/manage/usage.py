@@ -85,7 +85,7 @@ async def show(context: CommandContext, period: str | None, metric: str | None, 
       artcafe usage show --period 2026-11-28 --metric deliveries --by agent
       artcafe usage show --period 2026-11 --every day --json
     """
-    found = await context.rest.usage(context.tenant, period=period, metric=metric, by=by, every=every)
+    found = await context.scope.usage.get(period=period, metric=metric, by=by, every=every)
     headings = ["METRIC", "PERIOD", *([by.upper()] if by else []), "VALUE", "EXACT"]
     show_table(context, found, headings, [_cells(item, by) for item in found.items])
     if not found.items:
@@ -124,7 +124,7 @@ async def recount(context: CommandContext, period: str | None) -> None:
     Example:
       artcafe usage recount --period 2026-11
     """
-    found = await context.rest.recount(context.tenant, period=period)
+    found = await context.scope.usage.recount(period=period)
     rows = [_compared_cells(each) for each in (*found.compared, *found.sums) if each.verdict != "equal"]
     if context.as_json or rows:
         show_table(context, found, COMPARED, rows)
@@ -204,11 +204,11 @@ async def export(
     if prices is not None and format_ != "focus":
         raise click.UsageError("--prices is for --format focus: the other format has no costs")
     price_list = Prices.read(prices) if prices is not None else Prices()
-    found = await context.rest.usage(context.tenant, period=period, by=by, every=every)
+    found = await context.scope.usage.get(period=period, by=by, every=every)
     if format_ == "csv":
         text = usage_export.as_csv(context.tenant, found)
     else:
-        tenant = await context.rest.tenant(context.tenant)
+        tenant = await context.scope.get()
         text = usage_export.as_focus(tenant.id, tenant.name, found, price_list)
     _note_if_not_final(context, period, found)
     if output is None:

@@ -63,22 +63,23 @@ async def run_demo(url: str, token: str, folder: Path) -> None:
 async def _set_up(rest: Client, url: str, folder: Path) -> DemoRun:
     with _step("A user creates a tenant") as shown:
         tenant = await rest.create_tenant("Demo", key="demo-tenant")
+        scope = rest.tenant(tenant.id)
         shown.append(tenant.id)
     agents, channels = {}, {}
     for name, (kind, purpose) in AGENTS.items():
         with _step(f"Register an agent with its {kind} key") as shown:
             public_key = await asyncio.to_thread(_make_key, folder / name, kind)
-            card = await rest.create_agent(tenant.id, name, public_key, description=purpose, key=f"demo-{name}")
+            card = await scope.agents.create(name, public_key, description=purpose, key=f"demo-{name}")
             agents[name] = card.handle or card.id
             shown.append(f"{name:10} {card.id}  {card.fingerprint or ''}")
     for name in ("work", "results"):
         with _step("Create a channel") as shown:
-            made = await rest.create_channel(tenant.id, name, key=f"demo-{name}")
+            made = await scope.channels.create(name, key=f"demo-{name}")
             channels[name] = made.handle or made.id
             shown.append(f"{name:10} {made.id}")
     with _step("Subscribe the agents") as shown:
         for agent, channel in (("researcher", "work"), ("writer", "work"), ("planner", "results"), ("writer", "results")):
-            await rest.subscribe(tenant.id, channels[channel], agents[agent])
+            await scope.subscriptions.create(channels[channel], agents[agent])
         shown.append("work → researcher, writer    results → planner, writer")
     return DemoRun(url, folder, tenant.id, channels, agents, os.urandom(4).hex())
 

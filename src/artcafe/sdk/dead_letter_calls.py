@@ -1,13 +1,13 @@
-"""Sending dead letters back to their queues, over as many requests as it takes."""
+"""Calls that send dead letters back to their queues, over as many requests as it takes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
-from artcafe.sdk.http import HttpClient, path_of
 from artcafe.sdk.records import RedrivenLetter
+from artcafe.sdk.tenant_calls import TenantCalls
 
 
 class _Redrive(msgspec.Struct, frozen=True):
@@ -19,31 +19,31 @@ class _Redrive(msgspec.Struct, frozen=True):
     more: bool
 
 
-class Redriving:
-    """The methods of `Client` for dead letters."""
+class DeadLetterCalls(TenantCalls):
+    """The dead letters of a tenant's queues. They are read as the messages of their channel."""
 
-    _http: HttpClient
-
-    async def redrive(self, tenant: str, channel: str, seq: int) -> RedrivenLetter:
+    async def redrive(self, channel: str, seq: int) -> RedrivenLetter:
         """Send the dead letter at a sequence back to its queue, once. May be repeated.
 
         `channel` is the queue or its dead-letter channel. Raises `DeadLetterNotFound`, and `Conflict` if the queue was deleted.
         """
-        return (await self._http.send(_Redrive, "POST", path_of(tenant, "channels", channel, "redrives"), {"seq": seq})).items[0]
+        return (await self._redrive(channel, {"seq": seq})).items[0]
 
-    async def redrive_all(self, tenant: str, channel: str, *, until_failure: bool = False) -> AsyncIterator[RedrivenLetter]:
+    async def redrive_all(self, channel: str, *, until_failure: bool = False) -> AsyncIterator[RedrivenLetter]:
         """Send all dead letters back that exist now, each once, oldest first, and yield them. May be repeated.
 
         With `until_failure` each waits until the message before it is acknowledged, and one that is dead-lettered again, with the
         status `failed`, is the last.
         """
-        path = path_of(tenant, "channels", channel, "redrives")
         body: dict[str, object] = {"all": True, "until_failure": until_failure}
         while True:
-            found = await self._http.send(_Redrive, "POST", path, body)
+            found = await self._redrive(channel, body)
             for letter in found.items:
                 if letter.status != "waiting":
                     yield letter
             if not found.more:
                 return
             body |= {"after": found.after, "up_to": found.up_to}
+
+    async def _redrive(self, channel: str, body: Mapping[str, object]) -> _Redrive:
+        return await self._http.send(_Redrive, "POST", self._path("channels", channel, "redrives"), body, repeats=True)
