@@ -8,6 +8,8 @@ alike.
 * group commit: the log writer's `submit` in as many tasks as wait, as a server calls it; with and without a key.
 * end to end: `artcafe up` in a separate process, the publishes spread over 1 or 16 raw WebSockets from this one. Three processes
   share the cores then, including this client.
+* the least gateway: the same client and log writer with a server between them that does only what no gateway in Python can leave
+  out (`bench.least_gateway`): how much processor time of `artcafe up` is for checks, limits, metrics and ids.
 * nats-server alone: the messages of group commit (a batch, or a few in a row) encoded in one go, one group after another, on a
   bare socket. No client that works this way can be faster, so it distinguishes a slow machine from a slow program.
 * the disk alone: the flushes that the same groups cause in nats-server 2.15, made by this process in the same folder and nothing
@@ -24,7 +26,9 @@ import json
 import os
 import random
 import shutil
+import sys
 import time
+from asyncio.subprocess import Process
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -43,7 +47,7 @@ from artcafe.rules import subjects
 from artcafe.wire import envelopes, frames
 from bench import report
 from bench.bench_env import BenchEnv, bench_env
-from bench.raw_client import Publisher
+from bench.raw_client import Publisher, connect
 from bench.report import Options, Sample, Table
 
 WAITING: Final = (1, 4, 16, 256)
@@ -66,10 +70,11 @@ class Used(NamedTuple):
     messages: int = 0
 
     @classmethod
-    def by(cls, env: BenchEnv) -> Used:
-        """Return the time used until now."""
+    def by(cls, env: BenchEnv, least: Process) -> Used:
+        """Return the time used until now. Of `artcafe up` and the least gateway one works at a time."""
         assert env.platform.process is not None
-        return cls(time.process_time(), report.cpu_seconds(env.platform.process.pid), report.cpu_seconds(env.platform.nats_pid))
+        server = report.cpu_seconds(env.platform.process.pid) + report.cpu_seconds(least.pid)
+        return cls(time.process_time(), server, report.cpu_seconds(env.platform.nats_pid))
 
     def since(self, before: Used, messages: int) -> Used:
         """Return the time used since then, for this many messages."""
@@ -87,7 +92,8 @@ async def run(options: Options) -> list[Table]:
     used: dict[str, list[Used]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         env = await stack.enter_async_context(bench_env(options))
-        ways = await _ways(env, stack)
+        least = await stack.enter_async_context(_least_gateway(env, "bench-least"))
+        ways = await _ways(env, least, stack)
         turns, numbers = list(ways.items()), list(WAITING)
         for number in range(options.rounds + 1):
             random.shuffle(turns)
@@ -95,23 +101,26 @@ async def run(options: Options) -> list[Table]:
             for waiting, (name, way) in itertools.product(
                 numbers, turns
             ):  # ways with the same number waiting are measured one right after the other
-                before = Used.by(env)
+                before = Used.by(env, least)
                 sample = await way(waiting, options.seconds if number else WARM_UP_S)
                 if number:
                     taken[name, waiting].append(sample)
                 if number and waiting == WAITING[-1]:
-                    used[name].append(Used.by(env).since(before, sample.count))
+                    used[name].append(Used.by(env, least).since(before, sample.count))
     names = list(ways)
     return [_rates(taken, names), _ratios(taken, names), _latencies(taken, names), _processors(used, names)]
 
 
-async def _ways(env: BenchEnv, stack: AsyncExitStack) -> dict[str, Way]:
+async def _ways(env: BenchEnv, least: Process, stack: AsyncExitStack) -> dict[str, Way]:
     js = (await stack.enter_async_context(env.nats_py("bench-nats-py"))).jetstream()
     await js.add_stream(name="plain", subjects=["ch.>"])
     bare = await stack.enter_async_context(_bare_nats(env, "bench-limit"))
     cast = await env.platform.tenant_with(agents=1, channels=1, subscribed=False)
     token = await env.token(cast)
     publishers = [Publisher(await env.line(cast, token), cast.channels[0], DATA) for _ in range(16)]
+    assert least.stdout is not None
+    port = int(await least.stdout.readline())
+    beside = [Publisher(await connect(f"ws://127.0.0.1:{port}/", "", ""), cast.channels[0], DATA) for _ in range(16)]
     return {
         NATS_PY: _nats_py(js, keyed=False),
         f"{NATS_PY}, with ids": _nats_py(js, keyed=True),
@@ -119,6 +128,8 @@ async def _ways(env: BenchEnv, stack: AsyncExitStack) -> dict[str, Way]:
         "group commit, with keys": _group_commit(await env.tenant_fabric("bench-ours-keyed"), keyed=True),
         "end to end, 1 socket": over_gateway(publishers[:1]),
         "end to end, 16 sockets": over_gateway(publishers),
+        "the least gateway, 1 socket": over_gateway(beside[:1]),
+        "the least gateway, 16 sockets": over_gateway(beside),
         LIMIT: bare,
         DISK: _disk(stack.enter_context(TemporaryDirectory(prefix="flushes-", dir=env.platform.data))),
     }
@@ -196,6 +207,21 @@ def over_gateway(publishers: list[Publisher]) -> Way:
         return Sample(len(latencies), elapsed, latencies)
 
     return way
+
+
+@asynccontextmanager
+async def _least_gateway(env: BenchEnv, tenant: str) -> AsyncIterator[Process]:
+    await env.tenant_fabric(tenant)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.least_gateway", env.nats_url, env.platform.data, tenant, stdin=pipe, stdout=pipe
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
 
 
 @asynccontextmanager
@@ -323,7 +349,7 @@ def _latencies(taken: Taken, ways: list[str]) -> Table:
 def _processors(used: dict[str, list[Used]], ways: list[str]) -> Table:
     table = Table(
         f"Processor time of a stored publish with {WAITING[-1]} waiting, in µs",
-        ["", "this process", "artcafe up", "nats-server"],
+        ["", "this process", "the server", "nats-server"],
         ["All rounds together. Other work on the machine affects these less than the rates."],
     )
     for name in ways:
