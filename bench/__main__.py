@@ -29,6 +29,7 @@ from bench import (
     queue,
     requests,
     revoke,
+    scale,
     tables,
 )
 from bench.fanout import curve, idle, profile, stall, windows
@@ -52,6 +53,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "login": login,
     "failures": failures,
     "revoke": revoke,
+    "scale": scale,
     "peers": peers,
     "neighbours": neighbours,
     "limits": limits,

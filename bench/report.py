@@ -99,6 +99,12 @@ def process_seconds(pid: int) -> float:
     return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process (proc(5), status)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
 def machine(folder: Path) -> str:
     """Return one line on the machine: without it the figures mean nothing."""
     nats = subprocess.run([find_binary(), "--version"], capture_output=True, check=True, text=True).stdout.split()[-1]

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
+from bench import report
 from bench.bench_env import bench_env
 from bench.fanout import sockets
 from bench.fanout.load import LoadGenerator
@@ -50,13 +51,13 @@ async def run(options: Options) -> list[Table]:
         connected = [_next(waiting)]
         assert env.platform.process is not None
         pid = env.platform.process.pid
-        sizes = [_resident_bytes(pid)]
+        sizes = [report.resident_bytes(pid)]
         for _ in range(STEPS):
             connected += [_next(waiting) for _ in range(STEP)]
             await asyncio.sleep(SETTLE_S)
             for each in connected:
                 each.send(sockets.PONG)
-            sizes.append(_resident_bytes(pid))
+            sizes.append(report.resident_bytes(pid))
         for each in connected:
             each.close()
     steps = [(after - before) / STEP for before, after in itertools.pairwise(sizes)]
@@ -95,8 +96,3 @@ async def _agents(cast: Cast, folder: Path) -> list[str]:
         for _ in range(TOGETHER):
             group.create_task(make(rest, login))
     return tokens
-
-
-def _resident_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

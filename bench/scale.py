@@ -1,0 +1,399 @@
+"""Many agents, channels, subscribers and tenants on one server.
+
+First 10,000 agents with 1,000 channels in one tenant, each agent subscribed to one channel: the time in which all log in on
+sockets by signature (64 at a time), the memory that they take, and a stored message to each of the channels.
+
+Then the server's processor time of a delivery, with 1 to 10,000 subscribers of one stored channel. The time of a message without
+subscribers is subtracted, so that what is left is the deliveries'. At last the processor time of a stored message with one
+delivery, one message at a time, as 1 to 1,000 tenants take turns.
+
+All clients are in this process, which shares the cores with the server: rates are lower than with clients elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import resource
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from artcafe.plan_catalogue import SHIPPED
+from artcafe.sdk.keys import load_signer
+from artcafe.wire import frames, replies
+from bench import report
+from bench.bench_env import BenchEnv, bench_env
+from bench.publish import DATA
+from bench.raw_client import RawSocket, connect, masked
+from bench.readers import Counter
+from bench.report import Options, Sample, Table
+from tests.platform import Cast
+
+AGENTS: Final = 10_000
+CHANNELS: Final = 1_000
+SUBSCRIBERS: Final = (1, 10, 100, 1_000, 10_000)
+"""Of one channel each, from the same agents."""
+COMPARED: Final = 1_000
+"""Subscribers whose deliveries the others are compared with."""
+TENANTS: Final = (1, 10, 100, 1_000)
+TOGETHER: Final = 16
+"""Requests that create agents, channels and subscriptions at a time."""
+LOGINS: Final = 64
+WAITING: Final = 16
+"""Publishes waiting for their answer."""
+DELIVERIES: Final = 20_000
+"""Least deliveries of a measurement with few subscribers, and half of the most."""
+ROUNDS: Final = 3
+TURNS: Final = 1_000
+"""Messages of a measurement with several tenants."""
+SETTLE_S: Final = 3.0
+"""Wait after the last login: subscriptions begin after its reply."""
+PATIENCE_S: Final = 60.0
+_PONG: Final = b"\x8a\x80" + bytes(4)
+"""An unsolicited pong, which keeps a connection alive (RFC 6455, section 5.5.3)."""
+
+T = TypeVar("T")
+
+
+class Reader(Counter):
+    """A connected agent. `done_at`: when it had received what it waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.done.is_set() and not self.done_at:
+            self.done_at = time.perf_counter()
+
+    def expect(self, messages: int) -> None:
+        """Count messages from now on."""
+        self.count, self.done_at = 0, 0.0
+        self.done.clear()
+        self.await_messages(messages)
+
+
+class Sender:
+    """Publishes one message after another, with a number of them waiting for their answer."""
+
+    def __init__(self, line: RawSocket) -> None:
+        self._line, self._numbers = line, itertools.count(1)
+        self.sent_at: list[float] = []
+        self._waiting = asyncio.Semaphore()
+        self._refused: bytes | None = None
+        line.on_frame = self._answered
+
+    async def publish(self, channels: Iterable[str], waiting: int) -> None:
+        """Publish a message to each channel, in order. Return when all are stored. Raises `RuntimeError` if one is refused."""
+        self._waiting, self.sent_at = asyncio.Semaphore(waiting), []
+        for channel in channels:
+            await self._waiting.acquire()
+            self.sent_at.append(time.perf_counter())
+            body = b'{"id":%d,"publish":{"channel":"%b","data":%b}}' % (next(self._numbers), channel.encode(), DATA)
+            self._line.transport.write(masked(body))
+        for _ in range(waiting):
+            await self._waiting.acquire()
+        if self._refused is not None:
+            raise RuntimeError(self._refused.decode())
+
+    def close(self) -> None:
+        self._line.close()
+
+    def _answered(self, payload: bytes) -> None:
+        if payload.startswith(b'{"id"'):
+            self._waiting.release()
+            if b'"error"' in payload:
+                self._refused = payload
+
+
+async def run(options: Options) -> list[Table]:
+    """Return the tables of this bench."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder:
+        plans = Path(folder) / "plans.toml"
+        plans.write_text(
+            files("artcafe").joinpath(SHIPPED).read_text("utf-8").replace('default = "free"', 'default = "business"')
+        )
+        async with bench_env(options, flags=["--plans-file", str(plans)]) as env:
+            tables = await _one_tenant(env)
+        async with bench_env(options, flags=["--plans-file", str(plans)]) as env:
+            return [*tables, await _many_tenants(env)]
+
+
+# --- one tenant ---------------------------------------------------------------------------------------------------------------
+
+
+async def _one_tenant(env: BenchEnv) -> list[Table]:
+    cast = await env.platform.tenant_with(agents=1, channels=CHANNELS, subscribed=False)
+    begun = time.perf_counter()
+    agents, keys = await _agents(cast, env.platform.folder, AGENTS)
+    wide = await _wide_channels(cast, agents)
+    created_s = time.perf_counter() - begun
+    server = _server_of(env)
+    before, cpu = report.resident_bytes(server), report.process_seconds(server)
+    readers, logins = await _log_in(env, cast, agents, keys)
+    login_us = (report.process_seconds(server) - cpu) / AGENTS * 1e6
+    await _settle(readers)
+    after = report.resident_bytes(server)
+    sender = Sender(await connect(env.platform.gateway_url, cast.tenant, await env.token(cast)))
+    try:
+        burst, burst_us = await _burst(env, cast, readers, sender)
+        table = Table(f"{AGENTS:,} connected agents, {CHANNELS:,} channels", ["", "", "server CPU"])
+        table.rows = [
+            ("created over REST, with their subscriptions", f"{created_s:,.0f} s", ""),
+            (
+                f"logins of all on sockets, {LOGINS} at a time",
+                f"{logins.seconds:.1f} s, {logins.rate:,.0f}/s; p50 / p99 {_p50_p99(logins)} ms",
+                f"{login_us:,.0f} µs a login",
+            ),
+            (
+                "memory of the server",
+                f"{before / 2**20:,.0f} → {after / 2**20:,.0f} MiB",
+                f"{(after - before) / AGENTS:,.0f} B an agent",
+            ),
+            (
+                f"a message to each channel, {burst.count:,} deliveries",
+                f"{burst.seconds:.2f} s, {burst.rate:,.0f}/s; p50 / p99 {_p50_p99(burst)} ms",
+                f"{burst_us:,.1f} µs a delivery",
+            ),
+        ]
+        return [table, await _by_subscribers(env, readers, sender, wide)]
+    finally:
+        for each in readers:
+            each.close()
+
+
+async def _agents(cast: Cast, folder: Path, count: int) -> tuple[list[str], list[Path]]:
+    """Create agents, each subscribed to a channel of its own turn. Return their ids and key files."""
+    agents, keys = [""] * count, [folder / f"agent-{number}" for number in range(count)]
+    async with cast.rest() as rest:
+
+        async def make(number: int) -> None:
+            key = Ed25519PrivateKey.generate()
+            keys[number].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+            keys[number].chmod(0o600)
+            public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+            agents[number] = (await rest.create_agent(cast.tenant, f"member {number}", public)).id
+            await rest.subscribe(cast.tenant, cast.channels[number % len(cast.channels)], agents[number])
+
+        await _each(range(count), make, TOGETHER)
+    return agents, keys
+
+
+async def _wide_channels(cast: Cast, agents: Sequence[str]) -> dict[int, str]:
+    """Create a channel for each number of subscribers, and one without."""
+    async with cast.rest() as rest:
+        channels = {count: (await rest.create_channel(cast.tenant, f"for {count}")).id for count in (0, *SUBSCRIBERS)}
+        for count, channel in channels.items():
+            await _each(agents[:count], partial(rest.subscribe, cast.tenant, channel), TOGETHER)
+    return channels
+
+
+async def _log_in(env: BenchEnv, cast: Cast, agents: Sequence[str], keys: Sequence[Path]) -> tuple[list[Reader], Sample]:
+    """Connect every agent by its signature. Return the sockets, and the time of each login."""
+    signers = [load_signer(key) for key in keys]
+    readers: list[Reader | None] = [None] * len(agents)
+    latencies: list[float] = []
+    parts = urlsplit(env.platform.gateway_url)
+
+    async def log_in(number: int) -> None:
+        begun = time.perf_counter()
+        _, line = await asyncio.get_running_loop().create_connection(Reader, parts.hostname or "", parts.port or 0)
+        await line.upgrade(parts.path, parts.netloc)
+        posed = replies.parse_incoming(
+            await line.ask(frames.command("challenge", frames.Challenge(cast.tenant, agents[number]), 0))
+        )
+        assert posed.challenge is not None
+        signature = await signers[number].sign(posed.challenge.challenge)
+        await line.ask(
+            frames.command("connect", frames.Connect(challenge_id=posed.challenge.challenge_id, signature=signature), 1)
+        )
+        latencies.append(time.perf_counter() - begun)
+        line.expect(1)
+        readers[number] = line
+
+    begun = time.perf_counter()
+    await _each(range(len(agents)), log_in, LOGINS)
+    return [each for each in readers if each is not None], Sample(len(agents), time.perf_counter() - begun, latencies)
+
+
+async def _burst(env: BenchEnv, cast: Cast, readers: Sequence[Reader], sender: Sender) -> tuple[Sample, float]:
+    """Publish a message to each channel. Return the deliveries to every agent, and the server's processor time of each in µs."""
+    _keep_alive(readers)
+    for each in readers:
+        each.expect(1)
+    cpu = report.process_seconds(_server_of(env))
+    begun = time.perf_counter()
+    await sender.publish(cast.channels, WAITING)
+    await _all_done(readers)
+    elapsed = time.perf_counter() - begun
+    latencies = [each.done_at - sender.sent_at[number % CHANNELS] for number, each in enumerate(readers)]
+    spent = report.process_seconds(_server_of(env)) - cpu
+    return Sample(len(readers), elapsed, latencies), spent / len(readers) * 1e6
+
+
+async def _by_subscribers(env: BenchEnv, readers: Sequence[Reader], sender: Sender, wide: dict[int, str]) -> Table:
+    table = Table(
+        "A delivery by the number of subscribers",
+        [
+            "subscribers of the channel",
+            "messages",
+            "deliveries/s",
+            "server CPU a message, µs",
+            "a delivery, µs",
+            f"to {COMPARED:,}'s",
+        ],
+        [
+            f"Medians of {ROUNDS} rounds, {WAITING} publishes waiting. The first row's processor time is subtracted before it is",
+            "divided by the deliveries.",
+        ],
+    )
+    taken: dict[int, list[tuple[float, float]]] = {count: [] for count in wide}
+    for _ in range(ROUNDS):
+        for count, channel in wide.items():
+            taken[count].append(
+                await _deliver(env, readers, readers[:count], partial(sender.publish, [channel] * _messages(count), WAITING))
+            )
+    cost = {count: statistics.median(cpu for _, cpu in found) / _messages(count) * 1e6 for count, found in taken.items()}
+    each = {count: (cost[count] - cost[0]) / count for count in SUBSCRIBERS}
+    for count, found in taken.items():
+        rate = statistics.median(_messages(count) * count / seconds for seconds, _ in found)
+        cells = ("", "", "") if not count else (f"{rate:,.0f}", f"{each[count]:.2f}", f"{each[count] / each[COMPARED]:.2f}×")
+        table.rows.append((f"{count:,}", f"{_messages(count):,}", cells[0], f"{cost[count]:,.1f}", *cells[1:]))
+    return table
+
+
+def _messages(count: int) -> int:
+    return min(2_000, max(20, DELIVERIES // max(count, 1)))
+
+
+async def _deliver(
+    env: BenchEnv, connected: Sequence[Reader], readers: Sequence[Reader], publish: Callable[[], Awaitable[None]]
+) -> tuple[float, float]:
+    """Publish, and wait until these readers have every message. Return seconds, and the server's processor seconds."""
+    _keep_alive(connected)
+    messages = _messages(len(readers))
+    for each in readers:
+        each.expect(messages)
+    cpu, begun = report.process_seconds(_server_of(env)), time.perf_counter()
+    await publish()
+    await _all_done(readers)
+    return time.perf_counter() - begun, report.process_seconds(_server_of(env)) - cpu
+
+
+# --- many tenants -------------------------------------------------------------------------------------------------------------
+
+
+async def _many_tenants(env: BenchEnv) -> Table:
+    """Measure stored messages of one agent in each tenant, which receives them too, as more tenants take turns."""
+    pairs: list[tuple[Sender, Reader, str]] = []
+    table = Table(
+        f"A stored message and its delivery, one at a time, as tenants take turns ({TURNS:,} messages)",
+        [
+            "tenants",
+            "messages/s",
+            "server CPU a message, µs",
+            "to one tenant's",
+            "NATS CPU a message, µs",
+            "memory of the server",
+        ],
+        [f"Medians of {ROUNDS} rounds. The agent that publishes receives its message on another socket."],
+    )
+    first = 0.0
+    for count in TENANTS:
+        await _each(range(count - len(pairs)), lambda _: _pair(env, pairs), TOGETHER)
+        rounds = [await _in_turns(env, pairs) for _ in range(ROUNDS + 1)][1:]
+        seconds, cpu, nats = (statistics.median(values) for values in zip(*rounds, strict=True))
+        first = first or cpu
+        table.rows.append(
+            (
+                f"{count:,}",
+                f"{TURNS / seconds:,.0f}",
+                f"{cpu / TURNS * 1e6:,.0f}",
+                f"{cpu / first:.2f}×",
+                f"{nats / TURNS * 1e6:,.0f}",
+                f"{report.resident_bytes(_server_of(env)) / 2**20:,.0f} MiB",
+            )
+        )
+    for sender, reader, _ in pairs:
+        sender.close()
+        reader.close()
+    return table
+
+
+async def _pair(env: BenchEnv, pairs: list[tuple[Sender, Reader, str]]) -> None:
+    cast = await env.platform.tenant_with(agents=1, channels=1)
+    token = await env.token(cast)
+    reader = await connect(env.platform.gateway_url, cast.tenant, token, Reader)
+    sender = Sender(await connect(env.platform.gateway_url, cast.tenant, token))
+    assert isinstance(reader, Reader)
+    pairs.append((sender, reader, cast.channels[0]))
+
+
+async def _in_turns(env: BenchEnv, pairs: Sequence[tuple[Sender, Reader, str]]) -> tuple[float, float, float]:
+    """Return seconds, and processor seconds of the server and of nats-server."""
+    _keep_alive([reader for _, reader, _ in pairs])
+    server, nats = _server_of(env), env.platform.nats_pid
+    begun, cpu, nats_cpu = time.perf_counter(), report.process_seconds(server), report.process_seconds(nats)
+    for number in range(TURNS):
+        sender, reader, channel = pairs[number % len(pairs)]
+        reader.expect(1)
+        await sender.publish([channel], 1)
+        await _all_done([reader])
+    return time.perf_counter() - begun, report.process_seconds(server) - cpu, report.process_seconds(nats) - nats_cpu
+
+
+# --- common -------------------------------------------------------------------------------------------------------------------
+
+
+async def _each(items: Iterable[T], work: Callable[[T], Awaitable[object]], together: int) -> None:
+    """Do the work for each item, with so many under way."""
+    rest = iter(items)
+
+    async def worker() -> None:
+        for item in rest:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(together):
+            group.create_task(worker())
+
+
+async def _settle(readers: Sequence[Reader]) -> None:
+    """Wait until the subscriptions have begun: they do so after the reply to `connect`."""
+    await asyncio.sleep(SETTLE_S)
+    _keep_alive(readers)
+
+
+def _keep_alive(readers: Iterable[Reader]) -> None:
+    for each in readers:
+        each.transport.write(_PONG)
+
+
+async def _all_done(readers: Sequence[Reader]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        for each in readers:
+            await each.done.wait()
+            if not each.done_at:
+                raise ConnectionError("the server closed a reader's socket")
+
+
+def _server_of(env: BenchEnv) -> int:
+    assert env.platform.process is not None
+    return env.platform.process.pid
+
+
+def _p50_p99(sample: Sample) -> str:
+    return f"{sample.quantile_ms(0.5):,.1f} / {sample.quantile_ms(0.99):,.1f}"
