@@ -1,11 +1,11 @@
 """Many agents, channels, subscribers and tenants on one server.
 
-First 10,000 agents with 1,000 channels in one tenant, each agent subscribed to one channel: the time in which all log in on
+First 10,000 agents with 1,000 channels in ten tenants, each agent subscribed to one channel: the time in which all log in on
 sockets by signature (64 at a time), the memory that they take, and a stored message to each of the channels.
 
-Then the server's processor time of a delivery, with 1 to 10,000 subscribers of one stored channel. The time of a message without
-subscribers is subtracted, so that what is left is the deliveries'. At last the processor time of a stored message with one
-delivery, one message at a time, as 1 to 1,000 tenants take turns.
+Then the server's processor time of a delivery, with 1 to 10,000 subscribers of one stored channel: sockets of one agent each. The
+time of a message without subscribers is subtracted, so that what is left is the deliveries'. At last the processor time of a
+stored message with one delivery, one message at a time, as 1 to 1,000 tenants take turns.
 
 All clients are in this process, which shares the cores with the server: rates are lower than with clients elsewhere.
 """
@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import resource
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,8 +41,9 @@ from tests.platform import Cast
 
 AGENTS: Final = 10_000
 CHANNELS: Final = 1_000
+SHARED_BY: Final = 10
+"""Tenants of these agents and channels. One actor may make 20,000 changes in a tenant, and then one a second."""
 SUBSCRIBERS: Final = (1, 10, 100, 1_000, 10_000)
-"""Of one channel each, from the same agents."""
 COMPARED: Final = 1_000
 """Subscribers whose deliveries the others are compared with."""
 TENANTS: Final = (1, 10, 100, 1_000)
@@ -126,125 +127,155 @@ async def run(options: Options) -> list[Table]:
         plans.write_text(
             files("artcafe").joinpath(SHIPPED).read_text("utf-8").replace('default = "free"', 'default = "business"')
         )
-        async with bench_env(options, flags=["--plans-file", str(plans)]) as env:
-            tables = await _one_tenant(env)
-        async with bench_env(options, flags=["--plans-file", str(plans)]) as env:
-            return [*tables, await _many_tenants(env)]
+        tables = []
+        for part in (_many_agents, _subscribers, _many_tenants):
+            async with bench_env(options, flags=["--plans-file", str(plans)]) as env:
+                tables.append(await part(env))
+        return tables
 
 
-# --- one tenant ---------------------------------------------------------------------------------------------------------------
+# --- many agents --------------------------------------------------------------------------------------------------------------
 
 
-async def _one_tenant(env: BenchEnv) -> list[Table]:
-    cast = await env.platform.tenant_with(agents=1, channels=CHANNELS, subscribed=False)
+async def _many_agents(env: BenchEnv) -> Table:
+    """Connect the agents, and publish a message to each channel."""
     begun = time.perf_counter()
-    agents, keys = await _agents(cast, env.platform.folder, AGENTS)
-    wide = await _wide_channels(cast, agents)
+    casts = [await _tenant(env, AGENTS // SHARED_BY, CHANNELS // SHARED_BY) for _ in range(SHARED_BY)]
     created_s = time.perf_counter() - begun
     server = _server_of(env)
     before, cpu = report.resident_bytes(server), report.process_seconds(server)
-    readers, logins = await _log_in(env, cast, agents, keys)
+    readers, logins = await _log_in(env, casts)
     login_us = (report.process_seconds(server) - cpu) / AGENTS * 1e6
-    await _settle(readers)
+    everyone = [reader for each in readers for reader in each]
+    await asyncio.sleep(SETTLE_S)
     after = report.resident_bytes(server)
-    sender = Sender(await connect(env.platform.gateway_url, cast.tenant, await env.token(cast)))
-    try:
-        burst, burst_us = await _burst(env, cast, readers, sender)
-        table = Table(f"{AGENTS:,} connected agents, {CHANNELS:,} channels", ["", "", "server CPU"])
-        table.rows = [
-            ("created over REST, with their subscriptions", f"{created_s:,.0f} s", ""),
-            (
-                f"logins of all on sockets, {LOGINS} at a time",
-                f"{logins.seconds:.1f} s, {logins.rate:,.0f}/s; p50 / p99 {_p50_p99(logins)} ms",
-                f"{login_us:,.0f} µs a login",
-            ),
-            (
-                "memory of the server",
-                f"{before / 2**20:,.0f} → {after / 2**20:,.0f} MiB",
-                f"{(after - before) / AGENTS:,.0f} B an agent",
-            ),
-            (
-                f"a message to each channel, {burst.count:,} deliveries",
-                f"{burst.seconds:.2f} s, {burst.rate:,.0f}/s; p50 / p99 {_p50_p99(burst)} ms",
-                f"{burst_us:,.1f} µs a delivery",
-            ),
-        ]
-        return [table, await _by_subscribers(env, readers, sender, wide)]
-    finally:
-        for each in readers:
-            each.close()
+    burst, burst_us = await _burst(env, casts, readers)
+    table = Table(f"{AGENTS:,} connected agents and {CHANNELS:,} channels of {SHARED_BY} tenants", ["", "", "server CPU"])
+    table.rows = [
+        ("created over REST, with their subscriptions", f"{created_s:,.0f} s", ""),
+        (
+            f"logins of all on sockets, {LOGINS} at a time",
+            f"{logins.seconds:.1f} s, {logins.rate:,.0f}/s; p50 / p99 {_p50_p99(logins)} ms",
+            f"{login_us:,.0f} µs a login",
+        ),
+        (
+            "memory of the server",
+            f"{before / 2**20:,.0f} → {after / 2**20:,.0f} MiB",
+            f"{(after - before) / AGENTS:,.0f} B an agent",
+        ),
+        (
+            f"a message to each channel, {burst.count:,} deliveries",
+            f"{burst.seconds:.2f} s, {burst.rate:,.0f}/s; p50 / p99 {_p50_p99(burst)} ms",
+            f"{burst_us:,.1f} µs a delivery",
+        ),
+    ]
+    for each in everyone:
+        each.close()
+    return table
 
 
-async def _agents(cast: Cast, folder: Path, count: int) -> tuple[list[str], list[Path]]:
-    """Create agents, each subscribed to a channel of its own turn. Return their ids and key files."""
-    agents, keys = [""] * count, [folder / f"agent-{number}" for number in range(count)]
+async def _tenant(env: BenchEnv, agents: int, channels: int) -> Cast:
+    """Create a tenant with agents, each subscribed to the channel of its turn."""
+    cast = await env.platform.tenant_with(agents=0, channels=channels)
+    cast.agents += [""] * agents
+    cast.keys += [env.platform.folder / f"{cast.tenant}-{number}" for number in range(agents)]
     async with cast.rest() as rest:
 
         async def make(number: int) -> None:
             key = Ed25519PrivateKey.generate()
-            keys[number].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-            keys[number].chmod(0o600)
+            cast.keys[number].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+            cast.keys[number].chmod(0o600)
             public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-            agents[number] = (await rest.create_agent(cast.tenant, f"member {number}", public)).id
-            await rest.subscribe(cast.tenant, cast.channels[number % len(cast.channels)], agents[number])
+            cast.agents[number] = (await rest.create_agent(cast.tenant, f"member {number}", public)).id
+            await rest.subscribe(cast.tenant, cast.channels[number % channels], cast.agents[number])
 
-        await _each(range(count), make, TOGETHER)
-    return agents, keys
-
-
-async def _wide_channels(cast: Cast, agents: Sequence[str]) -> dict[int, str]:
-    """Create a channel for each number of subscribers, and one without."""
-    async with cast.rest() as rest:
-        channels = {count: (await rest.create_channel(cast.tenant, f"for {count}")).id for count in (0, *SUBSCRIBERS)}
-        for count, channel in channels.items():
-            await _each(agents[:count], partial(rest.subscribe, cast.tenant, channel), TOGETHER)
-    return channels
+        await _each(range(agents), make, TOGETHER)
+    return cast
 
 
-async def _log_in(env: BenchEnv, cast: Cast, agents: Sequence[str], keys: Sequence[Path]) -> tuple[list[Reader], Sample]:
-    """Connect every agent by its signature. Return the sockets, and the time of each login."""
-    signers = [load_signer(key) for key in keys]
-    readers: list[Reader | None] = [None] * len(agents)
+async def _log_in(env: BenchEnv, casts: Sequence[Cast]) -> tuple[list[list[Reader]], Sample]:
+    """Connect every agent by its signature. Return the sockets by tenant, and the time of each login."""
+    readers: list[dict[int, Reader]] = [{} for _ in casts]
+    signers = [[load_signer(key) for key in cast.keys] for cast in casts]
     latencies: list[float] = []
     parts = urlsplit(env.platform.gateway_url)
 
-    async def log_in(number: int) -> None:
-        begun = time.perf_counter()
+    async def log_in(at: tuple[int, int]) -> None:
+        tenant, number = at
+        cast, begun = casts[tenant], time.perf_counter()
         _, line = await asyncio.get_running_loop().create_connection(Reader, parts.hostname or "", parts.port or 0)
         await line.upgrade(parts.path, parts.netloc)
-        posed = replies.parse_incoming(
-            await line.ask(frames.command("challenge", frames.Challenge(cast.tenant, agents[number]), 0))
-        )
-        assert posed.challenge is not None
-        signature = await signers[number].sign(posed.challenge.challenge)
-        await line.ask(
-            frames.command("connect", frames.Connect(challenge_id=posed.challenge.challenge_id, signature=signature), 1)
-        )
+        request = frames.command("challenge", frames.Challenge(cast.tenant, cast.agents[number]), 0)
+        posed = replies.parse_incoming(await line.ask(request)).challenge
+        assert posed is not None
+        signature = await signers[tenant][number].sign(posed.challenge)
+        await line.ask(frames.command("connect", frames.Connect(challenge_id=posed.challenge_id, signature=signature), 1))
         latencies.append(time.perf_counter() - begun)
         line.expect(1)
-        readers[number] = line
+        readers[tenant][number] = line
 
+    places = [(tenant, number) for tenant, cast in enumerate(casts) for number in range(len(cast.agents))]
+    random.shuffle(places)
     begun = time.perf_counter()
-    await _each(range(len(agents)), log_in, LOGINS)
-    return [each for each in readers if each is not None], Sample(len(agents), time.perf_counter() - begun, latencies)
+    await _each(places, log_in, LOGINS)
+    elapsed = time.perf_counter() - begun
+    return [[each[number] for number in sorted(each)] for each in readers], Sample(len(places), elapsed, latencies)
 
 
-async def _burst(env: BenchEnv, cast: Cast, readers: Sequence[Reader], sender: Sender) -> tuple[Sample, float]:
+async def _burst(env: BenchEnv, casts: Sequence[Cast], readers: Sequence[Sequence[Reader]]) -> tuple[Sample, float]:
     """Publish a message to each channel. Return the deliveries to every agent, and the server's processor time of each in µs."""
-    _keep_alive(readers)
-    for each in readers:
-        each.expect(1)
+    senders = [Sender(await connect(env.platform.gateway_url, cast.tenant, await env.token(cast))) for cast in casts]
+    everyone = [reader for each in readers for reader in each]
+    _keep_alive(everyone)
+    for reader in everyone:
+        reader.expect(1)
     cpu = report.process_seconds(_server_of(env))
     begun = time.perf_counter()
-    await sender.publish(cast.channels, WAITING)
-    await _all_done(readers)
+    async with asyncio.TaskGroup() as group:
+        for sender, cast in zip(senders, casts, strict=True):
+            group.create_task(sender.publish(cast.channels, WAITING))
+    await _all_done(everyone)
     elapsed = time.perf_counter() - begun
-    latencies = [each.done_at - sender.sent_at[number % CHANNELS] for number, each in enumerate(readers)]
     spent = report.process_seconds(_server_of(env)) - cpu
-    return Sample(len(readers), elapsed, latencies), spent / len(readers) * 1e6
+    latencies = [
+        reader.done_at - sender.sent_at[number % len(cast.channels)]
+        for sender, cast, each in zip(senders, casts, readers, strict=True)
+        for number, reader in enumerate(each)
+    ]
+    for sender in senders:
+        sender.close()
+    return Sample(len(everyone), elapsed, latencies), spent / len(everyone) * 1e6
 
 
-async def _by_subscribers(env: BenchEnv, readers: Sequence[Reader], sender: Sender, wide: dict[int, str]) -> Table:
+# --- subscribers --------------------------------------------------------------------------------------------------------------
+
+
+async def _subscribers(env: BenchEnv) -> Table:
+    """Measure channels with as many subscribers as `SUBSCRIBERS`, and one without."""
+    counts = (0, *SUBSCRIBERS)
+    cast = await env.platform.tenant_with(agents=len(counts), channels=len(counts), subscribed=False)
+    wide = dict(zip(counts, cast.channels, strict=True))
+    readers: dict[int, list[Reader]] = {}
+    async with cast.rest() as rest:
+        for number, count in enumerate(counts):
+            await rest.subscribe(cast.tenant, cast.channels[number], cast.agents[number])
+            token = await env.token(cast, number)
+            sockets = [await connect(env.platform.gateway_url, cast.tenant, token, Reader) for _ in range(count)]
+            readers[count] = [each for each in sockets if isinstance(each, Reader)]
+    for each in itertools.chain.from_iterable(readers.values()):
+        each.expect(1)
+    await asyncio.sleep(SETTLE_S)
+    sender = Sender(await connect(env.platform.gateway_url, cast.tenant, await env.token(cast)))
+    table = await _by_subscribers(env, readers, sender, wide)
+    sender.close()
+    for each in itertools.chain.from_iterable(readers.values()):
+        each.close()
+    return table
+
+
+async def _by_subscribers(
+    env: BenchEnv, readers: Mapping[int, Sequence[Reader]], sender: Sender, wide: Mapping[int, str]
+) -> Table:
     table = Table(
         "A delivery by the number of subscribers",
         [
@@ -263,9 +294,8 @@ async def _by_subscribers(env: BenchEnv, readers: Sequence[Reader], sender: Send
     taken: dict[int, list[tuple[float, float]]] = {count: [] for count in wide}
     for _ in range(ROUNDS):
         for count, channel in wide.items():
-            taken[count].append(
-                await _deliver(env, readers, readers[:count], partial(sender.publish, [channel] * _messages(count), WAITING))
-            )
+            _keep_alive(itertools.chain.from_iterable(readers.values()))
+            taken[count].append(await _deliver(env, readers[count], sender, [channel] * _messages(count)))
     cost = {count: statistics.median(cpu for _, cpu in found) / _messages(count) * 1e6 for count, found in taken.items()}
     each = {count: (cost[count] - cost[0]) / count for count in SUBSCRIBERS}
     for count, found in taken.items():
@@ -279,16 +309,12 @@ def _messages(count: int) -> int:
     return min(2_000, max(20, DELIVERIES // max(count, 1)))
 
 
-async def _deliver(
-    env: BenchEnv, connected: Sequence[Reader], readers: Sequence[Reader], publish: Callable[[], Awaitable[None]]
-) -> tuple[float, float]:
+async def _deliver(env: BenchEnv, readers: Sequence[Reader], sender: Sender, channels: Sequence[str]) -> tuple[float, float]:
     """Publish, and wait until these readers have every message. Return seconds, and the server's processor seconds."""
-    _keep_alive(connected)
-    messages = _messages(len(readers))
     for each in readers:
-        each.expect(messages)
+        each.expect(len(channels))
     cpu, begun = report.process_seconds(_server_of(env)), time.perf_counter()
-    await publish()
+    await sender.publish(channels, WAITING)
     await _all_done(readers)
     return time.perf_counter() - begun, report.process_seconds(_server_of(env)) - cpu
 
@@ -369,12 +395,6 @@ async def _each(items: Iterable[T], work: Callable[[T], Awaitable[object]], toge
     async with asyncio.TaskGroup() as group:
         for _ in range(together):
             group.create_task(worker())
-
-
-async def _settle(readers: Sequence[Reader]) -> None:
-    """Wait until the subscriptions have begun: they do so after the reply to `connect`."""
-    await asyncio.sleep(SETTLE_S)
-    _keep_alive(readers)
 
 
 def _keep_alive(readers: Iterable[Reader]) -> None:
