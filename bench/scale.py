@@ -186,8 +186,8 @@ async def _tenant(env: BenchEnv, agents: int, channels: int) -> Cast:
             cast.keys[number].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
             cast.keys[number].chmod(0o600)
             public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-            cast.agents[number] = (await rest.create_agent(cast.tenant, f"member {number}", public)).id
-            await rest.subscribe(cast.tenant, cast.channels[number % channels], cast.agents[number])
+            cast.agents[number] = (await rest.tenant(cast.tenant).agents.create(f"member {number}", public)).id
+            await rest.tenant(cast.tenant).subscriptions.create(cast.channels[number % channels], cast.agents[number])
 
         await _each(range(agents), make, TOGETHER)
     return cast
@@ -258,7 +258,7 @@ async def _subscribers(env: BenchEnv) -> Table:
     readers: dict[int, list[Reader]] = {}
     async with cast.rest() as rest:
         for number, count in enumerate(counts):
-            await rest.subscribe(cast.tenant, cast.channels[number], cast.agents[number])
+            await rest.tenant(cast.tenant).subscriptions.create(cast.channels[number], cast.agents[number])
             token = await env.token(cast, number)
             sockets = [await connect(env.platform.gateway_url, cast.tenant, token, Reader) for _ in range(count)]
             readers[count] = [each for each in sockets if isinstance(each, Reader)]
