@@ -11,10 +11,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from artcafe.errors import AgentNotFound
-from artcafe.mcp.tool_calls import json_text
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Message
 from artcafe.sdk.requests import Request
+from artcafe.toolset.descriptions import json_text
 
 CAPABILITY: Final = "claude/channel"
 METHOD: Final = "notifications/claude/channel"

@@ -10,8 +10,8 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, ReadResourceResult, Resource, TextResourceContents
 
-from artcafe.mcp.tool_calls import json_text
 from artcafe.tools import AgentTools
+from artcafe.toolset.descriptions import json_text
 
 URI: Final = "inbox://me"
 JSON: Final = "application/json"

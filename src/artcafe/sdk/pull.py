@@ -21,13 +21,6 @@ MAX_WAIT_S: Final = 25.0
 """The limits of one pull (contract, section 3)."""
 
 
-class _Item(replies.Message, frozen=True, kw_only=True):
-    """A message of a pull. One of a queue has a receipt, and the time until which the agent holds it."""
-
-    receipt: str | None = None
-    held_until: str | None = None
-
-
 class _PulledGap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     channel: str
     from_: int
@@ -37,7 +30,7 @@ class _PulledGap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class _Page(msgspec.Struct, frozen=True):
-    items: list[_Item]
+    items: list[replies.PulledItem]
     gaps: list[_PulledGap]
     more: bool
     epoch: str | None
@@ -101,7 +94,7 @@ class PullAcks:
         """Acks of queue messages to be sent, by sequence."""
         self._sending = asyncio.Lock()
 
-    def expect(self, item: _Item) -> int:
+    def expect(self, item: replies.PulledItem) -> int:
         """Record a message of the pull. Return the sequence before it; 0 for the first of its channel."""
         if item.receipt is not None or item.seq is None:
             return 0
@@ -162,7 +155,7 @@ class PullAcks:
 class PulledMessage(Message):
     """A message of a pull: `ack`, `nak` and `extend` are done when they return."""
 
-    def __init__(self, item: _Item, before: int, acks: PullAcks) -> None:
+    def __init__(self, item: replies.PulledItem, before: int, acks: PullAcks) -> None:
         super().__init__(item, 0, before, self._record_ack)
         self._acks = acks
         self._entry = _Entry(item.channel, item.seq or 0, item.receipt)

@@ -6,6 +6,6 @@ Plain, typed and documented coroutine functions, which the `@tool` of any framew
 from __future__ import annotations
 
 from artcafe.tools.agent_tools import AgentTools
-from artcafe.tools.results import ToolFault, fault_of
+from artcafe.toolset.results import ToolFault, fault_of
 
 __all__ = ["AgentTools", "ToolFault", "fault_of"]

@@ -257,6 +257,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     data: msgspec.Raw
 
 
+class PulledItem(Message, frozen=True, kw_only=True):
+    """A message of a pull. One of a queue has a receipt, and the time until which the agent holds it."""
+
+    receipt: str | None = None
+    held_until: str | None = None
+
+
 class GapPush(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}):
     """A pushed `Gap`. `epoch` is present only if the log was replaced: the epoch of the new log."""
 

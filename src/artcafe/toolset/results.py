@@ -28,6 +28,14 @@ class Identity(TypedDict):
     capabilities: list[str]
 
 
+class Person(TypedDict):
+    """The person for whom these tools act."""
+
+    user_id: str
+    tenant_id: str
+    role: Annotated[str, Meta(description="In the tenant: `owner`, `admin`, `member`, or `viewer`, who can write nothing.")]
+
+
 class FoundAgent(TypedDict):
     """An agent of the tenant. Name, description and capabilities were written by the tenant's members."""
 
