@@ -52,6 +52,7 @@ def test_local_identity_is_refused_beyond_loopback(tmp_path: Path, flag: str) ->
     ("flag", "value", "name"),
     [
         ("--public-gateway-url", "wss://agents.example.com/v1/connect", "PUBLIC_GATEWAY_URL"),
+        ("--public-url", "https://api.example.com", "PUBLIC_URL"),
         ("--trusted-proxies", "127.0.0.1/32,10.0.0.0/8", "TRUSTED_PROXIES"),
         ("--trusted-proxies", "0.0.0.0/0", "TRUSTED_PROXIES"),
     ],

@@ -184,10 +184,14 @@ class Settings(BaseModel):
     """The gateway's URL for agents, returned by `GET /v1`, such as `wss://agents.example.com/v1/connect`. Default: the address of
     the listener."""
 
+    public_url: Annotated[str | None, AfterValidator(_url)] = Field(default=None, pattern=r"^https?://[^/?#\s]+$")
+    """The REST listener's URL for clients, such as `https://api.example.com`, which MCP clients are told; needed for their OAuth
+    login behind a proxy. Default: the address of the listener."""
+
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
-    """Origins of web pages that may connect to the gateway, separated by commas, such as `https://app.example.com`. Pages of the
-    gateway's own host are always allowed, by its address, as `localhost`, or by the name in GATEWAY_LISTEN or PUBLIC_GATEWAY_URL;
-    so are programs, which send no origin."""
+    """Origins of web pages that may connect to the gateway and call MCP, separated by commas, such as `https://app.example.com`.
+    Pages of the listener's own host are always allowed, by its address, as `localhost`, or by the name in its setting
+    (GATEWAY_LISTEN or PUBLIC_GATEWAY_URL, LISTEN or PUBLIC_URL); so are programs, which send no origin."""
 
     requests_per_s: float = Field(default=1000.0, ge=0)
     """Maximum REST requests per second from one address, averaged over ten seconds. 0: unlimited."""
@@ -273,12 +277,21 @@ class Settings(BaseModel):
     @property
     def own_hosts(self) -> frozenset[str]:
         """The host names of the gateway in browsers' origins."""
-        public = urlsplit(self.public_gateway_url).hostname if self.public_gateway_url else None
-        return frozenset({self.gateway_listen.host, *([public] if public else [])})
+        return _hosts(self.gateway_listen, self.public_gateway_url)
+
+    @property
+    def own_rest_hosts(self) -> frozenset[str]:
+        """The host names of the REST listener in browsers' origins."""
+        return _hosts(self.listen, self.public_url)
 
     @property
     def secret_path(self) -> Path:
         return self.secret_file or self.data_dir / "secret"
+
+
+def _hosts(address: Address, public_url: str | None) -> frozenset[str]:
+    public = urlsplit(public_url).hostname if public_url else None
+    return frozenset({address.host, *([public] if public else [])})
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:

@@ -160,6 +160,18 @@ class Forbidden(CallerFault):
     text = "{who} may not {action}"
 
 
+@dataclass(eq=False, repr=False)
+class OriginRefused(CallerFault):
+    """A request of a web page that the operator has not allowed."""
+
+    origin: str
+    code, status = "origin_refused", 403
+    text = (
+        "web pages of the origin {origin!r} may not send requests here; programs send no Origin header, and the operator names"
+        " the origins that may in ALLOWED_ORIGINS"
+    )
+
+
 # --- missing, or not visible to the caller ----------------------------------------------------------------------------
 
 

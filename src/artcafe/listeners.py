@@ -96,9 +96,10 @@ def _check(settings: Settings) -> None:
 def _check_is_local(settings: Settings) -> None:
     """Raise `StartRefused` if a proxy lets other machines reach the local identity. A proxy on this machine is allowed, for
     trials."""
-    url = settings.public_gateway_url
-    if url is not None and not Address(urlsplit(url).hostname or "", 0).is_loopback:
-        setting = f"PUBLIC_GATEWAY_URL is {url}"
+    public = {"PUBLIC_GATEWAY_URL": settings.public_gateway_url, "PUBLIC_URL": settings.public_url}
+    elsewhere = [name for name, url in public.items() if url and not Address(urlsplit(url).hostname or "", 0).is_loopback]
+    if elsewhere:
+        setting = f"{elsewhere[0]} is {public[elsewhere[0]]}"
     elif not all(proxy.is_loopback for proxy in settings.trusted_proxies):
         setting = f"TRUSTED_PROXIES is {', '.join(map(str, settings.trusted_proxies))}"
     else:

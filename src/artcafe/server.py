@@ -46,6 +46,7 @@ from artcafe.resources import (
 )
 from artcafe.rest import app as rest
 from artcafe.rest.server import RestServer
+from artcafe.rules.origins import Origins
 from artcafe.rules.plans import Plans
 from artcafe.rules.secrets import derive
 from artcafe.services.tenants import PerPerson
@@ -183,6 +184,9 @@ class _Opened:
             gateway_url=addresses.gateway_url,
             page_key=derive(self.secret, "page-cursors"),
             issuer=self.settings.issuer,
+            public_url=self.settings.public_url,
+            local_url=addresses.url,
+            origins=Origins(self.settings.allowed_origins, self.settings.own_rest_hosts),
             proxies=self.front.proxies,
             requests_per_s=self.settings.requests_per_s,
             make_buckets=self.front.limits.requests,

@@ -140,7 +140,7 @@ def test_page_of_the_same_host_is_allowed_only_if_the_host_is_the_gateways(
     origin: str | None, host: str, is_welcome: bool
 ) -> None:
     admission = Admission(origins=["https://app.example"], hosts=["artcafe.example"])
-    assert admission.is_allowed([] if origin is None else [origin], host) is is_welcome
+    assert admission.origins.is_allowed([] if origin is None else [origin], host) is is_welcome
 
 
 async def test_refused_origin_is_logged_once_a_minute(tmp_path: Path) -> None:

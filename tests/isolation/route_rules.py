@@ -138,6 +138,7 @@ ITSELF: Final = {**within(200, viewer=403, member=403, admin=403, owner=403, age
 T: Final = "/v1/tenants/{tenant_id}"
 K: Final = T + "/agents/{agent_id}/keys"
 S: Final = T + "/channels/{channel_id}/subscriptions/{agent_id}"
+WELL_KNOWN: Final = f"/.well-known/oauth-protected-resource{T}/mcp"
 
 TABLE: Final[Mapping[str, RouteRule]] = {
     "GET /openapi.json": RouteRule(everybody(200)),
@@ -155,6 +156,10 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     "POST /v1/tenants": RouteRule(people(201), body=lambda _: {"name": "A tenant"}),
     f"GET {T}": RouteRule(members(200), TENANT),
     f"PATCH {T}": RouteRule(admins(200), TENANT, lambda _: {"name": "A tenant"}),
+    f"POST {T}/mcp": RouteRule(
+        members(200, any_agent=True), TENANT, lambda _: {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    ),
+    f"GET {WELL_KNOWN}": RouteRule(everybody(200)),
     f"GET {T}/limits": RouteRule(members(200, any_agent=True), TENANT),
     f"DELETE {T}": RouteRule(within(204, viewer=403, member=403, admin=403, owner=204), TENANT),
     f"GET {T}/members": RouteRule(admins(200), TENANT),
@@ -215,7 +220,8 @@ ABSENT: Final = {
     "seq": "9007199254740992",
 }
 MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SHA256:x", "..\\..", "x" * 129, "x" * 5000)
-PARAMETER: Final = re.compile(r"{(\w+)}")
+PARAMETER: Final = re.compile(r"(?<!/oauth-protected-resource/v1/tenants/){(\w+)}")
+"""A parameter that names a record: metadata of a tenant's MCP only repeats it, and is the same for all."""
 
 MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
     f"GET {T}/channels/{{channel_id}}": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),

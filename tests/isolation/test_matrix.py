@@ -1,4 +1,4 @@
-"""Tenant isolation of REST: every cell of the matrix."""
+"""Tenant isolation of REST and of the tools of MCP over HTTP: every cell of the matrix."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from artcafe.rest.app import build
+from tests.isolation import tool_matrix
 from tests.isolation.matrix import (
     FROM_OUTSIDE,
     IN_MANAGED,
@@ -20,6 +21,7 @@ from tests.isolation.matrix import (
     snapshot,
 )
 from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind
+from tests.isolation.tool_matrix import ELSEWHERE, HIDDEN, TOOLS
 from tests.rest.rest_app import SETTINGS, RestApp
 
 NAMING = (CallerKind.OWNER, CallerKind.AGENT)
@@ -113,6 +115,27 @@ def test_foreign_unknown_and_malformed_ids_get_the_same_answer(
 @pytest.mark.parametrize(("route", "who"), FROM_OUTSIDE)
 def test_callers_from_outside(matrix: Matrix, route: str, who: CallerKind) -> None:
     matrix.outside(route, who)
+
+
+def test_every_tool_is_in_the_table() -> None:
+    assert tool_matrix.own_names() == set(TOOLS)
+
+
+@pytest.mark.parametrize(("tool", "who"), tool_matrix.THERE)
+def test_tool_on_existing_records(matrix: Matrix, tool: str, who: CallerKind) -> None:
+    tool_matrix.there(matrix, tool, who)
+
+
+@pytest.mark.parametrize(("tool", "argument", "who"), ELSEWHERE)
+def test_foreign_and_unknown_ids_in_arguments_get_the_same_answer(
+    matrix: Matrix, tool: str, argument: str, who: CallerKind
+) -> None:
+    tool_matrix.elsewhere(matrix, tool, argument, who)
+
+
+@pytest.mark.parametrize("tool", HIDDEN)
+def test_managed_channel_is_like_an_unknown_one_in_a_tool(matrix: Matrix, tool: str) -> None:
+    tool_matrix.hidden(matrix, tool)
 
 
 def test_login_in_a_suspended_tenant(matrix: Matrix) -> None:

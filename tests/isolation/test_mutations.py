@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.isolation import checks, frame_matrix
+from tests.isolation import checks, frame_matrix, tool_matrix
 from tests.isolation.checks import PermissionCheck
 from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, GatewayTenants, refused, withdrawn
 from tests.isolation.matrix import (
@@ -50,6 +50,9 @@ CELLS: Final[list[Cell]] = [
     *(partial(Matrix.choosing_a_plan, who=who) for who in OWN),
     Matrix.logging_in,
     Matrix.joining,
+    *(partial(tool_matrix.there, tool=tool, who=who) for tool, who in tool_matrix.THERE),
+    *(partial(tool_matrix.elsewhere, tool=tool, argument=name, who=who) for tool, name, who in tool_matrix.ELSEWHERE),
+    *(partial(tool_matrix.hidden, tool=tool) for tool in tool_matrix.HIDDEN),
     *(partial(Matrix.outside, route=route, who=who) for route, who in FROM_OUTSIDE),
 ]
 

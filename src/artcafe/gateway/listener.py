@@ -200,7 +200,7 @@ class Gateway:
         """Return the connection of an accepted upgrade. Raises UpgradeRefused."""
         if self._is_draining:
             raise refusal(ShuttingDown())
-        if not self._admission.is_allowed(request.origins, request.host):
+        if not self._admission.origins.is_allowed(request.origins, request.host):
             self._refused_origin.warn(
                 origins=request.origins, host=request.host, remedy="name it in ALLOWED_ORIGINS, if it is yours"
             )

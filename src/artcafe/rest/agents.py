@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, computed_field
 
 from artcafe import errors, model
+from artcafe.assembly import Services
 from artcafe.rest import problems
 from artcafe.rest.bodies import Items, json_body, request_schema
 from artcafe.rest.dependencies import ServicesDep
@@ -16,6 +17,7 @@ from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.rules import keys
+from artcafe.rules.pages import Page, PageRequest
 from artcafe.services.presence import View
 from artcafe.wire.segments import tenant_path
 
@@ -59,6 +61,14 @@ class AgentQuery(PageQuery):
     status: model.AgentStatus | None = Field(None, description="Only agents with this status.")
     capability: str | None = Field(None, description="Only agents with this capability.")
     connected: bool | None = Field(None, description="Only agents that are, or are not, connected now.")
+
+
+class AgentFilters(NamedTuple):
+    """Filters of a list of agents; None for all."""
+
+    status: model.AgentStatus | None = None
+    capability: str | None = None
+    connected: bool | None = None
 
 
 class PresenceResponse(ResponseModel):
@@ -128,17 +138,27 @@ def _is_connected(view: View | None, wanted: bool | None) -> Callable[[model.Age
     return lambda agent: view.of(agent.id).connected is wanted
 
 
+async def find(
+    services: Services, principal: model.Principal, request: PageRequest, filters: AgentFilters
+) -> tuple[Page[model.Agent], View | None]:
+    """Return a page of the tenant's agents, and their presence. Raises as `Agents.list` does, and Unavailable."""
+    status, capability, connected = filters
+    view = None if connected is None else await services.presence.view(principal.tenant_id)
+    only = _is_connected(view, connected)
+    page = await services.agents.list(principal, request, status=status, capability=capability, only=only)
+    if view is None and page.items:  # Without agents, presence is not read: that would open a connection to NATS.
+        view = await services.presence.view(principal.tenant_id)
+    return page, view
+
+
 @router.get("", summary="List agents", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
 async def list_agents(
     request: Request, services: ServicesDep, principal: InTenant, query: Annotated[AgentQuery, Query()]
 ) -> AgentPage:
     """List the agents of the tenant. For members, and for agents, which can find others by capability and presence."""
     listing = Listing.of(request, principal.tenant_id, query)
-    view = None if query.connected is None else await services.presence.view(principal.tenant_id)
-    only = _is_connected(view, query.connected)
-    page = await services.agents.list(principal, listing.request, status=query.status, capability=query.capability, only=only)
-    if view is None and page.items:  # Without agents, presence is not read: that would open a connection to NATS.
-        view = await services.presence.view(principal.tenant_id)
+    filters = AgentFilters(query.status, query.capability, query.connected)
+    page, view = await find(services, principal, listing.request, filters)
     return AgentPage(items=[to_response_for(principal, each, view) for each in page.items], next_cursor=listing.next_cursor(page))
 
 

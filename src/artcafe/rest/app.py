@@ -47,6 +47,7 @@ from artcafe.rest import (
     invitations,
     keys,
     limits,
+    mcp,
     members,
     messages,
     problems,
@@ -93,6 +94,7 @@ ROUTERS: Final = (
     usage.router,
     health.router,
     asyncapi.router,
+    mcp.router,
 )
 
 TAGS: Final = {
@@ -296,7 +298,8 @@ class _Request:
         if self.status is not None:
             return
         metrics.count_error(error)
-        await problems.answer(error, self.id)(self._scope, self._receive, self._answer)
+        response = problems.answer(error, self.id, challenge=self._scope["state"].get("challenge"))
+        await response(self._scope, self._receive, self._answer)
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from artcafe.assembly import Services
 from artcafe.rules.clients import Proxies
+from artcafe.rules.origins import Origins
 from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
 
@@ -24,6 +25,12 @@ class RestSettings:
     """Seals the cursors of lists: 32 bytes, the same on every server of a fleet."""
     issuer: str | None = None
     """The OIDC issuer that authenticates people; None where the installation issues their tokens itself."""
+    public_url: str | None = None
+    """URL at which clients reach this listener, without a path; None where it is its address or the name in each request."""
+    local_url: str = "http://127.0.0.1:8080"
+    """URL of this listener for clients on this machine."""
+    origins: Origins = field(default_factory=Origins)
+    """The web pages that may call MCP; no page may call REST."""
     proxies: Proxies = field(default_factory=Proxies)
     """Proxies trusted to name the address that a request comes from."""
     requests_per_s: float = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -11,12 +10,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from artcafe import errors
+from artcafe.assembly import Services
 from artcafe.delivery.pull import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT_S, Pulled, PullRequest
 from artcafe.delivery.pull_holds import ACK, EXTEND, NAK, REJECT
 from artcafe.delivery.pull_page import PAGE_BYTES, ChannelGap
 from artcafe.delivery.pull_settling import Settled, SettleEntry
 from artcafe.delivery.pull_waits import PullWait
 from artcafe.errors import ArtcafeError
+from artcafe.model import Principal
 from artcafe.rest import problems
 from artcafe.rest.bodies import Items, json_body, request_schema
 from artcafe.rest.dependencies import ServicesDep
@@ -169,9 +170,7 @@ async def pull_messages(
 
     For that agent only. With `wait_s` the request waits for a first message. An agent may have two waiting requests at a time.
     """
-    asked = PullRequest.checked(query.limit, query.wait_s, query.channel)
-    wait = PullWait()
-    pulled = await _while_connected(request, wait, services.pulls.pull(principal, agent_id, asked, wait))
+    pulled = await pull(request, services, principal, agent_id, PullRequest.checked(query.limit, query.wait_s, query.channel))
     return Response(_text(pulled), media_type="application/json")
 
 
@@ -206,13 +205,14 @@ async def acknowledge_messages(
     )
 
 
-async def _while_connected(request: Request, wait: PullWait, work: Awaitable[Pulled]) -> Pulled:
-    """Return the result of a pull, and end its wait when the client closes the connection."""
+async def pull(request: Request, services: Services, principal: Principal, agent_id: str, asked: PullRequest) -> Pulled:
+    """Return the result of a pull, and end its wait when the client closes the connection. Raises as `Pulls.pull` does."""
+    wait = PullWait()
     outcome: Pulled | ArtcafeError
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_end_when_gone(request, wait))
         try:
-            outcome = await work
+            outcome = await services.pulls.pull(principal, agent_id, asked, wait)
         except ArtcafeError as exc:
             outcome = exc  # raised below, because the group would wrap it
         finally:

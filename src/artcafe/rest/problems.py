@@ -88,8 +88,11 @@ class _ThisId:
         return "of this id"
 
 
-def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | None = None) -> Response:
-    """Return the response for `error`, with `more` as further members of the problem."""
+def answer(
+    error: ArtcafeError, request_id: str, more: Mapping[str, object] | None = None, challenge: str | None = None
+) -> Response:
+    """Return the response for `error`, with `more` as further members of the problem. `challenge`: the value of
+    `WWW-Authenticate` in a 401, if it is more than the scheme."""
     body: dict[str, object] = {
         "type": f"/docs/errors#{error.code}",
         "title": title(error.code),
@@ -113,7 +116,7 @@ def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | No
     if isinstance(error, errors.AgentError):
         body["agent_code"] = error.agent_code
     content = msgspec.json.encode({**body, **(more or {})})
-    return Response(content, status_code=error.status, headers=_headers(error), media_type=MEDIA_TYPE)
+    return Response(content, status_code=error.status, headers=_headers(error, challenge), media_type=MEDIA_TYPE)
 
 
 def title(code: str) -> str:
@@ -130,10 +133,10 @@ def detail(error: ArtcafeError) -> str:
     return str(error)
 
 
-def _headers(error: ArtcafeError) -> dict[str, str]:
+def _headers(error: ArtcafeError, challenge: str | None) -> dict[str, str]:
     headers = {}
     if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = challenge or "Bearer"
     elif isinstance(error, errors.RateLimited):
         headers["Retry-After"] = str(max(RETRY_AFTER_S, math.ceil(error.wait_s)))
     elif error.temporary:

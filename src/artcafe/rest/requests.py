@@ -10,12 +10,15 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from artcafe import errors
+from artcafe.assembly import Services
 from artcafe.errors import Invalid
+from artcafe.model import Principal
 from artcafe.rest import problems, rate_headers
 from artcafe.rest.bodies import Disconnected, body_of, read_raw_json, shown_as
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.principal import AgentPath, InTenant
 from artcafe.rules.plans import Limit
+from artcafe.services.pending_request import PendingRequest
 from artcafe.wire import frames
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}/requests", tags=["agents"])
@@ -109,6 +112,18 @@ async def ask_agent(
         raise Invalid("Idempotency-Key", "is not possible here: a request is sent at most once, and a repeat is another request")
     rate_headers.show(request.scope, services.rate_limits, principal.tenant_id, Limit.MESSAGES_A_MINUTE)
     body = frames.Request(agent_id, new.data, new.timeout_s, new.headers)
+    pending, answer = await ask(request, services, principal, body)
+    told = {"request_id": pending.id, "from": pending.agent_id, "data": answer}
+    return Response(msgspec.json.encode(told), media_type="application/json")
+
+
+async def ask(
+    request: Request, services: Services, principal: Principal, body: frames.Request
+) -> tuple[PendingRequest, msgspec.Raw]:
+    """Send a request to an agent, and return it with its answer. It is cancelled if the client disconnects.
+
+    Raises as `Requests.ask` does, and `Disconnected`.
+    """
     pending, answered = await services.requests.ask(principal, body)
     try:
         async with asyncio.TaskGroup() as group:
@@ -117,8 +132,7 @@ async def ask_agent(
             watching.cancel()
     finally:
         services.requests.abandon(pending)
-    told = {"request_id": pending.id, "from": pending.agent_id, "data": answered.result()}
-    return Response(msgspec.json.encode(told), media_type="application/json")
+    return pending, answered.result()
 
 
 async def _fail_on_disconnect(request: Request, answered: asyncio.Future[msgspec.Raw]) -> None:

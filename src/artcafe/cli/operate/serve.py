@@ -49,6 +49,7 @@ METAVARS: Final = {
     "tls_key": "FILE",
     "trusted_proxies": "CIDR,…",
     "public_gateway_url": "URL",
+    "public_url": "URL",
     "allowed_origins": "URL,…",
     "requests_per_s": "NUMBER",
     "connects_per_s": "NUMBER",
