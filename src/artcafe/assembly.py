@@ -14,6 +14,7 @@ from typing import Protocol
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.pull import Pulls
 from artcafe.delivery.queue_hub import QueueHub
+from artcafe.delivery.streams import Streams
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.port import Identity
 from artcafe.maintenance.adoption import adopt
@@ -247,11 +248,18 @@ class Services(TableServices):
         self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
-        self.pulls = Pulls(self, derive(keys.agent_tokens, "pull-receipts"))
-        self.version_watch.add_served(self.pulls.waits.tenants)
+        self._make_pulls_and_streams(keys, fabric, group)
         changed = self.retention.changed, self.queue_hub.changed, self.hub.on_change, self.rate_limits.on_change
-        for on_change in (*changed, self.pulls.waits.on_change):
+        for on_change in (*changed, self.pulls.waits.on_change, self.streams.on_change):
             self.invalidation.subscribe(on_change)
+
+    def _make_pulls_and_streams(self, keys: ServiceKeys, fabric: Fabric, group: asyncio.TaskGroup) -> None:
+        """Make the deliveries over HTTP, whose callers are checked after each change."""
+        self.pulls = Pulls(self, derive(keys.agent_tokens, "pull-receipts"))
+        self.streams = Streams(self, group)
+        fabric.on_tenant_failure(self.streams.close_tenant)
+        for tenants in (self.pulls.waits.tenants, self.streams.tenants):
+            self.version_watch.add_served(tenants)
 
     def _make_readers(self, store: Store, fabric: Fabric, clock: Clock) -> None:
         """Make the services that show logs, cursors and the recipients of messages."""
@@ -285,6 +293,7 @@ class Services(TableServices):
                 "audiences": self.audiences.run,
                 "receipts": self.receipts.run,
                 "pulls": self.pulls.holds.run,
+                "streams": self.streams.run,
             }
         )
 

@@ -465,6 +465,13 @@ class BadCursor(CallerFault):
 
 
 @dataclass(eq=False, repr=False)
+class BadEventId(CallerFault):
+    problem: str
+    code, status = "bad_event_id", 400
+    text = "Last-Event-ID {problem}; open the stream without it, and then pass on the id of its last event unchanged"
+
+
+@dataclass(eq=False, repr=False)
 class TooLarge(CallerFault):
     what: str
     limit_bytes: int

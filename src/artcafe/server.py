@@ -228,6 +228,7 @@ async def _serve(
 
         log.info("server.draining")
         services.pulls.waits.drain()
+        services.streams.drain()
         await gateway.drain()
         api.should_exit = True
         await serving

@@ -1,4 +1,4 @@
-"""Delivery through a transport without WebSockets, such as server-sent events: it imports nothing of the gateway."""
+"""Delivery through a transport of the test's own, without WebSockets: it imports nothing of the gateway."""
 
 from __future__ import annotations
 
@@ -22,28 +22,33 @@ from artcafe.wire.replies import Gap
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 
 
-class EventEncoding:
-    """Messages as server-sent events. It counts the encoded messages."""
+class PlainEncoding:
+    """Messages as lines of data. It counts the encoded messages."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def messages(
-        self, channel_id: ChannelId, handle: str | None, kind: ChannelKind, messages: Sequence[StoredMessage]
+        self,
+        channel_id: ChannelId,
+        handle: str | None,
+        kind: ChannelKind,
+        epoch: Epoch | None,
+        messages: Sequence[StoredMessage],
     ) -> list[bytes]:
         """Return one event per message."""
         self.count += len(messages)
         return [b"data: %b\n\n" % bytes(parse_envelope(one.envelope).data) for one in messages]
 
-    def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
+    def gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None) -> bytes:
         """Return an event without data."""
         return b"event: gap\n\n"
 
 
-class EventStream:
+class PlainStream:
     """A connection that keeps everything written to it."""
 
-    encoding: ClassVar[EventEncoding] = EventEncoding()
+    encoding: ClassVar[PlainEncoding] = PlainEncoding()
 
     def __init__(self) -> None:
         self.out: list[FrameBatch] = []
@@ -96,7 +101,7 @@ class NeverWoken:
         raise AssertionError("nobody publishes to the agent")
 
 
-async def subscribed(it: GatewayApp, group: asyncio.TaskGroup, stream: EventStream) -> Subscriber:
+async def subscribed(it: GatewayApp, group: asyncio.TaskGroup, stream: PlainStream) -> Subscriber:
     """Begin the agent's subscriptions on the stream."""
 
     def spawn(work: Callable[[], Coroutine[None, None, None]]) -> asyncio.Task[None]:
@@ -115,7 +120,7 @@ async def test_door_without_websockets_delivers_the_backlog_and_then_live_messag
     async with gateway_app(tmp_path) as it, asyncio.TaskGroup() as group:
         for number in (1, 2, 3):
             await it.publish(b"%d" % number)
-        stream = EventStream()
+        stream = PlainStream()
         subscriber = await subscribed(it, group, stream)
         await until(lambda: stream.written == events(1, 2, 3))
         for number in (4, 5):
@@ -129,7 +134,7 @@ async def test_door_without_websockets_delivers_the_backlog_and_then_live_messag
         assert (stream.gaps, stream.errors, stream.deliveries) == ([], [], {})
 
         await it.publish(b"6")
-        again = EventStream()
+        again = PlainStream()
         subscriber = await subscribed(it, group, again)
         await until(lambda: again.written == events(6))
         subscriber.end()
@@ -137,24 +142,24 @@ async def test_door_without_websockets_delivers_the_backlog_and_then_live_messag
 
 async def test_flush_encodes_each_message_once_for_all_connections_of_a_door(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, asyncio.TaskGroup() as group:
-        streams = [EventStream() for _ in range(3)]
+        streams = [PlainStream() for _ in range(3)]
         subscribers = [await subscribed(it, group, stream) for stream in streams]
         await it.caught_up()
         await until(lambda: all(each.is_member for stream in streams for each in stream.deliveries.values()))
-        before = EventStream.encoding.count
+        before = PlainStream.encoding.count
         for number in range(5):
             await it.publish(b"%d" % number)
 
         assert await raw.messages(5) == [0, 1, 2, 3, 4]
         await until(lambda: all(stream.written == events(0, 1, 2, 3, 4) for stream in streams))
-        assert EventStream.encoding.count - before == 5
+        assert PlainStream.encoding.count - before == 5
         for subscriber in subscribers:
             subscriber.end()
 
 
 async def test_windowed_and_plain_connections_of_two_doors_get_their_own_encodings(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected(max_unacked=10) as raw, asyncio.TaskGroup() as group:
-        stream = EventStream()
+        stream = PlainStream()
         subscriber = await subscribed(it, group, stream)
         await it.caught_up()
         await until(lambda: all(each.is_member for each in stream.deliveries.values()))
@@ -168,7 +173,7 @@ async def test_windowed_and_plain_connections_of_two_doors_get_their_own_encodin
 
 async def test_paused_connection_of_another_door_continues_from_the_log(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, asyncio.TaskGroup() as group:
-        stream = EventStream()
+        stream = PlainStream()
         subscriber = await subscribed(it, group, stream)
         await it.publish(b"1")
         await until(lambda: stream.written == events(1))
@@ -187,7 +192,7 @@ async def test_person_watches_a_channel_through_another_door(tmp_path: Path) -> 
     async with gateway_app(tmp_path) as it:
         live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
         await it.publish(b"1")
-        stream = EventStream()
+        stream = PlainStream()
         watcher = Watcher(it.services, stream, stream.deliveries)
         for channel in (it.channel, live):
             await watcher.watch(it.owner, channel.id)

@@ -199,11 +199,12 @@ async def test_waits_of_a_tenant_and_of_the_server_are_limited(it: GatewayApp, m
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(first.pull(LONG))
         await first.waits()
-        monkeypatch.setattr("artcafe.delivery.pull_waits.MAX_WAITS_PER_TENANT", 1)
+        limits = it.services.pulls.waits.limits
+        monkeypatch.setattr(limits, "most_per_tenant", 1)
         with pytest.raises(RateLimited, match="in this tenant"):
             await second.pull(LONG)
-        monkeypatch.setattr("artcafe.delivery.pull_waits.MAX_WAITS_PER_TENANT", 9)
-        monkeypatch.setattr("artcafe.delivery.pull_waits.MAX_WAITS", 1)
+        monkeypatch.setattr(limits, "most_per_tenant", 9)
+        monkeypatch.setattr(limits, "most", 1)
         with pytest.raises(Overloaded):
             await second.pull(LONG)
         await first.publish(1)

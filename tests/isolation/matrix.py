@@ -290,7 +290,7 @@ def while_suspended(route: str, who: CallerKind) -> tuple[int, str] | None:
         return 403, "tenant_suspended"
     if TABLE[route].there[SUSPENDED[who]] == 403:
         return 403, "forbidden"
-    is_read = route.startswith("GET ") and not route.endswith(("/messages", "/scheduled", "/receipts"))
+    is_read = route.startswith("GET ") and not route.endswith(("/messages", "/messages/stream", "/scheduled", "/receipts"))
     return None if is_read or route.endswith("/mcp") else (403, "tenant_suspended")  # Its tools refuse: `tool_matrix`.
 
 
@@ -399,12 +399,13 @@ class Matrix:
             assert answer.status_code == expected, answer.text
 
     def inbox_history(self, who: CallerKind) -> None:
-        """Check reading the stored messages of an agent's inbox, by each name of the inbox: only the agent itself may."""
+        """Check reading the messages of an agent's inbox, by each name of the inbox: only the agent itself may."""
         for name in (f"@{self.ours.agent.id}", f"@{self.ours.agent_handle}", self.ours.agent.id):
             ids = self.ours.ids() | {"channel_id": name}
-            answer = self.send(who, f"GET {T}/channels/{{channel_id}}/messages", ids, None)
-            assert answer.status_code == ITSELF[who], answer.text
-            assert who is CallerKind.AGENT or OUR_CANARY not in answer.text
+            for part in ("messages", "messages/stream"):
+                answer = self.send(who, f"GET {T}/channels/{{channel_id}}/{part}", ids, None)
+                assert answer.status_code == ITSELF[who], answer.text
+                assert who is CallerKind.AGENT or OUR_CANARY not in answer.text
 
     def answering_an_inbox(self, who: CallerKind) -> None:
         """Check naming a message of an agent's inbox as the cause: unknown to all but its agent and its sender."""
@@ -454,7 +455,8 @@ class Matrix:
         """Send a request and check that the answer contains no record of another tenant than the caller's."""
         method, template = route.split()
         path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})
-        answer = self.callers[who].request(method, path, json=body)
+        caller = self.callers[who]
+        answer = caller.begun(path) if route.endswith("/stream") else caller.request(method, path, json=body)
         self.check_text(who, answer.text)
         return answer
 
@@ -474,6 +476,6 @@ WRONG_IDS: Final = [
 ]
 OWN: Final = [CallerKind.OWNER, CallerKind.ADMIN, CallerKind.MEMBER, CallerKind.VIEWER, CallerKind.AGENT, CallerKind.OTHER]
 IN_MANAGED: Final = [(route, who) for route in MANAGED for who in OWN]
-IN_MESSAGES: Final = [route for route in MANAGED if route.endswith("/messages")]
+IN_MESSAGES: Final = [route for route in MANAGED if route.endswith(("/messages", "/stream"))]
 WITH_CHANNEL: Final = [route for route in TABLE if "{channel_id}" in route]
 FROM_OUTSIDE: Final = [(route, who) for route in TABLE if PARAMETER.search(route) for who in OUTSIDE]

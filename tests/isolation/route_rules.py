@@ -190,6 +190,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"DELETE {T}/channels/{{channel_id}}": RouteRule(writers(204), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/subscriptions": RouteRule(members(200), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/messages": RouteRule(members(200, any_agent=True), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}/messages/stream": RouteRule(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": RouteRule(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
     f"POST {T}/channels/{{channel_id}}/redrives": RouteRule(writers(200), CHANNEL, lambda _: {"all": True}),
     f"GET {T}/channels/{{channel_id}}/scheduled": RouteRule(members(200, any_agent=True), CHANNEL),
@@ -226,6 +227,7 @@ PARAMETER: Final = re.compile(r"(?<!/oauth-protected-resource/v1/tenants/){(\w+)
 MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
     f"GET {T}/channels/{{channel_id}}": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
     f"GET {T}/channels/{{channel_id}}/messages": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
+    f"GET {T}/channels/{{channel_id}}/messages/stream": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
     f"POST {T}/channels/{{channel_id}}/messages": ({**writers(201), CallerKind.OTHER: 404}, {"data": 1}),
     f"GET {T}/channels/{{channel_id}}/scheduled": ({**members(200, itself=True), CallerKind.OTHER: 404}, None),
     f"PUT {S}": ({**writers(200)}, {"permissions": ["receive", "publish"]}),

@@ -11,8 +11,8 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Coroutine, Mapping
-from contextlib import ExitStack
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,8 @@ class RestApp:
                 settings = ServiceSettings(service_name="test", terms=self._terms)
                 self.services = Services(self.store, self.fabric, self.identity, keys, now, settings, group)
                 self.audit, self.tokens = self.services.audit, self.services.tokens
-                # Without it, each answer to a publish would wait 0.25 s for the audience.
-                audiences = group.create_task(self.services.audiences.run())
+                # Without the first, each answer to a publish would wait 0.25 s for the audience.
+                loops = [group.create_task(loop()) for loop in (self.services.audiences.run, self.services.streams.run)]
                 # asyncio sets TCP_NODELAY only for an explicit protocol; without it every second packet waits 40 ms for an ACK.
                 with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
                     listener.bind(("127.0.0.1", 0))
@@ -108,9 +108,11 @@ class RestApp:
                     serving = group.create_task(server.serve([listener]))
                     self._ready.set()
                     await self._leave.wait()
+                    self.services.streams.drain()
                     server.should_exit = True
                     await serving
-                audiences.cancel()
+                for loop in loops:
+                    loop.cancel()
                 await self.services.queue_hub.close()
                 self.fabric.close()
         finally:
@@ -122,6 +124,21 @@ class RestApp:
         services = copy(self.services)
         services.readiness = Readiness(checks)
         return services
+
+    @contextmanager
+    def ending_streams(self, tenant_id: str) -> Iterator[None]:
+        """End each stream of a tenant some milliseconds after its beginning, for requests that read whole responses."""
+
+        async def end_all() -> None:
+            while True:
+                self.services.streams.close_tenant(TenantId(tenant_id))
+                await asyncio.sleep(0.005)
+
+        ending = asyncio.run_coroutine_threadsafe(end_all(), self._loop)
+        try:
+            yield
+        finally:
+            ending.cancel()
 
     # --- tenants and callers -------------------------------------------------------------------------------------------
 
@@ -173,6 +190,12 @@ class Caller(httpx.Client):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         super().__init__(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False, verify=_NO_AUTHORITIES)
         self.token = token
+
+    def begun(self, path: str) -> httpx.Response:
+        """Return the response of a stream with its first part only, or the whole refusal."""
+        with self.stream("GET", path) as response:
+            content = next(response.iter_bytes()) if response.is_success else response.read()
+            return httpx.Response(response.status_code, headers=response.headers, content=content)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,8 @@ class Backlog:
         feed.add_count(delivery.receiver, len(due))
         tracing = feed.tracing
         span = None if tracing is None else tracing.start_deliver(due)
-        self._peer.write(b"".join(self._peer.encoding.messages(feed.channel, feed.handle, feed.kind, due)))
+        encoded = self._peer.encoding.messages(feed.channel, feed.handle, feed.kind, delivery.epoch, due)
+        self._peer.write(b"".join(encoded))
         if span is not None:
             span.end()
         count_deliveries(feed.tenant_fabric.tenant_id, len(due))

@@ -56,10 +56,11 @@ class PendingMessages:
         batch = self._batches.get(encoding)
         if batch is None:
             feed = self._feed
-            frames = encoding.messages(feed.channel, feed.handle, feed.kind, self.messages)
+            epoch = feed.lineage.epoch
+            frames = encoding.messages(feed.channel, feed.handle, feed.kind, epoch, self.messages)
             if self.expired is not None:
                 frames = [
-                    encoding.gap(feed.channel, Gap(one.seq, one.seq, EXPIRED)) if one.seq in self.expired else frame
+                    encoding.gap(feed.channel, Gap(one.seq, one.seq, EXPIRED), epoch) if one.seq in self.expired else frame
                     for one, frame in zip(self.messages, frames, strict=True)
                 ]
             batch = self._batches[encoding] = FrameBatch(frames, self.turns)

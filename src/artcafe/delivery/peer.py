@@ -23,13 +23,21 @@ class Encoding(Protocol):
     """How a transport encodes messages, with one instance for all its connections: each message is encoded once per instance."""
 
     def messages(
-        self, channel_id: ChannelId, handle: str | None, kind: ChannelKind, messages: Sequence[StoredMessage]
+        self,
+        channel_id: ChannelId,
+        handle: str | None,
+        kind: ChannelKind,
+        epoch: Epoch | None,
+        messages: Sequence[StoredMessage],
     ) -> list[bytes]:
-        """Return the bytes of each message, ready to be written. `kind.texts` returns the messages as JSON."""
+        """Return the bytes of each message, ready to be written. `kind.texts` returns the messages as JSON.
+
+        `epoch`: of their sequences; None in a channel without a log.
+        """
         ...
 
-    def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
-        """Return the bytes of a gap, ready to be written."""
+    def gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None) -> bytes:
+        """Return the bytes of a gap with an end, ready to be written. `epoch`: of its sequences."""
         ...
 
 

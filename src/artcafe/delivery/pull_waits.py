@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from artcafe.delivery.feed import Feed
 from artcafe.delivery.hub import Hub
-from artcafe.errors import Overloaded, RateLimited, Unavailable
+from artcafe.delivery.open_limits import OpenLimits
+from artcafe.errors import Unavailable
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import AgentId, AgentPrincipal, Channel, ChannelId, Seq, TenantChange, TenantId
 
@@ -25,7 +25,6 @@ RECHECK_S: Final = 1.0
 
 WAITING: Final = "waiting pulls"
 """What `RateLimited` and `Overloaded` refuse."""
-_RETRY_S: Final = 1.0
 
 
 class PullWait:
@@ -88,12 +87,11 @@ class PullWaits:
 
     def __init__(self) -> None:
         self._waits: dict[TenantId, dict[PullWait, AgentId]] = {}
-        self._agents: Counter[tuple[TenantId, AgentId]] = Counter()
-        self._total = 0
+        self.limits = OpenLimits(WAITING, MAX_WAITS_PER_AGENT, MAX_WAITS_PER_TENANT, MAX_WAITS)
         self._is_draining = False
 
     def __len__(self) -> int:
-        return self._total
+        return len(self.limits)
 
     def tenants(self) -> set[TenantId]:
         """Return the tenants with a waiting pull."""
@@ -103,28 +101,17 @@ class PullWaits:
     def entered(self, principal: AgentPrincipal, wait: PullWait) -> Iterator[None]:
         """Count a pull as waiting during the block. Raises `RateLimited` above the limits of the agent and the tenant, and
         `Overloaded` above that of the server."""
-        tenant_id, who = principal.tenant_id, (principal.tenant_id, principal.agent_id)
-        if self._agents[who] >= MAX_WAITS_PER_AGENT:
-            raise RateLimited(WAITING, _RETRY_S, f"by this agent (at most {MAX_WAITS_PER_AGENT} at once)")
-        if len(self._waits.get(tenant_id, ())) >= MAX_WAITS_PER_TENANT:
-            raise RateLimited(WAITING, _RETRY_S, f"in this tenant (at most {MAX_WAITS_PER_TENANT} at once)")
-        if self._total >= MAX_WAITS:
-            raise Overloaded(WAITING)
-        self._waits.setdefault(tenant_id, {})[wait] = principal.agent_id
-        self._agents[who] += 1
-        self._total += 1
-        if self._is_draining:
-            wait.end()
-        try:
-            yield
-        finally:
-            del self._waits[tenant_id][wait]
-            if not self._waits[tenant_id]:
-                del self._waits[tenant_id]
-            self._agents[who] -= 1
-            if not self._agents[who]:
-                del self._agents[who]
-            self._total -= 1
+        tenant_id = principal.tenant_id
+        with self.limits.entered(principal):
+            self._waits.setdefault(tenant_id, {})[wait] = principal.agent_id
+            if self._is_draining:
+                wait.end()
+            try:
+                yield
+            finally:
+                del self._waits[tenant_id][wait]
+                if not self._waits[tenant_id]:
+                    del self._waits[tenant_id]
 
     def on_change(self, change: TenantChange) -> None:
         """Have the affected pulls check their agents and subscriptions again."""

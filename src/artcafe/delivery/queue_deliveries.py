@@ -40,7 +40,7 @@ class QueueDelivery(Holder):
 
     def hand(self, messages: Sequence[QueuedMessage]) -> None:
         stored = [StoredMessage(each.seq, None, each.envelope, None, each.deliveries) for each in messages]
-        self._peer.write(b"".join(self._peer.encoding.messages(self.feed.channel, self.feed.handle, _KIND, stored)))
+        self._peer.write(b"".join(self._peer.encoding.messages(self.feed.channel, self.feed.handle, _KIND, None, stored)))
         count_deliveries(self.feed.tenant_id, len(stored))
 
 

@@ -15,6 +15,7 @@ from artcafe.delivery.backlog import Backlog, Spawn
 from artcafe.delivery.delivery import Delivery, find_in
 from artcafe.delivery.delivery_services import NOT_PERMITTED, DeliveryServices, Opened
 from artcafe.delivery.live_delivery import begin_without_log
+from artcafe.delivery.log_delivery import begin_in_log
 from artcafe.delivery.own_inbox import OwnInbox
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
 from artcafe.delivery.queue_deliveries import QueueDeliveries, check_start, check_start_in_open
@@ -31,7 +32,6 @@ from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.inbox_router import InboxWaiter
 from artcafe.fabric.position_exchange import AgentPosition
 from artcafe.model import AgentPrincipal, ChannelId, Cursor, Permission, Seq, Subscription, SubscriptionStatus
-from artcafe.rules import start_position
 from artcafe.rules.inboxes import InboxSubscription
 from artcafe.wire.frames import Start
 
@@ -141,7 +141,7 @@ class Subscriber:
             if not isinstance(row, InboxSubscription) or channel_id in self._withheld:
                 self._due[channel_id] = row
             elif channel_id not in self._due:
-                self._inbox.wait(row, self._services.cursors.newest(row))
+                self._inbox.wait(row, self.start_of(row))
             return
         self._withhold(channel_id)
         if row is None:
@@ -150,6 +150,10 @@ class Subscriber:
     def wake_inbox(self) -> None:
         """Make the delivery of the agent's inbox due. It begins where the inbox was when it began to wait."""
         self._inbox.wake(self._due)
+
+    def start_of(self, row: Subscription) -> Cursor:
+        """Return where the delivery of a subscription begins on this connection."""
+        return self._services.cursors.newest(row)
 
     def _is_delivered(self, channel_id: ChannelId) -> bool:
         return channel_id in self._deliveries or (self._queues is not None and channel_id in self._queues)
@@ -212,7 +216,7 @@ class Subscriber:
         """Begin a delivery at its subscription's cursor, or where it was withheld."""
         before = self._withheld.get(channel_id)
         if before is None:
-            await self._begin(channel_id, "cursor", partial(self._services.cursors.newest, row), self._max_unacked)
+            await self._begin(channel_id, "cursor", partial(self.start_of, row), self._max_unacked)
             return
         await self._begin(channel_id, "cursor", before.cursor, before.max_unacked)
         delivery = self._deliveries.get(channel_id)
@@ -339,32 +343,15 @@ class Subscriber:
             return Opened(channel.id)
         if not kind.has_log:
             return await begin_without_log(services.hub, self._peer, self._deliveries, channel, self.principal.sender)
-        feed = services.hub.feed(tenant_id, channel_id, kind, channel.handle)
-        delivery: Delivery | None = None
-        try:
-            tenant_log = await feed.tenant_fabric.connected_log()
-            state = await tenant_log.state_for(cursor())
-            lineage, newest = (state.lineage, state.last_seq) if state else (start_position.LogLineage(None), 0)
-            last = await tenant_log.last_seq_of(channel_id) if state else 0
-            removed_to = await services.hub.removed_to(tenant_id, channel_id)
-            place = cursor()
-            seq, gap = start_position.resolve(start, place, lineage, newest, removed_to)
-            delivery = Delivery(self._peer, feed, seq, lineage.epoch, max_unacked, self.principal.sender)
-            delivery.moves = place.moves
-            if 0 < last <= seq:
-                delivery.anchor, delivery.has_anchor = last, True
-        finally:
-            if delivery is None:
-                services.hub.release(feed)
+        sender = self.principal.sender
+        delivery, opened = await begin_in_log(services.hub, self._peer, channel, start, cursor, max_unacked, sender)
         self._end_delivery(channel_id)
         self._deliveries[channel_id] = delivery
         if start == "cursor" and delivery.moves:
-            self._peer.send_moved(channel_id, Cursor(epoch=lineage.epoch, seq=seq, moves=delivery.moves))
-        if gap is not None:
-            # An ack of the position where delivery continues acknowledges the gap, and moves the cursor over it.
-            delivery.acked = min(gap.from_, seq) - 1
-            self._peer.send_gap(channel_id, gap, lineage.epoch)
-        return Opened(channel_id, lineage.epoch, seq, last, gap)
+            self._peer.send_moved(channel_id, delivery.cursor())
+        if opened.gap is not None:
+            self._peer.send_gap(channel_id, opened.gap, opened.epoch)
+        return opened
 
     @contextlib.contextmanager
     def _guard_begin(self, channel_id: ChannelId) -> Iterator[None]:

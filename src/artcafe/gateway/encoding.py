@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from artcafe.fabric.channel_kinds import ChannelKind
 from artcafe.fabric.tenant_log import StoredMessage
-from artcafe.model import ChannelId
+from artcafe.model import ChannelId, Epoch
 from artcafe.rules import times
 from artcafe.services.tenant_rate import Notice
 from artcafe.wire import replies
@@ -31,12 +31,17 @@ class WebSocketEncoding:
     __slots__ = ()
 
     def messages(
-        self, channel_id: ChannelId, handle: str | None, kind: ChannelKind, messages: Sequence[StoredMessage]
+        self,
+        channel_id: ChannelId,
+        handle: str | None,
+        kind: ChannelKind,
+        _epoch: Epoch | None,
+        messages: Sequence[StoredMessage],
     ) -> list[bytes]:
-        """Return the text frame of each message."""
+        """Return the text frame of each message. Frames have no epoch: `subscribe` has answered it."""
         return [text_frame(text) for text in kind.texts(channel_text(channel_id, handle), messages)]
 
-    def gap(self, channel_id: ChannelId, gap: Gap) -> bytes:
+    def gap(self, channel_id: ChannelId, gap: Gap, _epoch: Epoch | None) -> bytes:
         """Return the text frame of a gap push."""
         return text_frame(replies.gap(channel_id, gap))
 

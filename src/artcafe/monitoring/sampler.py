@@ -41,7 +41,9 @@ class Sampler:
         services = self._services
         metrics.CONNECTIONS.of().set(self._connections.count)
         metrics.SOCKETS_CONNECTING.of().set(self._gateway.unauthenticated)
-        _set_by_tenant(metrics.SOCKETS, services.connections.by_tenant())
+        streams = services.streams.by_tenant()
+        _set_by_tenant(metrics.STREAMS, streams)
+        _set_by_tenant(metrics.SOCKETS, services.connections.by_tenant() - streams)
         _set_by_tenant(metrics.DELIVERIES_BEHIND, services.hub.behind_by_tenant())
         _set_by_tenant(metrics.QUEUE_HELD, services.queue_hub.held_by_tenant())
         metrics.PULLS_WAITING.of().set(len(services.pulls.waits))

@@ -74,6 +74,7 @@ LOOPS: Final = (
     "retention",
     "scheduler",
     "shares",
+    "streams",
     "tables",
     "usage",
     "work_queue",
@@ -90,6 +91,7 @@ RATES: Final = (
     "logins of this agent",
     "changes",
     "waiting pulls",
+    "open streams",
     OTHER,
 )
 """What `errors.RateLimited` refuses, by its attribute `what`."""
@@ -156,7 +158,7 @@ PUBLISH_SECONDS: Final = _histogram(
 PUBLISHES_QUEUED: Final = _gauge("publishes_queued", "Publishes that wait for a group commit.")
 DELIVERIES: Final = _counter(
     "deliveries",
-    "Messages written to subscribers' sockets, one for each message and socket, and those that pulls were answered with.",
+    "Messages written to sockets and streams, one for each message and connection, and those that pulls were answered with.",
     by_tenant=True,
 )
 PULLS: Final = _counter(
@@ -210,6 +212,7 @@ REQUESTS_PENDING: Final = _gauge("agent_requests_pending", "Requests to agents w
 
 SOCKETS: Final = _gauge("sockets", "WebSockets after a successful `connect`.", by_tenant=True)
 SOCKETS_CONNECTING: Final = _gauge("sockets_connecting", "WebSockets before a successful `connect`.")
+STREAMS: Final = _gauge("streams", "Open streams of messages over HTTP (server-sent events).", by_tenant=True)
 CONNECTIONS: Final = _gauge("connections", "Open connections of both public listeners.")
 LOGINS: Final = _counter(
     "logins",
@@ -233,7 +236,9 @@ HTTP_REQUESTS: Final = _counter(
     "REST requests by the class of their status; `none` had no answer, since the client was gone.",
     status=("1xx", "2xx", "3xx", "4xx", "5xx", "none"),
 )
-HTTP_SECONDS: Final = _histogram("http_request", "Duration of REST requests, from the head to the end of the response.")
+HTTP_SECONDS: Final = _histogram(
+    "http_request", "Duration of REST requests, from the head to the end of the response; without streams."
+)
 ERRORS: Final = _counter(
     "errors",
     "Errors sent to clients, over REST and on sockets, by code (see errors.md).",

@@ -56,6 +56,7 @@ from artcafe.rest import (
     redrives,
     requests,
     scheduled,
+    streams,
     subscriptions,
     tenants,
     terms,
@@ -85,6 +86,7 @@ ROUTERS: Final = (
     channels.router,
     subscriptions.router,
     messages.router,
+    streams.router,
     scheduled.router,
     inbox.router,
     receipts.router,
@@ -284,7 +286,8 @@ class _Request:
         # Route by the raw path: the server's decoding would split an id with a slash into two segments.
         self._scope["path"] = for_routing(self._scope["raw_path"].decode("ascii", "replace"))
         # HEAD is handled as GET (RFC 9110, section 9.3.2). uvicorn omits the body, by the method in its own scope.
-        scope = {**self._scope, "method": "GET"} if self._scope["method"] == "HEAD" else self._scope
+        is_head = self._scope["state"]["is_head"] = self._scope["method"] == "HEAD"
+        scope = {**self._scope, "method": "GET"} if is_head else self._scope
         direct = _DIRECT.get((scope["method"], scope["path"]))
         if direct is None:
             await app(scope, self._receive, self._answer)
@@ -321,7 +324,8 @@ class _Request:
     def log_done(self) -> None:
         duration_s = time.monotonic() - self._started
         metrics.HTTP_REQUESTS.of("none" if self.status is None else f"{self.status // 100}xx").add()
-        metrics.HTTP_SECONDS.of().observe(duration_s)
+        if "is_stream" not in self._scope["state"]:
+            metrics.HTTP_SECONDS.of().observe(duration_s)
         log.debug(
             "request.done",
             method=self._scope["method"],

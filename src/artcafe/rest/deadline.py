@@ -76,8 +76,9 @@ class DeadlineProtocol(H11Protocol):
             self._answer(problems.answer(error, new_id("req")))
             self._linger()
             return
+        self.app_state = {**self.app_state, "transport": transport}
         if self._entry.is_spare:
-            self.app_state = {**self.app_state, "is_spare": True}
+            self.app_state["is_spare"] = True
         self._await_head()
 
     def data_received(self, data: bytes) -> None:

@@ -51,6 +51,12 @@ class Authentication:
             return (await self._login.verify_token(token)).principal
         return (await self._identity.verify(token, self._clock())).user_id
 
+    async def expires_at(self, token: str) -> datetime:
+        """Return when a token expires: a stream ends then. Raises as `caller` does."""
+        if is_agent_token(token):
+            return (await self._login.verify_token(token)).expires_at
+        return (await self._identity.verify(token, self._clock())).expires_at
+
     async def principal(self, caller: Caller, tenant_id: str) -> Principal:
         """Return the caller as a principal of a tenant, and count an attempt on another tenant in the audit.
 

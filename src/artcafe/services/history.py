@@ -101,10 +101,18 @@ class MessageHistory:
         removed = lineage.to_seq(removed_to)
         return lineage, Gap(after + 1, removed, start_position.RETENTION) if removed > after else None
 
-    async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
+    async def readable(self, principal: Principal, channel_id: str) -> Channel:
+        """Return the channel with this id or handle, if the principal may read its messages.
+
+        Raises `ChannelNotFound`, `Forbidden` and `Unavailable`.
+        """
         access.check(principal, access.Action.READ_MESSAGES)
         channel = await self._record_cache.destination(principal, channel_id)
         await self._record_cache.check_receives(principal, channel)
+        return channel
+
+    async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
+        channel = await self.readable(principal, channel_id)
         return channel, await self._fabric.tenant(principal.tenant_id).connected_log()
 
 

@@ -370,6 +370,11 @@ def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
     return _encode({"gap": GapPush(channel=channel, from_=gap.from_, to=gap.to, reason=gap.reason, epoch=known)})
 
 
+def content(push: bytes) -> bytes:
+    """Return the object below the only key of a push, as JSON text."""
+    return push[push.index(b":") + 1 : -1]
+
+
 def limits(push: LimitsPush) -> bytes:
     """Encode a limits push."""
     return _encode({"limits": push})

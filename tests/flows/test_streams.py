@@ -1,0 +1,63 @@
+"""Streams over HTTP against a whole server: a kill in the middle, an orderly stop, and the server's metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.platform import Cast, Platform, running
+from tests.rest.event_reader import READ_S, EventReader, reading, wait_for
+
+
+def caller_of(cast: Cast) -> httpx.Client:
+    return httpx.Client(base_url=cast.url, headers={"Authorization": f"Bearer {cast.token}"}, timeout=READ_S)
+
+
+def publish(caller: httpx.Client, path: str, *data: int) -> None:
+    for one in data:
+        answer = caller.post(path, json={"data": one})
+        assert answer.status_code == 201, answer.text
+
+
+def read_until_it_breaks(reader: EventReader) -> None:
+    while True:  # what the dead server had written comes first
+        reader.next()
+
+
+def streams_open(platform: Platform) -> float:
+    """Return the open streams, by the server's metrics."""
+    assert platform.metrics_url is not None
+    lines = httpx.get(platform.metrics_url).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("artcafe_streams{"))
+
+
+def test_stream_survives_a_killed_server_and_says_why_a_stopped_one_ends_it(tmp_path: Path) -> None:
+    with running(tmp_path) as platform:
+        cast = asyncio.run(platform.tenant_with(agents=0, channels=1))
+        path = f"/v1/tenants/{cast.tenant}/channels/{cast.channels[0]}/messages"
+        with caller_of(cast) as caller:
+            with reading(caller, f"{path}/stream") as reader:
+                publish(caller, path, 1, 2, 3)
+                assert reader.messages(2) == [1, 2]
+                seen = reader.last_id
+                platform.kill()
+                with pytest.raises(httpx.RemoteProtocolError):
+                    read_until_it_breaks(reader)
+            platform.start()
+            publish(caller, path, 4)
+            with reading(caller, f"{path}/stream", seen) as reader:
+                assert reader.messages(2) == [3, 4]
+                publish(caller, path, 5)
+                assert reader.messages(1) == [5]
+                wait_for(lambda: streams_open(platform) == 1)  # a gauge, set every two seconds
+                seen = reader.last_id
+                assert platform.stop() == 0
+                assert reader.end()["code"] == "shutting_down"
+        platform.start()
+        with caller_of(cast) as caller:
+            publish(caller, path, 6)
+            with reading(caller, f"{path}/stream", seen) as reader:
+                assert reader.messages(1) == [6]
