@@ -28,6 +28,7 @@ from artcafe.sdk.outbox import MAX_RATE_WAIT_S, Reply
 from artcafe.sdk.pull import Pulled
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.sdk.requests import MAX_PENDING, Answering, RequestingAgent
+from artcafe.sdk.retries import MAX_RETRY_S
 from artcafe.sdk.typed import Reader, TypedMessage, reader_of
 from artcafe.wire import frames, replies
 
@@ -54,7 +55,8 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
 
     A command above a rate limit of the tenant is repeated after the time that the server gives, if that is at most
     `max_rate_wait_s` and within the command's timeout; otherwise it raises `RateExceeded`. With 0 it never waits. Later publishes
-    wait behind it, because they keep their order.
+    wait behind it, because they keep their order. `pull` and `client` repeat requests as `Client` does, at most for
+    `max_retry_s`.
 
     `max_requests` is the number of requests of others that the agent answers at once (at most 64), if it has a handler for them
     (`on_request`).
@@ -76,6 +78,7 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
         connect_timeout_s: float = 15.0,
         close_timeout_s: float = 5.0,
         max_rate_wait_s: float = MAX_RATE_WAIT_S,
+        max_retry_s: float = MAX_RETRY_S,
     ) -> None:
         self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
         # Encode the login here: the background loop has no caller to raise an encoding error to.
@@ -86,7 +89,8 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
         signer = load_signer(key) if isinstance(key, str | Path) else key
         url = url or _given("url")
         dialer = dial.Dialer(url, signer, open_s=min(dial.OPEN_S, connect_timeout_s))
-        self._url, self._signer, self._max_rate_wait_s = url, signer, max_rate_wait_s
+        self._signer = signer
+        self._new_client = partial(Client, url, max_rate_wait_s=max_rate_wait_s, max_retry_s=max_retry_s)
         self._service, self._max_requests = service or os.environ.get("ARTCAFE_SERVICE") or None, max_requests
         self._connect = partial(AgentConnection, dialer, self.tenant, self.agent, max_unacked, connect_timeout_s, max_rate_wait_s)
         self._takes_queues = queues
@@ -245,7 +249,7 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
         return self._client
 
     async def _logged_in(self) -> Client:
-        client, is_open = Client(self._url, max_rate_wait_s=self._max_rate_wait_s), False
+        client, is_open = self._new_client(), False
         try:
             await client.login(self.tenant, self.agent, self._signer, service=self._connection.service)
             is_open = True

@@ -12,7 +12,7 @@ from artcafe.sdk.outbox import MAX_RATE_WAIT_S
 
 log = logging.getLogger("artcafe")
 
-MAX_RETRY_S: Final = 10.0
+MAX_RETRY_S: Final = 5.0
 """Longer than a server takes to restart."""
 
 

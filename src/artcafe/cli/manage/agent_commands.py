@@ -74,6 +74,7 @@ class AgentOptions:
             max_unacked=max_unacked,
             connect_timeout_s=self.wait_s,
             queues=queues,
+            max_retry_s=0,
         )
 
     def environ(self) -> dict[str, str]:
