@@ -1,4 +1,4 @@
-"""The AsyncAPI document: rules of the specification (3.0.0), described frames, and named errors."""
+"""The AsyncAPI document: rules of the specification (3.1.0), described frames, and named errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_document_needs_no_token_and_names_this_gateway(anyone: Caller) -> None:
 
 def test_document_has_the_fields_required_by_the_specification(told: dict[str, Any]) -> None:
     check_fields("", told, "asyncapi", "info")
-    assert told["asyncapi"] == "3.0.0"
+    assert told["asyncapi"] == "3.1.0"
     assert told["info"]["title"]
     assert told["info"]["version"] == "1.2.3"
     (server,) = told["servers"].values()

@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of the gateway, generated from frames and errors. docs/gateway.md is the page for readers."""
+"""The AsyncAPI 3.1 document of the gateway, generated from frames and errors. docs/gateway.md is the page for readers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def document(gateway_url: str, version: str) -> bytes:
     messages = {frame.name: _message(frame) for frame in all_frames}
     _, schemas = msgspec.json.schema_components([frame.body for frame in all_frames], ref_template=SCHEMA)
     whole: Document = {
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "info": {"title": "ArtCafe gateway", "version": version, "description": DESCRIPTION, "license": {"name": "Apache-2.0"}},
         "defaultContentType": "application/json",
         "servers": {"gateway": {"host": at.netloc, "protocol": at.scheme, "title": "The gateway"}},
