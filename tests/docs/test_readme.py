@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 from tests.conftest import Require
-from tests.platform import Cast, Platform
+from tests.platform import Platform
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -68,7 +67,7 @@ def test_manual_steps_of_the_readme_print_what_it_shows(platform: Platform, tmp_
     for tool in ("bash", "curl", "ssh-keygen"):
         require(tool, shutil.which(tool) is not None)
     set_up, log_in, publish, receive = blocks("Use it by hand")
-    set_up = substituted(set_up, **{". .venv/bin/activate\n": "", "http://127.0.0.1:8080": platform.url})
+    set_up = substituted(set_up, **{"http://127.0.0.1:8080": platform.url})
     receive = substituted(receive, **{"ws://127.0.0.1:8081/v1/connect": platform.gateway_url})
     away = substituted(publish, **{"greeting-1": "greeting-2", '{"hello":"world"}': '{"hello":"again"}'})
 
@@ -84,41 +83,16 @@ def test_manual_steps_of_the_readme_print_what_it_shows(platform: Platform, tmp_
     assert f"'seq': {json.loads(stored_away)['seq']}," in heard_again
 
 
-async def first_line(platform: Platform, folder: Path, *command: str) -> str:
-    """Return the first line that a program prints, and end the program."""
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=terminal_environment(platform), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(STORY_S):
-            return (await process.stdout.readline()).decode().strip()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-def substitutions_of(cast: Cast) -> dict[str, str]:
-    return {"http://127.0.0.1:8080": cast.url, "ten_…": cast.tenant, "news": "channel-0"}
-
-
-async def test_five_line_agent_of_the_readme_publishes_and_receives(platform: Platform, tmp_path: Path) -> None:
-    cast = await platform.tenant_with()
-    named = {'agent="scout"': 'agent="agent-0"', '"scout"': f'"{cast.keys[0]}"'}
-    code = substituted(blocks("An agent in five lines")[0], **substitutions_of(cast), **named)
-    program = f"import asyncio\n\nasync def main():\n{textwrap.indent(code, '    ')}\nasyncio.run(main())\n"
-    (tmp_path / "agent.py").write_text(program)
-    assert await first_line(platform, tmp_path, "python", "agent.py") == "agent-0 {'hello': 'world'}"
-
-
-async def test_shell_commands_of_the_readme_publish_and_receive(platform: Platform, tmp_path: Path) -> None:
-    cast = await platform.tenant_with()
-    named = {"--agent scout": "--agent agent-0", "--key scout": f"--key {cast.keys[0]}"}
-    listen, publish = substituted(blocks("An agent in five lines")[1], **substitutions_of(cast), **named).splitlines()
-    assert await first_line(platform, tmp_path, "bash", "-c", f"exec {publish}")
-    heard = await first_line(platform, tmp_path, "bash", "-c", f"exec {listen}")
-    assert heard.endswith('agent-0: {"hello":"world"}')
+def test_first_example_of_the_readme_runs_as_pasted(platform: Platform, tmp_path: Path, require: Require) -> None:
+    for tool in ("bash", "ssh-keygen"):
+        require(tool, shutil.which(tool) is not None)
+    (example,) = blocks("Two agents in ten lines")
+    assert len(example.splitlines()) <= 10
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()  # `terminal_environment` has done what it does.
+    printed = run_script(platform, tmp_path, substituted(example, **{"http://127.0.0.1:8080": platform.url}))
+    assert printed[-1] == "{'hello': 'world'}"
+    assert f"It prints `{printed[-1]}`" in section("Two agents in ten lines")
 
 
 def test_readme_has_at_most_150_lines() -> None:
@@ -130,6 +104,7 @@ def test_git_ignores_the_keys_that_the_pages_create_in_the_repository() -> None:
     keys = set(re.findall(r"ssh-keygen .*-t \S+ .*-f ([^\s$]+)", typed))
     assert keys
     assert "for A in planner worker-{1,2,3}; do ssh-keygen" in typed
-    keys |= {"planner", "worker-1", "worker-2", "worker-3"}
+    assert "for A in reporter reader; do ssh-keygen" in typed
+    keys |= {"reporter", "reader", "planner", "worker-1", "worker-2", "worker-3"}
     for key in keys:
         assert subprocess.run(["git", "check-ignore", "-q", key], cwd=ROOT, check=False).returncode == 0, key
