@@ -23,6 +23,8 @@ from tests.fleet import Fleet, NatsServers, running_fleet
 from tests.flows.test_end_to_end import take
 from tests.forked import run_artcafe
 from tests.gateway.raw_client import open_client
+from tests.mcp.http_client import http_client
+from tests.mcp.stdio_client import call
 from tests.platform import Cast, Platform
 from tests.ssh_keygen import make_key, public_line
 
@@ -100,6 +102,26 @@ async def test_agent_that_moves_to_the_other_server_continues_after_its_last_ack
             async with (there, here)[turn % 2].agent(1) as mover:
                 got += [message.data for message in await take(mover, 10)]
         assert got == list(range(60)), "in order, nothing twice, nothing missing"
+
+
+async def test_requests_of_an_mcp_client_may_each_reach_another_server(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with(agents=2)
+    async with cast.rest() as rest:
+        await rest.tenant(cast.tenant).channels.create("tasks", type="queue")
+        await rest.tenant(cast.tenant).subscriptions.create("tasks", cast.agents[0])
+    async with Client(cast.url) as rest:
+        token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
+    urls = [server.url for server in fleet.servers]
+    for mode in ("auto", "legacy"):
+        async with asyncio.timeout(3 * BOUND_S), http_client(urls, cast.tenant, token, mode) as client:
+            for number in range(2):
+                await call(client, "publish", channel="tasks", data=number)
+                pulled = await call(client, "inbox_pull", channel="tasks", wait_s=20)
+                (task,) = pulled["messages"]
+                assert task["data"] == number
+                place = {"channel": task["channel"], "seq": task["seq"], "epoch": pulled["epoch"]}
+                await call(client, "ack", **place, receipt=task["receipt"])
+            assert (await call(client, "inbox_pull"))["messages"] == []
 
 
 async def test_each_server_shows_agents_connected_to_the_other(fleet: Fleet) -> None:

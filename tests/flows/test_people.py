@@ -18,6 +18,8 @@ from tests import ssh_keygen
 from tests.aws import Aws
 from tests.cognito import Pool, Session
 from tests.gateway.raw_client import RawClient, open_client
+from tests.mcp.http_client import http_client
+from tests.mcp.stdio_client import call
 from tests.platform import Platform, running
 
 TERMS = "2026-11"
@@ -156,6 +158,19 @@ async def test_person_who_refreshes_their_token_keeps_their_socket(server: Platf
         await enter(raw, alice, tenant)
         await enter(raw, fresh, tenant)
         assert await raw.ask("watch", presence=True) == {"presence": True}
+
+
+async def test_person_uses_mcp_with_a_token_of_the_issuer_that_the_metadata_names(server: Platform, pool: Pool) -> None:
+    alice, ping = pool.person(), {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    async with at(server, alice.access_token) as owner, at(server, "none") as nobody:
+        assert status_and_code(await owner.post("/v1/tenants/ten_none/mcp", json=ping)) == (403, "terms_required")
+        tenant = await tenant_of(owner)
+        refused = await nobody.post(f"/v1/tenants/{tenant}/mcp", json=ping)
+        metadata = (await nobody.get(refused.headers["www-authenticate"].split('"')[1])).json()
+        assert metadata["authorization_servers"] == [pool.issuer]
+        assert metadata["resource"] == f"{server.url}/v1/tenants/{tenant}/mcp"
+        async with http_client(server.url, tenant, alice.access_token) as client:
+            assert await call(client, "whoami") == {"user_id": alice.user_id, "tenant_id": tenant, "role": "owner"}
 
 
 async def test_token_with_a_changed_subject_is_refused_on_both_listeners(server: Platform, pool: Pool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -11,11 +12,19 @@ from mcp.client.streamable_http import streamable_http_client
 
 
 @asynccontextmanager
-async def http_client(url: str, tenant: str, token: str, mode: str = "auto") -> AsyncIterator[Client]:
-    """Connect to a tenant's MCP. `mode` `legacy` begins with `initialize`."""
-    headers = {"Authorization": f"Bearer {token}"}
+async def http_client(servers: str | Sequence[str], tenant: str, token: str, mode: str = "auto") -> AsyncIterator[Client]:
+    """Connect to a tenant's MCP. Of several servers, each request goes to the next. `mode` `legacy` begins with `initialize`."""
+    urls = [servers] if isinstance(servers, str) else servers
+    turns = itertools.cycle(map(httpx2.URL, urls))
+
+    async def take_turn(request: httpx2.Request) -> None:
+        server = next(turns)
+        request.url = request.url.copy_with(host=server.host, port=server.port)
+
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
-        Client(streamable_http_client(f"{url}/v1/tenants/{tenant}/mcp", http_client=http), mode=mode) as client,
+        httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False, event_hooks={"request": [take_turn]}
+        ) as http,
+        Client(streamable_http_client(f"{urls[0]}/v1/tenants/{tenant}/mcp", http_client=http), mode=mode) as client,
     ):
         yield client

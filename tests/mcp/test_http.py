@@ -160,6 +160,49 @@ async def test_hostile_message_stays_data_of_its_proven_sender_over_http(cast: C
         await call(client, "ack", channel=item["channel"], seq=item["seq"])
 
 
+async def test_client_that_leaves_gives_messages_back_and_cancels_its_request(cast: Cast) -> None:
+    cancelled = asyncio.Event()
+
+    async def never(request: Any) -> None:
+        try:
+            leaving.set()
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    leaving = asyncio.Event()
+    async with (
+        asyncio.timeout(BOUND_S),
+        cast.agent(0, queues=False) as asked,
+        raw(cast, await token_of(cast, 1)) as client,
+        raw(cast, await token_of(cast, 1)) as other,
+    ):
+        asked.on_request(never)
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(client.post("mcp", json=rpc("tools/call", tool("ask", agent="agent-0", data=1))))
+            await leaving.wait()
+            asking.cancel()
+        await cancelled.wait()
+
+        async with asyncio.TaskGroup() as group:
+            pulling = group.create_task(
+                client.post("mcp", json=rpc("tools/call", tool("inbox_pull", channel="tasks", wait_s=25)))
+            )
+            await asyncio.sleep(0.2)  # Long enough for most pulls to wait; one that has not begun must do no harm either.
+            pulling.cancel()
+        await other.post("mcp", json=rpc("tools/call", tool("publish", channel="tasks", data="left")))
+        pulled = await other.post("mcp", json=rpc("tools/call", tool("inbox_pull", channel="tasks", wait_s=25)))
+        found = pulled.json()["result"]["structuredContent"]
+        (task,) = found["messages"]
+        done = tool("ack", channel="tasks", seq=task["seq"], receipt=task["receipt"], epoch=found["epoch"])
+        assert (await other.post("mcp", json=rpc("tools/call", done))).json()["result"]["isError"] is False
+
+
+def tool(name: str, **arguments: object) -> dict[str, object]:
+    """Return the parameters of a call."""
+    return {"name": name, "arguments": arguments}
+
+
 # --- requests as bytes -------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +305,7 @@ async def test_result_of_each_era_has_its_fields(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-async def test_door_without_sessions_has_no_other_method_than_post(cast: Cast, method: str) -> None:
+async def test_mcp_without_sessions_has_no_other_method_than_post(cast: Cast, method: str) -> None:
     async with raw(cast) as client:
         answered = await client.request(method, "mcp", headers={"Mcp-Session-Id": "x"})
     assert (answered.status_code, answered.headers["allow"]) == (405, "POST")
@@ -313,8 +356,11 @@ async def test_refused_token_names_the_metadata_of_the_resource(cast: Cast) -> N
             "resource_name": "ArtCafe",
             "bearer_methods_supported": ["header"],
         }
-        foreign = await client.get(cast.url + path, headers={"Host": "evil.example"})
-        assert foreign.json() == metadata.json(), "a foreign name is not repeated"
+        for name in ("evil.example", "localhost/evil", "evil@localhost", 'localhost"'):
+            foreign = await client.get(cast.url + path, headers={"Host": name})
+            assert foreign.json() == metadata.json(), "a foreign name is not repeated"
+        named = await client.get(cast.url + path, headers={"Host": "localhost:1"})
+        assert named.json()["resource"].startswith("http://localhost:1/v1/tenants/")
         plain = await client.get(f"{cast.url}/v1/tenants/{cast.tenant}")
         assert plain.headers["www-authenticate"] == "Bearer"
 

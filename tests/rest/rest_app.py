@@ -239,6 +239,12 @@ class Tenant:
         assert made.status_code == 201, made.text
         return str(made.json()["id"])
 
+    def call_tool(self, caller: Caller, tool: str, **arguments: object) -> httpx.Response:
+        """Call a tool of the tenant's MCP over HTTP."""
+        params = {"name": tool, "arguments": arguments}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        return caller.post(f"{self.path}/mcp", json=body)
+
     def subscribed(self, channel: str, agent: Agent) -> str:
         """Create a subscription, and return its path."""
         path = f"{self.path}/channels/{channel}/subscriptions/{agent.id}"

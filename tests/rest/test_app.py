@@ -291,6 +291,18 @@ async def ask(
     return sent
 
 
+async def test_metadata_of_mcp_names_the_issuer_and_the_public_url(rest_app: RestApp) -> None:
+    path, public_url, issuer = "/v1/tenants/ten_x/mcp", "https://api.example.com", "https://login.example.com"
+    well_known = f"/.well-known/oauth-protected-resource{path}"
+    body: Message = {"type": "http.request", "body": b"123456789", "more_body": False}
+    _, metadata = await ask(rest_app, well_known, body, method="GET", public_url=public_url, issuer=issuer)
+    found = json.loads(metadata["body"])
+    assert (found["resource"], found["authorization_servers"]) == (public_url + path, [issuer])
+    refused, _ = await ask(rest_app, path, body, public_url=public_url, issuer=issuer)
+    challenge = f'Bearer resource_metadata="{public_url}{well_known}"'
+    assert (b"www-authenticate", challenge.encode()) in refused["headers"]
+
+
 async def test_late_body_answers_408(rest_app: RestApp) -> None:
     start, body = await ask(rest_app, "/v1/auth/challenges", None, body_deadline_s=0.01)
     assert start["status"] == 408

@@ -82,6 +82,19 @@ def test_refused_owner_action_of_an_admin_is_in_the_audit(rest_app: RestApp) -> 
     assert len(found) == 3
 
 
+def test_refusal_by_a_tool_is_in_the_audit_with_its_name(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
+    viewer = tenant.member(Role.VIEWER)
+    answer = tenant.call_tool(viewer, "publish", channel=tenant.channel(), data=1)
+    assert (answer.status_code, answer.json()["result"]["isError"]) == (200, True)
+    (refused,) = (each for each in whole(rest_app, tenant.path, tenant.owner) if each["action"] == "access.refused")
+    assert refused["facts"] == {
+        "attempt": "publish messages",
+        "code": "forbidden",
+        "request": f"POST {tenant.path}/mcp publish",
+    }
+
+
 def test_list_filters_by_agent_action_and_time(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     one, other = tenant.agent(), tenant.agent()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
@@ -45,6 +46,19 @@ def policies(response: httpx.Response) -> dict[str, dict[str, int]]:
 
 def states(response: httpx.Response) -> dict[str, dict[str, int]]:
     return parsed(response.headers["ratelimit"])
+
+
+def test_tools_spend_the_limits_of_calls_and_messages(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
+    set_limits(rest_app, tenant, messages_a_minute=1, api_calls_a_minute=3)
+    channel = tenant.channel()
+    sent = [tenant.call_tool(tenant.owner, "publish", channel=channel, data=1) for _ in range(2)]
+    assert [each.json()["result"]["isError"] for each in sent] == [False, True]
+    error = json.loads(sent[1].json()["result"]["content"][0]["text"])["error"]
+    assert (error["code"], error["can_retry"], error["retry_after_s"] > 0) == ("too_fast", True, True)
+    assert {"messages_a_minute", "api_calls_a_minute"} == set(states(sent[1]))
+    refused = tenant.call_tool(tenant.owner, "whoami")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_fast")
 
 
 def test_every_response_in_a_tenant_has_its_policy_and_what_remains(rest_app: RestApp) -> None:

@@ -39,11 +39,13 @@ def test_requests_of_every_principal_of_the_tenant_are_counted_by_agent(rest_app
     for _ in range(3):
         assert as_agent.get(agent.path).status_code == 200
     assert as_agent.delete(agent.path).status_code == 403
+    assert tenant.call_tool(as_agent, "agents_find").status_code == 200
+    assert tenant.call_tool(as_agent, "no_such_tool").status_code == 200
     stranger = rest_app.person()
     assert stranger.get(tenant.path).status_code == 404
     flush(rest_app)
     found = usage(tenant.owner, tenant, metric="api_calls", by="agent")["items"]
-    assert {each["agent"]: each["value"] for each in found}[agent.id] == 4
+    assert {each["agent"]: each["value"] for each in found}[agent.id] == 6
     handle = tenant.owner.get(agent.path).json()["handle"]
     assert {each["agent"]: each.get("agent_handle") for each in found} == {
         agent.id: handle,

@@ -52,6 +52,7 @@ async def _guard(request: Request, tenant_id: TenantPath) -> None:
 
 
 async def _body(request: Request) -> bytes:
+    """Return the body, as large as that of a publish may be. Raises as `RequestBody.read` does."""
     return await body_of(request).read(settings_of(request).max_body_bytes)
 
 
@@ -91,7 +92,7 @@ async def _answer(rpc: RpcRequest, tools: PrincipalTools) -> Mapping[str, Any]:
             return {"protocolVersion": version, "serverInfo": _server(tools.request), **about}
         case "ping", False:
             return {}
-    raise RpcError(mcp_messages.METHOD_NOT_FOUND, "there is no such method here: the door has tools only", rpc.method)
+    raise RpcError(mcp_messages.METHOD_NOT_FOUND, "there is no such method here: this server has tools only", rpc.method)
 
 
 async def _call(rpc: RpcRequest, tools: PrincipalTools) -> Mapping[str, Any]:

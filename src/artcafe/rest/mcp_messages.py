@@ -110,8 +110,10 @@ def _parse(body: bytes) -> _Message:
         message = _message.decode(body)
     except msgspec.ValidationError:
         raise RpcError(INVALID_REQUEST, "the body must be one JSON-RPC request or notification") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise RpcError(PARSE_ERROR, "the body is no JSON") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise RpcError(PARSE_ERROR, f"the body is no JSON: {exc}") from None
+    except RecursionError:
+        raise RpcError(PARSE_ERROR, "the body is nested too deeply") from None
     if message.jsonrpc != "2.0":
         raise RpcError(INVALID_REQUEST, 'the body must have "jsonrpc":"2.0"')
     if message.id is not UNSET and bytes(message.id)[:1] not in b'"-0123456789':
@@ -125,7 +127,9 @@ def check_headers(request: RpcRequest, headers: Headers) -> None:
     Raises `RpcError`.
     """
     if any(len(headers.getlist(name)) > 1 for name in (VERSION_HEADER, METHOD_HEADER, NAME_HEADER)):
-        raise RpcError(HEADER_MISMATCH, "a header of the protocol is there more than once")
+        raise RpcError(
+            HEADER_MISMATCH, f"each of the headers {VERSION_HEADER}, {METHOD_HEADER} and {NAME_HEADER} may be there once"
+        )
     try:
         meta = msgspec.json.decode(request.params, type=_Envelope).meta
         version = msgspec.json.decode(meta[VERSION])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from artcafe.rules.clients import is_address
+
+_AUTHORITY: Final = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
+"""A host with an optional port, and nothing else that a URL may have there."""
 
 
 class Origins:
@@ -28,8 +33,8 @@ class Origins:
         return len(origins) == 1 and (origins[0] in self._origins or (name == _host(f"//{host}") and self._is_own_name(name)))
 
     def is_own(self, host: str) -> bool:
-        """Return whether the authority of a request is a name or an address of the listener's host."""
-        return self._is_own_name(_host(f"//{host}"))
+        """Return whether the authority of a request is a name or an address of the listener's host, with or without a port."""
+        return _AUTHORITY.fullmatch(host) is not None and self._is_own_name(_host(f"//{host}"))
 
     def _is_own_name(self, name: str) -> bool:
         return name in self._hosts or name == "localhost" or is_address(name)
