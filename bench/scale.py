@@ -5,7 +5,8 @@ sockets by signature (64 at a time), the memory that they take, and a stored mes
 
 Then the server's processor time of a delivery, with 1 to 10,000 subscribers of one stored channel: sockets of one agent each. The
 time of a message without subscribers is subtracted, so that what is left is the deliveries'. At last the processor time of a
-stored message with one delivery, one message at a time, as 1 to 1,000 tenants take turns.
+stored message with one delivery, one message at a time, as 1 to 1,000 tenants take turns; and the time from a publish to its
+delivery at a tenth of the rate that the same agent publishes at with 256 waiting.
 
 All clients are in this process, which shares the cores with the server: rates are lower than with clients elsewhere.
 """
@@ -19,6 +20,7 @@ import resource
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +36,7 @@ from artcafe.wire import frames, replies
 from bench import report
 from bench.bench_env import BenchEnv, bench_env
 from bench.publish import DATA
-from bench.raw_client import RawSocket, connect, masked
+from bench.raw_client import Publisher, RawSocket, connect, masked
 from bench.readers import Counter
 from bench.report import Options, Sample, Table
 from tests.platform import Cast
@@ -59,6 +61,9 @@ TURNS: Final = 1_000
 """Messages of a measurement with several tenants."""
 SETTLE_S: Final = 3.0
 """Wait after the last login: subscriptions begin after its reply."""
+FULL: Final = 256
+"""Publishes waiting when the capacity is measured."""
+RATED_S: Final = 3.0
 PATIENCE_S: Final = 60.0
 _PONG: Final = b"\x8a\x80" + bytes(4)
 """An unsolicited pong, which keeps a connection alive (RFC 6455, section 5.5.3)."""
@@ -67,20 +72,24 @@ T = TypeVar("T")
 
 
 class Reader(Counter):
-    """A connected agent. `done_at`: when it had received what it waits for."""
+    """A connected agent. `done_at`: when it had received all that it waits for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.done_at = 0.0
+        self.arrived: list[float] = []
+        """When each message arrived."""
 
     def data_received(self, data: bytes) -> None:
+        before = self.count
         super().data_received(data)
+        self.arrived += [time.perf_counter()] * (self.count - before)
         if self.done.is_set() and not self.done_at:
             self.done_at = time.perf_counter()
 
     def expect(self, messages: int) -> None:
         """Count messages from now on."""
-        self.count, self.done_at = 0, 0.0
+        self.count, self.done_at, self.arrived = 0, 0.0, []
         self.done.clear()
         self.await_messages(messages)
 
@@ -100,13 +109,17 @@ class Sender:
         self._waiting, self.sent_at = asyncio.Semaphore(waiting), []
         for channel in channels:
             await self._waiting.acquire()
-            self.sent_at.append(time.perf_counter())
-            body = b'{"id":%d,"publish":{"channel":"%b","data":%b}}' % (next(self._numbers), channel.encode(), DATA)
-            self._line.transport.write(masked(body))
+            self.send(channel)
         for _ in range(waiting):
             await self._waiting.acquire()
         if self._refused is not None:
             raise RuntimeError(self._refused.decode())
+
+    def send(self, channel: str) -> None:
+        """Publish a message without waiting."""
+        self.sent_at.append(time.perf_counter())
+        body = b'{"id":%d,"publish":{"channel":"%b","data":%b}}' % (next(self._numbers), channel.encode(), DATA)
+        self._line.transport.write(masked(body))
 
     def close(self) -> None:
         self._line.close()
@@ -128,7 +141,7 @@ async def run(options: Options) -> list[Table]:
             files("artcafe").joinpath(SHIPPED).read_text("utf-8").replace('default = "free"', 'default = "business"')
         )
         tables = []
-        for part in (_many_agents, _subscribers, _many_tenants):
+        for part in (_many_agents, _subscribers, _many_tenants, _tenth_of_capacity):
             async with bench_env(options, flags=["--plans-file", str(plans)]) as env:
                 tables.append(await part(env))
         return tables
@@ -379,6 +392,56 @@ async def _in_turns(env: BenchEnv, pairs: Sequence[tuple[Sender, Reader, str]]) 
         await sender.publish([channel], 1)
         await _all_done([reader])
     return time.perf_counter() - begun, report.process_seconds(server) - cpu, report.process_seconds(nats) - nats_cpu
+
+
+# --- a tenth of the capacity ---------------------------------------------------------------------------------------------------
+
+
+async def _tenth_of_capacity(env: BenchEnv) -> Table:
+    """Publish at a tenth of the highest rate, and measure the time from when a message was due until it arrived."""
+    table = Table(
+        "From a publish to its delivery, at a tenth of the capacity",
+        ["publishes/s", "with 256 waiting", "p50 / p99, ms"],
+        [f"Rounds of {RATED_S:.0f} s: one agent publishes, another one receives. The time begins when a publish is due."],
+    )
+    cast = await env.platform.tenant_with(agents=2, channels=1, subscribed=False)
+    async with cast.rest() as rest:
+        await rest.tenant(cast.tenant).subscriptions.create(cast.channels[0], cast.agents[1])
+    reader = await connect(env.platform.gateway_url, cast.tenant, await env.token(cast, 1), Reader)
+    assert isinstance(reader, Reader)
+    line = await connect(env.platform.gateway_url, cast.tenant, await env.token(cast))
+    for _ in range(ROUNDS):
+        reader.expect(1)
+        publisher = Publisher(line, cast.channels[0], DATA)
+        begun = time.perf_counter()
+        await publisher.run(FULL, partial(_is_within, begun))
+        capacity = len(publisher.latencies_s) / (time.perf_counter() - begun)
+        await asyncio.sleep(SETTLE_S)
+        rate = capacity / 10
+        count = int(rate * RATED_S)
+        reader.expect(count)
+        due = await _at_rate(Sender(line), cast.channels[0], rate, count)
+        await _all_done([reader])
+        sample = Sample(count, RATED_S, [at - begun for at, begun in zip(reader.arrived, due, strict=True)])
+        table.rows.append((f"{rate:,.0f}", f"{capacity:,.0f}", _p50_p99(sample)))
+    line.close()
+    reader.close()
+    return table
+
+
+def _is_within(begun: float) -> bool:
+    return time.perf_counter() - begun < RATED_S
+
+
+async def _at_rate(sender: Sender, channel: str, rate: float, count: int) -> list[float]:
+    """Publish at a rate, and return when each message was due."""
+    begun = time.perf_counter() + 0.01
+    due = [begun + number / rate for number in range(count)]
+    for at in due:
+        if (wait_s := at - time.perf_counter()) > 0:
+            await asyncio.sleep(wait_s)
+        sender.send(channel)
+    return due
 
 
 # --- common -------------------------------------------------------------------------------------------------------------------
