@@ -256,7 +256,7 @@ class Services(TableServices):
     def _make_pulls_and_streams(self, keys: ServiceKeys, fabric: Fabric, group: asyncio.TaskGroup) -> None:
         """Make the deliveries over HTTP, whose callers are checked after each change."""
         self.pulls = Pulls(self, derive(keys.agent_tokens, "pull-receipts"))
-        self.streams = Streams(self, group)
+        self.streams = Streams(self, group, derive(keys.agent_tokens, "stream-positions"))
         fabric.on_tenant_failure(self.streams.close_tenant)
         for tenants in (self.pulls.waits.tenants, self.streams.tenants):
             self.version_watch.add_served(tenants)

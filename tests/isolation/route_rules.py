@@ -176,6 +176,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"DELETE {T}/agents/{{agent_id}}": RouteRule(writers(204), AGENT),
     f"GET {T}/agents/{{agent_id}}/subscriptions": RouteRule(members(200, itself=True), AGENT, about_agent=True),
     f"GET {T}/agents/{{agent_id}}/inbox": RouteRule(ITSELF, AGENT, about_agent=True),
+    f"GET {T}/agents/{{agent_id}}/inbox/stream": RouteRule(ITSELF, AGENT, about_agent=True),
     f"POST {T}/agents/{{agent_id}}/acks": RouteRule(ITSELF, AGENT, lambda _: {"acks": []}, about_agent=True),
     f"POST {T}/agents/{{agent_id}}/requests": RouteRule(writers(503, any_agent=True), AGENT, lambda _: {"data": 1}),
     f"GET {K}": RouteRule(members(200), AGENT),

@@ -99,6 +99,10 @@ class EventStream:
         """Return whether a change may end the stream, or change what it delivers."""
         raise NotImplementedError
 
+    async def check(self) -> None:
+        """Apply changes to what the stream delivers. Raises the reason to end the stream, and `Unavailable`."""
+        raise NotImplementedError
+
     def event_id(self, channel_id: ChannelId, epoch: Epoch | None, seq: int) -> str:
         """Return the id of the event that is sent next: of this message, or of a gap up to here."""
         raise NotImplementedError

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, Self
 
 from artcafe.delivery.delivery_metrics import count_deliveries
-from artcafe.delivery.delivery_services import NOT_PERMITTED, DeliveryServices
+from artcafe.delivery.delivery_services import NOT_PERMITTED, DeliveryServices, itself
 from artcafe.delivery.pull_acks import PullAcks, PulledAck
 from artcafe.delivery.pull_holds import ACK, PullHolds
 from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, LogPage, read_page, without_expired
@@ -45,8 +45,7 @@ from artcafe.model import (
 )
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, times
-from artcafe.rules.access import Action
+from artcafe.rules import times
 from artcafe.rules.usage import Metric
 from artcafe.services.login import Login
 from artcafe.services.retention import Retention
@@ -139,7 +138,7 @@ class Pulls:
         `request.channel`, `SubscriptionNotFound`, `Conflict` if it is paused and `Invalid` if it stores nothing; for a wait,
         `RateLimited` and `Overloaded`, and `Revoked` or `TenantSuspended` if the agent loses its access meanwhile.
         """
-        agent = _itself(principal, agent_id)
+        agent = itself(principal, agent_id)
         if not request.wait_s:
             sources = await self._sources(agent, request.channel)
             async with self._open_queues(agent, sources, PullWait()) as queues:
@@ -157,7 +156,7 @@ class Pulls:
         An ack without a receipt moves a cursor (`PullAcks`); the others are about messages of queues (`PullSettling`). Raises
         `Forbidden`, and `Unavailable` if nothing was changed.
         """
-        agent = _itself(principal, agent_id)
+        agent = itself(principal, agent_id)
         cursors = [at for at, entry in enumerate(entries) if entry.kind == ACK and entry.receipt is None]
         held = [at for at, entry in enumerate(entries) if entry.kind != ACK or entry.receipt is not None]
         outcomes: dict[int, Settled] = {}
@@ -327,13 +326,6 @@ def _item(channel: Channel, message: StoredMessage) -> bytes:
     """Return a message as its push has it."""
     (text,) = KINDS[channel.type].texts(channel_text(channel.id, channel.handle), [message])
     return text[_BEFORE:-_AFTER]
-
-
-def _itself(principal: Principal, agent_id: str) -> AgentPrincipal:
-    """Return the principal, if it is this agent. Raises `Forbidden`."""
-    access.check(principal, Action.PULL, AgentId(agent_id))
-    assert isinstance(principal, AgentPrincipal), "the table of permissions has no person for it"
-    return principal
 
 
 def _share_of_queues(limit: int, logs: int, queues: int) -> int:

@@ -12,41 +12,19 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
-import msgspec
-
-from artcafe.delivery.backlog import Backlog
-from artcafe.delivery.delivery_services import DeliveryServices
-from artcafe.delivery.event_stream import START, EventStream, StreamTransport
-from artcafe.delivery.live_delivery import begin_without_log
-from artcafe.delivery.log_delivery import begin_in_log
+from artcafe.delivery.channel_stream import ChannelStream
+from artcafe.delivery.delivery_services import itself
+from artcafe.delivery.event_stream import EventStream, StreamTransport
+from artcafe.delivery.inbox_stream import InboxStream
 from artcafe.delivery.open_limits import OpenLimits
-from artcafe.errors import (
-    ArtcafeError,
-    BadEventId,
-    CredentialsExpired,
-    Internal,
-    OurFault,
-    Revoked,
-    ShuttingDown,
-    SlowConsumer,
-)
-from artcafe.fabric.channel_kinds import KINDS
-from artcafe.fabric.fabric import Fabric
-from artcafe.model import AgentPrincipal, Channel, ChannelId, Cursor, Epoch, Principal, Seq, TenantChange, TenantId
+from artcafe.delivery.stream_services import StreamServices
+from artcafe.errors import ArtcafeError, CredentialsExpired, Internal, OurFault, Revoked, ShuttingDown, SlowConsumer
+from artcafe.model import AgentPrincipal, Principal, Seq, TenantChange, TenantId
 from artcafe.observe import metrics
-from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
-from artcafe.rules.stream_positions import event_id, parse_event_id
-from artcafe.services.connections import Connections
-from artcafe.services.history import MessageHistory
-from artcafe.services.login import Login
-from artcafe.services.member_login import MemberLogin
-from artcafe.services.shares import Shares
-from artcafe.services.usage_counters import UsageCounters
 from artcafe.supervision import Supervisor
-from artcafe.wire.frames import Start
 
 MAX_STREAMS_PER_PRINCIPAL: Final = 10
 """Of one agent or person on one server. A browser has at most six connections to a host."""
@@ -62,129 +40,24 @@ CHECK_S: Final = 1.0
 """Shortest time between two checks of a stream after changes; a revocation has 5 s."""
 
 
-class StreamServices(DeliveryServices, Protocol):
-    """The services for streams."""
-
-    @property
-    def fabric(self) -> Fabric: ...
-
-    @property
-    def history(self) -> MessageHistory: ...
-
-    @property
-    def connections(self) -> Connections: ...
-
-    @property
-    def usage_counters(self) -> UsageCounters: ...
-
-    @property
-    def login(self) -> Login: ...
-
-    @property
-    def member_login(self) -> MemberLogin: ...
-
-    @property
-    def shares(self) -> Shares: ...
-
-    @property
-    def clock(self) -> Clock: ...
-
-
-class ChannelStream(EventStream):
-    """The stream of one channel, for whoever may read its messages."""
-
-    def __init__(
-        self,
-        services: StreamServices,
-        principal: Principal,
-        transport: StreamTransport,
-        group: asyncio.TaskGroup,
-        supervisor: Supervisor,
-    ) -> None:
-        super().__init__(principal, transport, group, supervisor)
-        self._services = services
-        self._name = ""
-        self._channel_id: ChannelId | None = None
-        """None before `begin` has found the channel."""
-        self._backlog = Backlog(self, self.deliveries, self.spawn)
-
-    async def begin(self, name: str, after: Seq | None, last_event_id: str | None) -> None:
-        """Begin after the event of this id, or after this sequence, or with new messages; then the first event is `start`.
-
-        Raises `ChannelNotFound`, `Forbidden`, `BadEventId` and `Unavailable`.
-        """
-        self._name = name
-        channel = await self._services.history.readable(self.principal, name)
-        self._channel_id = channel.id
-        cursor = Cursor() if last_event_id is None else parse_event_id(last_event_id)
-        if not KINDS[channel.type].has_log:
-            self.send_event(START, _start(channel.id, None, None))
-            await begin_without_log(self._services.hub, self, self.deliveries, channel, self.principal.sender)
-            return
-        start: Start = "new" if after is None else after + 1
-        if last_event_id is not None:
-            await self._check_known(channel, cursor)
-            start = "cursor"
-        delivery, opened = await begin_in_log(
-            self._services.hub, self, channel, start, lambda: cursor, None, self.principal.sender
-        )
-        self.deliveries[channel.id] = delivery
-        begun = event_id(delivery.epoch, delivery.sent) if opened.gap is None else None
-        self.send_event(START, _start(channel.id, delivery.epoch, delivery.sent), begun)
-        if opened.gap is not None:
-            self.send_gap(channel.id, opened.gap, opened.epoch)
-        self._backlog.resume()
-
-    async def _check_known(self, channel: Channel, cursor: Cursor) -> None:
-        """Raise `BadEventId` unless the tenant's log has this position, or had it before it was restored.
-
-        Anybody can write such an id, so unlike the cursor of an agent it proves nothing about the log.
-        """
-        state = await (await self._services.fabric.tenant(channel.tenant_id).connected_log()).state()
-        lineage = None if state is None else state.lineage
-        if cursor.epoch is None or (lineage is not None and cursor.epoch in lineage.continues):
-            return
-        if state is None or cursor.epoch != state.epoch:
-            raise BadEventId("names another log than this tenant's")
-        if cursor.seq > state.last_seq:
-            raise BadEventId("is above the newest message of this tenant's log")
-
-    def event_id(self, channel_id: ChannelId, epoch: Epoch | None, seq: Seq) -> str:
-        return event_id(epoch, seq)
-
-    def resume(self) -> None:
-        self._backlog.resume()
-
-    def concerns(self, change: TenantChange) -> bool:
-        who = self.principal
-        if isinstance(who, AgentPrincipal):
-            is_own = who.agent_id in change.agents or (self._channel_id, who.agent_id) in change.subscriptions
-        else:
-            is_own = who.user_id in change.users
-        return change.is_whole or is_own or self._channel_id is None or self._channel_id in change.channels
-
-    async def check(self) -> None:
-        """Check that the channel may still be read. Raises the reason to end the stream, and `Unavailable`."""
-        await self._services.history.readable(self.principal, self._channel_id or self._name)
-
-    def stop(self) -> None:
-        super().stop()
-        for channel_id in list(self.deliveries):
-            delivery = self.deliveries.pop(channel_id)
-            delivery.feed.leave(delivery)
-            self._services.hub.release(delivery.feed)
-
-
 class Streams:
     """The streams of this server. `group` owns their tasks."""
 
     def __init__(
-        self, services: StreamServices, group: asyncio.TaskGroup, *, sweep_s: float = SWEEP_S, stall_s: float = STALL_S
+        self,
+        services: StreamServices,
+        group: asyncio.TaskGroup,
+        position_key: bytes,
+        *,
+        sweep_s: float = SWEEP_S,
+        stall_s: float = STALL_S,
     ) -> None:
+        """`position_key` seals the positions of inboxes: 32 bytes, the same on every server."""
+        self._position_key = position_key
         self._services, self._group = services, group
         self._sweep_s, self.stall_s = sweep_s, stall_s
         self._limits = OpenLimits(OPEN_STREAMS, MAX_STREAMS_PER_PRINCIPAL, MAX_STREAMS_PER_TENANT, MAX_STREAMS)
-        self._open: dict[TenantId, set[ChannelStream]] = {}
+        self._open: dict[TenantId, set[EventStream]] = {}
         self._is_draining = False
         self.supervisor = Supervisor("streams")
 
@@ -210,19 +83,39 @@ class Streams:
         Raises `RateLimited`, `Overloaded`, `ConnectionLimit`, `ShuttingDown`, and as `ChannelStream.begin` does.
         """
         stream = ChannelStream(self._services, principal, transport, self._group, self.supervisor)
+        async with self._opened(stream):
+            await stream.begin(name, after, last_event_id)
+            yield stream
+
+    @contextlib.asynccontextmanager
+    async def inbox(
+        self, principal: Principal, agent_id: str, transport: StreamTransport, last_event_id: str | None = None
+    ) -> AsyncIterator[EventStream]:
+        """Open the stream of an agent's inbox, for that agent, at its cursors or after an earlier event.
+
+        Raises `Forbidden`, and as `channel` and `InboxStream.begin` do.
+        """
+        agent = itself(principal, agent_id)
+        stream = InboxStream(self._services, agent, transport, self._group, self.supervisor, self._position_key)
+        async with self._opened(stream):
+            await stream.begin(last_event_id)
+            yield stream
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, stream: EventStream) -> AsyncIterator[None]:
+        """Count a stream as open, here and as a connection, and end its deliveries afterwards."""
         with self._entered(stream):
-            total = await self._services.connections.enter(principal)
-            self._services.usage_counters.connected(principal, total)
+            total = await self._services.connections.enter(stream.principal)
+            self._services.usage_counters.connected(stream.principal, total)
             try:
-                await stream.begin(name, after, last_event_id)
-                yield stream
+                yield
             finally:
                 stream.stop()
-                self._services.usage_counters.disconnected(principal)
-                self._services.connections.leave(principal)
+                self._services.usage_counters.disconnected(stream.principal)
+                self._services.connections.leave(stream.principal)
 
     @contextlib.contextmanager
-    def _entered(self, stream: ChannelStream) -> Iterator[None]:
+    def _entered(self, stream: EventStream) -> Iterator[None]:
         """Count a stream, and apply changes to it, from before its first read on."""
         if self._is_draining:
             raise ShuttingDown
@@ -244,7 +137,7 @@ class Streams:
             if stream.concerns(change):
                 stream.check_soon(partial(self._check, stream), CHECK_S)
 
-    async def _check(self, stream: ChannelStream) -> None:
+    async def _check(self, stream: EventStream) -> None:
         """End a stream whose caller may not read it any more. While the tables are away, try again."""
         try:
             async with self._services.shares.of(stream.principal).slot():
@@ -262,7 +155,7 @@ class Streams:
         elif not await self._services.login.is_current(principal):
             raise Revoked
 
-    def _end(self, stream: ChannelStream, reason: ArtcafeError) -> None:
+    def _end(self, stream: EventStream, reason: ArtcafeError) -> None:
         """End one of many streams. An error while ending it must not keep the others open."""
         with self.supervisor.contain(reason=reason.code):
             if stream.reason is None and not isinstance(reason, ShuttingDown):
@@ -281,7 +174,7 @@ class Streams:
         for stream in self._all():
             self._end(stream, ShuttingDown())
 
-    def _all(self) -> list[ChannelStream]:
+    def _all(self) -> list[EventStream]:
         return [stream for streams in self._open.values() for stream in streams]
 
     async def run(self) -> None:
@@ -296,7 +189,7 @@ class Streams:
                     if stream.is_paused:
                         self._check_reader(stream, time)
 
-    def _check_reader(self, stream: ChannelStream, time: float) -> None:
+    def _check_reader(self, stream: EventStream, time: float) -> None:
         """Close the socket of a reader that has taken no byte for `STALL_S`: it would not read a last event either."""
         waits = stream.waiting_bytes()
         since, waited = stream.slow_since or (time, waits)
@@ -305,7 +198,3 @@ class Streams:
         elif time - since > self.stall_s:
             self._end(stream, SlowConsumer())
             stream.transport.abort()
-
-
-def _start(channel_id: ChannelId, epoch: Epoch | None, seq: Seq | None) -> bytes:
-    return msgspec.json.encode({"channel": channel_id, "epoch": epoch, "seq": seq})
