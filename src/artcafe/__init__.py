@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from artcafe.sdk.records import History
     from artcafe.sdk.requests import Request
     from artcafe.sdk.states import StateEvent
+    from artcafe.sdk.tenant_client import TenantClient
     from artcafe.sdk.tracked_receipts import TrackedReceipt
     from artcafe.sdk.typed import TypedMessage
 
@@ -40,6 +41,7 @@ __all__ = [
     "Signer",
     "StateEvent",
     "Subscribed",
+    "TenantClient",
     "TrackedReceipt",
     "TypedMessage",
     "agent_signer",
@@ -61,6 +63,7 @@ _MODULES: Final = {
     "Signer": "artcafe.sdk.keys",
     "StateEvent": "artcafe.sdk.states",
     "Subscribed": "artcafe.sdk.messages",
+    "TenantClient": "artcafe.sdk.tenant_client",
     "TrackedReceipt": "artcafe.sdk.tracked_receipts",
     "TypedMessage": "artcafe.sdk.typed",
     "agent_signer": "artcafe.sdk.keys",

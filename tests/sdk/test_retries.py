@@ -24,7 +24,7 @@ from artcafe.sdk.client import Client
 
 LOST, PROXY, OURS = "", "502 Bad Gateway", "503 Service Unavailable"
 GONE = '{"code":"agent_not_found","detail":"no agent here"}'
-RECEIPT = '{"seq":1,"message_id":"msg_1","duplicate":false}'
+RECEIPT = '{"seq":1,"message_id":"msg_1","duplicate":false,"acks":[{}]}'
 EXPIRED = '{"code":"credentials_expired","detail":"the access token has expired"}'
 
 
@@ -74,6 +74,7 @@ REPEATED: dict[str, Calling] = {
     "a read": lambda client: client.ready(),
     "a deletion": lambda client: client.tenant("ten_1").agents.delete("agt_1"),
     "a publish": lambda client: client.tenant("ten_1").messages.publish("chn_1", {"n": 1}),
+    "an ack without a receipt": lambda client: client.tenant("ten_1").inbox("agt_1").ack("chn_1", 1),
 }
 ONCE: dict[str, Calling] = {
     "a creation without a key": lambda client: client.create_tenant("Example"),
@@ -88,7 +89,7 @@ ONCE: dict[str, Calling] = {
 @pytest.mark.parametrize("call", REPEATED.values(), ids=REPEATED)
 async def test_idempotent_call_is_repeated_unchanged_until_it_succeeds(failing: Failing, call: Calling, failure: str) -> None:
     failing.failures.extend([failure] * 2)
-    failing.body = RECEIPT if call is REPEATED["a publish"] else '{"status":"ready"}'
+    failing.body = '{"status":"ready"}' if call is REPEATED["a read"] else RECEIPT
     async with Client(failing.url, "token") as client:
         await call(client)
     assert len(failing.heads) == 3

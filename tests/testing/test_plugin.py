@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.testing.pytest_run import run_pytest
 
 IDLE = """
@@ -23,6 +25,7 @@ def test_server_is_missing(monkeypatch, request):
 """
 
 
+@pytest.mark.timeout(180)  # It starts a pytest in a process of its own.
 def test_plugin_imports_nothing_until_a_fixture_is_used_and_names_a_missing_server(tmp_path: Path) -> None:
     printed = run_pytest(tmp_path, test_idle=IDLE, test_without_server=WITHOUT_SERVER)
     assert "1 passed, 1 error" in printed or "1 failed, 1 passed" in printed, printed

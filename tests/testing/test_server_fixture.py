@@ -25,6 +25,7 @@ with ServerFixture(pathlib.Path(sys.argv[1])) as server:
 """
 
 
+@pytest.mark.timeout(180)  # It starts a server in a process of its own.
 async def test_tenants_of_a_program_are_apart_and_its_server_ends_when_it_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=plain_environ()) as program:

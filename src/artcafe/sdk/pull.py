@@ -147,7 +147,9 @@ class PullAcks:
 
     async def _post(self, kind: str, entries: Sequence[_Entry]) -> list[_Outcome]:
         body = {kind: entries, **given(epoch=self._epoch)}
-        answered = await self._http.send(_Outcomes, "POST", self._path, body)
+        # A second ack with a receipt is refused, since the first has ended the hold.
+        repeats = all(entry.receipt is None for entry in entries)
+        answered = await self._http.send(_Outcomes, "POST", self._path, body, repeats=repeats)
         outcomes: list[_Outcome] = getattr(answered, kind)
         return outcomes
 
