@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from mcp.shared.auth import ProtectedResourceMetadata
 
 from tests import ssh_keygen
 from tests.aws import Aws
@@ -167,6 +168,7 @@ async def test_person_uses_mcp_with_a_token_of_the_issuer_that_the_metadata_name
         tenant = await tenant_of(owner)
         refused = await nobody.post(f"/v1/tenants/{tenant}/mcp", json=ping)
         metadata = (await nobody.get(refused.headers["www-authenticate"].split('"')[1])).json()
+        assert str(ProtectedResourceMetadata.model_validate(metadata).resource) == metadata["resource"]
         assert metadata["authorization_servers"] == [pool.issuer]
         assert metadata["resource"] == f"{server.url}/v1/tenants/{tenant}/mcp"
         async with http_client(server.url, tenant, alice.access_token) as client:
