@@ -19,7 +19,7 @@ help:
 	@echo "make test    run the tests, including lint and type checks"
 	@echo "make smoke   run a two-minute subset of the tests"
 	@echo "make check   run only lint and type checks"
-	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, promises.md, roles.md and settings.md"
+	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, promises.md, roles.md, settings.md and the TypeScript types"
 	@echo "make faults  run the tests that kill processes and cut the power"
 	@echo "make bench   run the benchmarks"
 	@echo "make lock    regenerate requirements.lock from pyproject.toml (LOCK=--upgrade takes the newest versions)"
@@ -62,9 +62,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# tests/docs fails if the pages and the code disagree.
+# tests/docs fails if the pages and the code disagree, and the tests of clients/typescript if its types and the documents do.
 docs: setup
 	@$(BIN)/python -m docs.generate
+	@if command -v npm >/dev/null; then cd clients/typescript && npm run --silent generate; \
+	else echo "npm is not here: src/generated of clients/typescript is unchanged." >&2; fi
 
 faults: setup
 	@$(BIN)/python -m pytest tests/faults tests/tables/dynamodb/test_faults.py tests/fabric/test_cluster.py --faults

@@ -88,6 +88,7 @@ class NodeSocket implements Socket {
 	#isPaused = false;
 	#closing: NodeJS.Timeout | undefined;
 	#silence: NodeJS.Timeout | undefined;
+	#silenceMs: number | undefined;
 
 	constructor(stream: Duplex, head: Buffer, handlers: SocketHandlers) {
 		this.#stream = stream;
@@ -125,11 +126,12 @@ class NodeSocket implements Socket {
 	resume(): void {
 		if (!this.#isPaused) return;
 		this.#isPaused = false;
-		this.#silence?.refresh();
+		if (this.#silenceMs !== undefined) this.watch(this.#silenceMs); // A cleared timer cannot be refreshed.
 		this.#stream.resume();
 	}
 
 	watch(silenceMs: number): void {
+		this.#silenceMs = silenceMs;
 		clearTimeout(this.#silence);
 		this.#silence = setTimeout(() => this.#end(1006, "nothing was received since the last ping"), silenceMs);
 	}

@@ -189,6 +189,6 @@ test("a paused socket reads nothing until it is resumed, and is not taken for si
 	socket.resume();
 	await eventually(() => found.texts.length === 1);
 	assert.deepEqual(found.texts, ["later"]);
-	socket.close(1000, "");
 	await eventually(() => found.closes.length === 1);
+	assert.deepEqual(found.closes, [[1006, "nothing was received since the last ping"]]);
 });
