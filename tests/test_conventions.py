@@ -19,7 +19,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 TOOLS = Path(sys.executable).parent
 
 LONGEST_FILE = 400
-TABLES_OF_THEIR_OWN = {"errors.py": 900}
+TABLES_OF_THEIR_OWN = {"errors.py": 1000}
 """Longer files that are one table, read by looking up a line."""
 EMPTY_WORDS = {"utils", "helpers", "manager", "base", "common"}
 STALE_ENDINGS = ("_v2", "_new", "_fixed")

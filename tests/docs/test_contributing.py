@@ -32,6 +32,7 @@ def test_page_says_how_to_add_each_kind_of_thing() -> None:
     assert added == [
         "endpoint",
         "frame",
+        "tool of MCP",
         "command",
         "setting",
         "metric",
