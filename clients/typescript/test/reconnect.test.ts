@@ -6,7 +6,7 @@ import test from "node:test";
 import { lostByClose, shouldReconnect } from "../dist/close-codes.js";
 import { ArtcafeError } from "../dist/errors.js";
 import { CLOSE_ERRORS } from "../dist/generated/frames.js";
-import type { Message, StateEvent } from "artcafe";
+import { Agent, type Message, type StateEvent } from "artcafe";
 import { dataOf, eventually, Relay, take, Tenant } from "./support.js";
 
 test("after a broken connection no message is missed or repeated, and unsent acks are sent", async (t) => {
@@ -135,6 +135,24 @@ test("a close code from 4000 to 4499 leads to a new connection, and one from 450
 	await eventually(() => agent.state === "failed");
 	assert.equal(relay.accepted, 4);
 	await assert.rejects(agent.publish("@scout", 1), { code: "connection_limit" });
+});
+
+test("an agent that is still connecting can be closed, and started again", async (t) => {
+	const tenant = await Tenant.create(t);
+	const relay = await Relay.start(t);
+	const signer = await tenant.signer("scout");
+	const agent = new Agent({ url: relay.url, tenant: tenant.id, agent: "scout", signer, log: () => {} });
+	t.after(() => agent.close());
+	relay.isDeaf = true; // The answer to the upgrade does not arrive.
+	const starting = assert.rejects(agent.start(), /not open/);
+	await eventually(() => relay.accepted === 1);
+	await agent.close();
+	await starting;
+	assert.equal(agent.state, "closed");
+	relay.isDeaf = false;
+	await agent.start();
+	await assert.rejects(agent.start(), /started already/);
+	assert.equal(agent.state, "connected");
 });
 
 test("every close code of the server has an error and a direction", () => {
