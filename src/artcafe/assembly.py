@@ -28,6 +28,7 @@ from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
 from artcafe.rules.tokens import Tokens
 from artcafe.rules.usage import Metric
+from artcafe.rules.webhook_targets import Network
 from artcafe.services import rate_usage
 from artcafe.services.agents import Agents
 from artcafe.services.audiences import Audiences
@@ -74,6 +75,10 @@ from artcafe.services.usage import Usage
 from artcafe.services.usage_counters import Count, UsageCounters
 from artcafe.services.usage_recounts import UsageRecounts
 from artcafe.services.version_watch import VersionWatch
+from artcafe.services.waiting_messages import WaitingMessages
+from artcafe.services.wake_policies import WakePolicies
+from artcafe.services.waker import Waker
+from artcafe.services.webhook_sender import WebhookSender
 from artcafe.supervision import keep_all
 from artcafe.tables.store import Store
 
@@ -124,6 +129,8 @@ class ServiceSettings:
     """The catalogue of plans."""
     tracing: Tracing | None = None
     """The spans of messages; None records none."""
+    webhook_networks: tuple[Network, ...] = ()
+    """Networks that webhooks may be sent to besides public addresses."""
 
 
 def service_name(secret: bytes, environment: str) -> str:
@@ -172,6 +179,8 @@ class TableServices:
         self.channels = Channels(store, changes, self.audit, clock, logs, self.plans)
         self.subscriptions = Subscriptions(store, changes, self.audit, clock, logs.position, self.record_cache)
         self.usage = Usage(store, clock)
+        self.wake_key = derive(keys.agent_tokens, "webhooks")
+        self.wake_policies = WakePolicies(store, changes, self.audit, clock, self.wake_key, settings.webhook_networks)
 
 
 class Services(TableServices):
@@ -249,8 +258,9 @@ class Services(TableServices):
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
         self._make_pulls_and_streams(keys, fabric, group)
+        self._make_waker(store, fabric, clock, settings)
         changed = self.retention.changed, self.queue_hub.changed, self.hub.on_change, self.rate_limits.on_change
-        for on_change in (*changed, self.pulls.waits.on_change, self.streams.on_change):
+        for on_change in (*changed, self.pulls.waits.on_change, self.streams.on_change, self.waker.on_change):
             self.invalidation.subscribe(on_change)
 
     def _make_pulls_and_streams(self, keys: ServiceKeys, fabric: Fabric, group: asyncio.TaskGroup) -> None:
@@ -273,6 +283,12 @@ class Services(TableServices):
         self.invalidation.subscribe(self.receipts.changed)
         self.figures = Figures(fabric, self.record_cache)
 
+    def _make_waker(self, store: Store, fabric: Fabric, clock: Clock, settings: ServiceSettings) -> None:
+        """Make the service that sends webhooks."""
+        sender, waiting = WebhookSender(settings.webhook_networks), WaitingMessages(store, self.record_cache)
+        self.waker = Waker(store, fabric, waiting, self.changes, self.audit, clock, self.wake_key, sender)
+        self.version_watch.add_served(self.waker.tenants)
+
     async def run(self) -> None:
         """Run every background loop until cancelled. A loop that raises is logged and restarted."""
         meter = {} if self.meter is None else {"meter": self.meter.run}
@@ -294,6 +310,7 @@ class Services(TableServices):
                 "receipts": self.receipts.run,
                 "pulls": self.pulls.holds.run,
                 "streams": self.streams.run,
+                "waker": self.waker.run,
             }
         )
 

@@ -178,6 +178,10 @@ class Settings(BaseModel):
     """Trusted reverse proxies, as networks separated by commas, such as `10.0.0.0/8`: the client's address is then read from
     their `X-Forwarded-For`."""
 
+    webhook_networks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = ()
+    """Networks that webhooks of agents may be sent to besides public addresses, separated by commas, such as `10.20.0.0/16`;
+    there also with http. Default: none."""
+
     public_gateway_url: Annotated[str | None, AfterValidator(_url)] = Field(
         default=None, pattern=r"^wss?://[^/?#\s]+/v1/connect$"
     )

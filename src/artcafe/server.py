@@ -164,6 +164,7 @@ class _Opened:
             plans=self.plans,
             checks=self.source.checks,
             tracing=open_tracing(settings.tracing),
+            webhook_networks=settings.webhook_networks,
         )
 
     def admission(self) -> Admission:

@@ -234,7 +234,7 @@ def disposable_ids(route: str, world: TenantRecords) -> dict[str, str]:
         return ids | {"user_id": tenant.member(Role.VIEWER).get("/v1/me").json()["user_id"]}
     if route.endswith("/invitations/{invitation_id}"):
         return ids | {"invitation_id": tenant.invite("disposable@example.com")["id"]}
-    if route.endswith("/agents/{agent_id}"):
+    if route.endswith(("/agents/{agent_id}", "/wake")):
         return ids | {"agent_id": tenant.agent().id}
     if route.endswith("/keys/{key_id}"):
         agent = tenant.agent()

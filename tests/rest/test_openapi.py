@@ -107,7 +107,7 @@ def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -
         "NewChallenge", "NewToken", "NewTenant", "TenantUpdate", "NewAgent", "AgentChange",
         "NewKey", "KeyChange", "NewChannel", "ChannelChange", "ChainChange",
         "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance", "NewTermsAcceptance",
-        "Acks", "NewRedrive", "NewRequest",
+        "Acks", "NewRedrive", "NewRequest", "NewWakePolicy",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
 

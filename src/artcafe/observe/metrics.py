@@ -77,6 +77,7 @@ LOOPS: Final = (
     "streams",
     "tables",
     "usage",
+    "waker",
     "work_queue",
     "writer",
     OTHER,

@@ -61,6 +61,7 @@ from artcafe.rest import (
     tenants,
     terms,
     usage,
+    wake,
 )
 from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, RequestBody
 from artcafe.rest.dependencies import RestSettings
@@ -82,6 +83,7 @@ ROUTERS: Final = (
     invitations.router,
     agents.router,
     keys.router,
+    wake.router,
     requests.router,
     channels.router,
     subscriptions.router,

@@ -24,6 +24,7 @@ class Action(StrEnum):
     READ_AGENTS = "read agents"
     CHANGE_AGENTS = "create, change or delete agents"
     READ_KEYS = "read an agent's keys"
+    READ_WAKE = "read an agent's wake policy"
     READ_CHANNELS = "read channels"
     CHANGE_CHANNELS = "create, change or delete channels"
     READ_SUBSCRIPTIONS = "list a channel's subscriptions"
@@ -76,6 +77,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
     Action.READ_AGENTS: (_VIEWER, AgentAccess.ANY),
     Action.CHANGE_AGENTS: (_MEMBER, AgentAccess.NONE),
     Action.READ_KEYS: (_VIEWER, AgentAccess.NONE),
+    Action.READ_WAKE: (_VIEWER, AgentAccess.NONE),
     Action.READ_CHANNELS: (_VIEWER, AgentAccess.ANY),
     Action.CHANGE_CHANNELS: (_MEMBER, AgentAccess.NONE),
     Action.READ_SUBSCRIPTIONS: (_VIEWER, AgentAccess.NONE),
@@ -106,6 +108,7 @@ WHILE_SUSPENDED: Final = frozenset(
         Action.READ_MEMBERS,
         Action.READ_AGENTS,
         Action.READ_KEYS,
+        Action.READ_WAKE,
         Action.READ_CHANNELS,
         Action.READ_HIDDEN,
         Action.READ_SUBSCRIPTIONS,

@@ -18,6 +18,7 @@ from artcafe.sdk.records import AuditEntry, ChainInfo, LimitsInfo, TenantInfo
 from artcafe.sdk.subscription_calls import SubscriptionCalls
 from artcafe.sdk.tenant_calls import TenantCalls
 from artcafe.sdk.usage_calls import UsageCalls
+from artcafe.sdk.wake_calls import WakeCalls
 
 
 class ChainCalls(TenantCalls):
@@ -63,6 +64,7 @@ class TenantClient(TenantCalls):
         super().__init__(http, tenant)
         self.members, self.invitations = MemberCalls(http, tenant), InvitationCalls(http, tenant)
         self.agents, self.keys = AgentCalls(http, tenant), KeyCalls(http, tenant)
+        self.wake = WakeCalls(http, tenant)
         self.channels, self.subscriptions = ChannelCalls(http, tenant), SubscriptionCalls(http, tenant)
         self.messages, self.scheduled = MessageCalls(http, tenant), ScheduledCalls(http, tenant)
         self.dead_letters, self.chains = DeadLetterCalls(http, tenant), ChainCalls(http, tenant)

@@ -36,6 +36,7 @@ from artcafe.tables.tenant_store import TenantStore
 from artcafe.tables.usage_rows import METER, MeterState, meter_state_of
 from artcafe.tables.usage_run_store import UsageRunStore
 from artcafe.tables.usage_store import UsageStore
+from artcafe.tables.wake_rows import WakeStore
 
 HEALTH_KEY: Final = "health"
 """The key of the health check's row; every id of ArtCafe has a prefix, so none can collide with it."""
@@ -55,6 +56,10 @@ class Store:
     def people(self, tenant_id: TenantId) -> PeopleStore:
         """Return the store of one tenant's people; the id as in `tenant`."""
         return PeopleStore(self._tables, tenant_id)
+
+    def wakes(self, tenant_id: TenantId) -> WakeStore:
+        """Return the store of the wake policies of one tenant's agents; the id as in `tenant`."""
+        return WakeStore(self._tables, tenant_id)
 
     def acceptances(self, user_id: UserId) -> AcceptanceStore:
         """Return the store of one person's acceptances of the terms."""

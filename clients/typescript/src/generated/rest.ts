@@ -653,6 +653,28 @@ export interface Usage {
 /** The result of comparing a period. Only `DIFFERENT` is an error of the count. */
 export type Verdict = "equal" | "removed" | "uncertain" | "different";
 
+/** The wake policy of an agent, and what became of its webhooks. `url` is null if it has none. */
+export interface WakePolicy {
+	agent_id: string;
+	/** An https address; the host must have public addresses only, unless the operator allows others. */
+	url: string | null;
+	/** The least seconds between two webhooks, 1 to 86400: what arrives meanwhile is told together. */
+	interval_s: number | null;
+	/** Times of UTC between which no webhook is sent, on any day; null for none. */
+	quiet_hours: string | null;
+	enabled: boolean;
+	/** Why the server has disabled it. */
+	problem: string | null;
+	/** The secret of the signatures. Shown once, when it is made. */
+	secret: string | null;
+	/** Time of the last webhook that was answered with success. */
+	sent_at: string | null;
+	/** Failed attempts since then. */
+	failures: number;
+	/** What the last of them met. */
+	failure: string | null;
+}
+
 /** An error (RFC 9457). `code` is stable, for programs; `detail` is for people. */
 export interface Problem {
 	/** A relative URI for the code. */
@@ -783,6 +805,20 @@ export interface NewKey {
 export interface KeyChange {
 	/** `disabled` ends the key's tokens and connections; `active` allows logins again. */
 	status: KeyStatus;
+}
+
+/** A wake policy, which replaces the agent's earlier one. */
+export interface NewWakePolicy {
+	/** An https address; the host must have public addresses only, unless the operator allows others. */
+	url: string;
+	/** The least seconds between two webhooks, 1 to 86400: what arrives meanwhile is told together. */
+	interval_s?: number;
+	/** Times of UTC between which no webhook is sent, on any day; null for none. */
+	quiet_hours?: string | null;
+	/** False keeps the policy, and sends nothing. */
+	enabled?: boolean;
+	/** Make another secret. For 24 hours webhooks have a signature of the previous one, too. */
+	new_secret?: boolean;
 }
 
 /** A request to an agent. */
@@ -1203,6 +1239,24 @@ export abstract class Operations {
 	 */
 	revokeKey(tenantId: string, agentId: string, keyId: string, options: RequestOptions = {}): Promise<void> {
 		return this.send("DELETE", `/v1/tenants/${segment(tenantId)}/agents/${segment(agentId)}/keys/${segment(keyId)}`, { options }) as Promise<void>;
+	}
+
+	/** Read an agent's wake policy. Return the agent's wake policy without its secret, and what became of its webhooks. */
+	readWakePolicy(tenantId: string, agentId: string, options: RequestOptions = {}): Promise<WakePolicy> {
+		return this.send("GET", `/v1/tenants/${segment(tenantId)}/agents/${segment(agentId)}/wake`, { options }) as Promise<WakePolicy>;
+	}
+
+	/**
+	 * Change an agent's wake policy. Change the policy, or make the first one. The answer has the secret if one was made:
+	 * then, or with `new_secret`.
+	 */
+	setWakePolicy(tenantId: string, agentId: string, body: NewWakePolicy, options: RequestOptions = {}): Promise<WakePolicy> {
+		return this.send("PUT", `/v1/tenants/${segment(tenantId)}/agents/${segment(agentId)}/wake`, { body, options }) as Promise<WakePolicy>;
+	}
+
+	/** Remove an agent's wake policy. Remove the policy and its secrets. May be repeated. */
+	removeWakePolicy(tenantId: string, agentId: string, options: RequestOptions = {}): Promise<void> {
+		return this.send("DELETE", `/v1/tenants/${segment(tenantId)}/agents/${segment(agentId)}/wake`, { options }) as Promise<void>;
 	}
 
 	/**

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from artcafe.cli.manage import keys, pull_commands, request_commands
+from artcafe.cli.manage import keys, pull_commands, request_commands, wake
 from artcafe.cli.manage.agent_commands import agent as agent_group
 from artcafe.cli.manage.agent_listen import listen
 from artcafe.cli.manage.agent_send import send
@@ -55,6 +55,7 @@ def agent() -> None:
 
 
 agent.add_command(keys.key)
+agent.add_command(wake.wake)
 for _own_command in (send, listen, *pull_commands.COMMANDS, request_commands.ask):
     agent_group.add_command(_own_command)
 for _name, _command in agent_group.commands.items():

@@ -48,6 +48,7 @@ METAVARS: Final = {
     "tls_cert": "FILE",
     "tls_key": "FILE",
     "trusted_proxies": "CIDR,…",
+    "webhook_networks": "CIDR,…",
     "public_gateway_url": "URL",
     "public_url": "URL",
     "allowed_origins": "URL,…",
