@@ -95,10 +95,10 @@ class Waker:
         watched = self._tenants.get(change.tenant_id)
         if watched is None:
             return
-        if change.is_whole or not watched.agents:
-            watched.is_read = watched.is_read and not (change.is_whole or change.agents)
-        else:
+        if watched.is_marked and not change.is_whole:
             watched.changed.update(change.agents, (agent_id for _, agent_id in change.subscriptions))
+        elif change.is_whole or change.agents:  # An agent may have got the tenant's first policy.
+            watched.is_read = False
 
     async def run(self) -> None:
         """Look at the open tenants until cancelled."""
@@ -145,8 +145,8 @@ class Waker:
             if not watched.is_read:
                 watched.is_read, watched.changed = True, set()  # A change during the read makes it due again.
                 try:
-                    is_marked = marks_tenant(await self._store.tenant(watched.id).item())
-                    found = await wakes.with_policies() if is_marked else []
+                    watched.is_marked = marks_tenant(await self._store.tenant(watched.id).item())
+                    found = await wakes.with_policies() if watched.is_marked else []
                 except OurFault:
                     watched.is_read = False
                     raise
@@ -233,6 +233,7 @@ class Waker:
             return FAR
         at = watched.not_before[agent.id] = _due_at(row.policy, row.state, now)
         if now < at:
+            watched.noticed.pop(agent.id, None)
             return at
         if not self._fabric.is_first_for(watched.id) and now < (at := watched.noticed.setdefault(agent.id, now) + OTHERS):
             return at

@@ -17,7 +17,7 @@ class WatchedTenant:
 
     def __init__(self, tenant_fabric: TenantFabric) -> None:
         self.tenant_fabric = tenant_fabric
-        self.is_read = self.is_busy = self.is_watching = False
+        self.is_read = self.is_marked = self.is_busy = self.is_watching = False
         self.agents: dict[AgentId, Agent] = {}
         """The agents with an enabled policy."""
         self.channels: dict[AgentId, list[ChannelId]] = {}
