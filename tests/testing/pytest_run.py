@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Final
 
 from tests.children import plain_environ
 
 ROOT = Path(__file__).parents[2]
 RUN_S = 150.0
 """For pytest and a server, on a machine that is busy with other tests."""
+UNUSED: Final = [f"-pno:{name}" for name in ("anyio", "cacheprovider", "hypothesispytest", "schemathesis", "xdist")]
+"""Plugins that cost two seconds of processor time to import."""
 
 
 def run_pytest(folder: Path, **files: str) -> str:
@@ -20,7 +23,7 @@ def run_pytest(folder: Path, **files: str) -> str:
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
     environ = plain_environ() | {"PYTHONPATH": os.pathsep.join([str(_installed(folder)), str(ROOT / "src")])}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(folder), *UNUSED, str(folder)]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=RUN_S, check=False)
     return f"{done.stdout}{done.stderr}\nexit code {done.returncode}"
 
