@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from artcafe.errors import OurFault
+from artcafe.errors import ArtcafeError, OurFault
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_state import LogState
 from artcafe.model import Agent, AgentId, AgentStatus, Cursor, Seq, TenantChange, TenantId, TenantStatus
@@ -267,10 +267,18 @@ class Waker:
         claim = msgspec.structs.replace(
             row.state, webhook_id=webhook.id, up_to=webhook.up_to, epoch=state.epoch, due_at=now + LEASE
         )
-        if not await self._write(watched.id, row.agent.id, claim):
+        if self._sending >= AT_ONCE:  # Another tenant's began during the reads.
             return now + LOOK
         watched.sending.add(row.agent.id)
         self._sending += 1
+        is_claimed = False
+        try:
+            is_claimed = await self._write(watched.id, row.agent.id, claim)
+        finally:
+            if not is_claimed:
+                self._end(watched, row.agent.id)
+        if not is_claimed:
+            return now + LOOK
         claim = msgspec.structs.replace(claim, serial=claim.serial + 1)
         group.create_task(self._send(watched, row.agent.id, policy, claim, webhook))
         return FAR
@@ -311,9 +319,12 @@ class Waker:
                 log.debug("webhook.sent", tenant=watched.id, agent=agent_id, webhook=webhook.id, problem=answer.problem)
                 await self._settle(watched, agent_id, policy, claim, answer)
         finally:
-            watched.sending.discard(agent_id)
-            self._sending -= 1
-            watched.stir()
+            self._end(watched, agent_id)
+
+    def _end(self, watched: WatchedTenant, agent_id: AgentId) -> None:
+        watched.sending.discard(agent_id)
+        self._sending -= 1
+        watched.stir()
 
     async def _settle(
         self, watched: WatchedTenant, agent_id: AgentId, policy: WakePolicy, claim: WakeState, answer: WebhookAnswer
@@ -333,7 +344,7 @@ class Waker:
                 await self._disable(watched.id, agent_id, policy, failed)
             else:
                 await self._write(watched.id, agent_id, failed)
-        except OurFault as exc:
+        except ArtcafeError as exc:  # Such as a tenant that was suspended meanwhile.
             log.debug("webhook.not_settled", tenant=watched.id, agent=agent_id, error=str(exc))
 
     async def _disable(self, tenant_id: TenantId, agent_id: AgentId, policy: WakePolicy, state: WakeState) -> None:
