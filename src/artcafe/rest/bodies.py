@@ -26,6 +26,9 @@ SMALL_BODY_BYTES: Final = 8 * 1024
 JSON_BODY_BYTES: Final = 24 * 1024
 """Limit of routes with a JSON model: the longest public key has 16 KB. Validating this size costs at most 2 ms."""
 DISCARD_S: Final = 1.0
+DISCARD_BYTES: Final = 16 * 1024 * 1024
+"""How much of a refused body is read and dropped: a client that sends 10 MB reads the refusal, and fails one call instead of its
+connection."""
 BODY_MEMORY_BYTES: Final = 64 * 1024 * 1024
 """Memory limit for the bodies of all unfinished requests."""
 BODY_MEMORY_BYTES_PER_ADDRESS: Final = BODY_MEMORY_BYTES // 4
@@ -81,11 +84,11 @@ class RequestBody:
             pass
 
     async def discard(self) -> None:
-        """Read and drop the rest, up to the size limit and for at most `DISCARD_S`.
+        """Read and drop the rest, up to `DISCARD_BYTES` and for at most `DISCARD_S`.
 
         Closing a connection with unread bytes resets it, and the client may never read its response.
         """
-        left_bytes = self._settings.max_body_bytes
+        left_bytes = DISCARD_BYTES
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DISCARD_S):
                 while not self.is_complete and left_bytes > 0 and not self._awaits_continue:
