@@ -56,6 +56,7 @@ from artcafe.services.message_receipts import MessageReceipts
 from artcafe.services.messaging import Messaging
 from artcafe.services.meter import INTERVAL_S, Meter, MeteredLogs
 from artcafe.services.presence import Presence
+from artcafe.services.queue_outcomes import QueueOutcomes
 from artcafe.services.rate_limits import RateLimits
 from artcafe.services.readiness import Checks, Readiness, checks_of
 from artcafe.services.receipts import Receipts
@@ -278,8 +279,10 @@ class Services(TableServices):
         self.audiences = Audiences(store, fabric, self.record_cache)
         self.invalidation.subscribe(self.audiences.changed)
         self.recipients = Recipients(store, fabric, self.cursors, clock)
-        self.message_receipts = MessageReceipts(self.record_cache, fabric, self.recipients, clock)
-        self.receipts = Receipts(fabric, self.record_cache, self.recipients)
+        queue_outcomes = QueueOutcomes(fabric, clock)
+        queue_outcomes.set_queues(self.queue_hub.outcomes)
+        self.message_receipts = MessageReceipts(self.record_cache, fabric, self.recipients, queue_outcomes, clock)
+        self.receipts = Receipts(fabric, self.record_cache, self.recipients, queue_outcomes)
         self.invalidation.subscribe(self.receipts.changed)
         self.figures = Figures(fabric, self.record_cache)
 

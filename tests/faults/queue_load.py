@@ -16,6 +16,7 @@ from typing import Final
 
 from artcafe.sdk.client import Client
 from artcafe.sdk.records import ChannelInfo, KeptMessage
+from artcafe.sdk.tracked_receipts import TrackedReceipt
 from artcafe.wire import frames, replies
 from tests.faults import bare_client
 from tests.faults.client_view import Pauses
@@ -29,6 +30,7 @@ from tests.faults.queue_checker import (
     NotHeld,
     Put,
     QueueHistory,
+    ReceiptTold,
     Redriven,
     Taken,
 )
@@ -45,6 +47,9 @@ POISON_EVERY: Final = 25
 LEAVES: Final = 0.01
 """The chance of a worker's end when it takes a task."""
 PUBLISHERS: Final = 2
+FOLLOWED_EVERY: Final = 4
+"""The receipts of such tasks are followed to their ends; those of the others tell the state at the beginning."""
+RECEIPT_S: Final = 20.0
 WAIT_S: Final = 60.0
 PAUSE_S: Final = 0.05
 
@@ -162,18 +167,31 @@ class QueueLoad:
 
     async def _publish(self) -> None:
         """Publish tasks with keys, so that each is stored once whatever fails."""
-        async with self.cast.agent(PUBLISHER) as agent:
+        async with self.cast.agent(PUBLISHER) as agent, asyncio.TaskGroup() as followers:
             while not self._stopping:
                 number, sent_at = next(self._numbers), time.monotonic()
                 key = f"key {number % self._keys}" if self._keys and number % 3 else None
                 headers = None if key is None else {"partition": key}
-                receipt = await agent.publish(
-                    self.queue.id, {"n": number}, key=f"task {number}", headers=headers, timeout_s=WAIT_S
+                tracked = await agent.publish(
+                    self.queue.id,
+                    {"n": number},
+                    key=f"task {number}",
+                    headers=headers,
+                    timeout_s=WAIT_S,
+                    receipt="acked" if number % FOLLOWED_EVERY == 0 else "stored",
+                    receipt_s=RECEIPT_S,
                 )
                 self.slowest_s = max(self.slowest_s, time.monotonic() - sent_at)
-                assert receipt.seq is not None
-                self.events.append(Put(number, receipt.seq, key))
+                assert tracked.seq is not None
+                self.events.append(Put(number, tracked.seq, key))
+                followers.create_task(self._follow(tracked, tracked.seq))
                 await asyncio.sleep(0.01)
+
+    async def _follow(self, tracked: TrackedReceipt, seq: int) -> None:
+        """Record what a receipt tells of the end of a task, until it ends itself, at the latest with its connection."""
+        async for told in tracked:
+            if told.state in ("acked", "dead_lettered"):
+                self.events.append(ReceiptTold(seq, told.state, time.monotonic()))
 
     # --- working ---
 

@@ -129,7 +129,7 @@ class ReceiptTraffic(Traffic):
 
     def _push(self, push: receipts.ReceiptPush) -> None:
         now = time.monotonic()
-        self.events += [Claimed(each.agent, push.channel, push.seq, each.state, now) for each in push.recipients]
+        self.events += [Claimed(each.agent or "", push.channel, push.seq, each.state, now) for each in push.recipients]
         if push.final:
             self.events.append(LastPush(push.channel, push.seq, push.reason or "", push.open, now))
             self._open.discard((push.channel, push.seq))
@@ -147,7 +147,7 @@ class ReceiptTraffic(Traffic):
                     found = [each async for each in rest.tenant(self.cast.tenant).messages.receipts(channel, seq)]
                 except ArtcafeError:
                     continue
-                self.events += [Claimed(each.agent_id, channel, seq, each.state, began, True) for each in found]
+                self.events += [Claimed(each.agent_id or "", channel, seq, each.state, began, True) for each in found]
 
     # --- the recipients ---
 

@@ -48,6 +48,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "redriven_marks": (Account.OURS, "ch.chn_a.redriven.1"),
     "queue_pull": (Account.OURS, subjects.queue_pull("log", subjects.queue_consumer(CHANNEL))),
     "requests": (Account.OURS, subjects.requests("srv_a")),
+    "outcomes": (Account.OURS, subjects.outcomes("srv_a")),
     "SCHEDULED": (Account.OURS, "later.chn_a.msg_a"),
     "EVERYTHING": (Account.OURS, "anything"),
     "scheduled": (Account.OURS, subjects.scheduled(CHANNEL, "msg_a")),

@@ -9,7 +9,7 @@ from artcafe.wire.receipts import ReceiptPush, Recipient
 CHANNEL = "chn_1"
 
 
-def push(*recipients: Recipient, open: int = 1, reason: str | None = None) -> ReceiptPush:
+def push(*recipients: Recipient, open: int = 1, reason: str | None = None, queue: bool = False) -> ReceiptPush:
     return ReceiptPush(
         channel=CHANNEL,
         seq=1,
@@ -19,6 +19,7 @@ def push(*recipients: Recipient, open: int = 1, reason: str | None = None) -> Re
         open=open,
         final=reason is not None,
         reason=reason,
+        queue=queue,
     )
 
 
@@ -46,3 +47,14 @@ async def test_lost_connection_ends_a_receipt_that_waits_and_no_ended_one() -> N
     assert not receipt.is_reached
     receipts.on_push(push(reason="reached", open=0))  # It belongs to no receipt any more.
     assert receipt.reason == CONNECTION_LOST
+
+
+async def test_state_of_a_message_of_a_queue_replaces_the_one_before() -> None:
+    receipts, receipt = followed()
+    for recipient in (Recipient("agt_1", "delivered"), Recipient(None, "pending"), Recipient("agt_2", "delivered")):
+        receipts.on_push(push(recipient, queue=True))
+    assert receipt.outcome is not None
+    assert (receipt.outcome.agent, receipt.recipients) == ("agt_2", {})
+    receipts.on_push(push(Recipient(None, "dead_lettered", reason="rejected"), open=0, reason="reached", queue=True))
+    told = [(each.agent, each.state, each.reason) async for each in receipt]
+    assert told[1:] == [(None, "pending", None), ("agt_2", "delivered", None), (None, "dead_lettered", "rejected")]

@@ -18,7 +18,7 @@ from artcafe.delivery.queue_holder import HeldMessage, Holder
 from artcafe.delivery.queue_hub import QueueHub
 from artcafe.errors import NotHeld, OurFault
 from artcafe.fabric.work_queue import QueuedMessage
-from artcafe.model import AgentId, Channel, ChannelId, QueueSettings, Seq, TenantId
+from artcafe.model import AgentId, Channel, ChannelId, Epoch, QueueSettings, Seq, TenantId
 
 MAX_HELD: Final = 1_000
 """Messages of one queue that an agent may hold by pulls from one server."""
@@ -124,6 +124,10 @@ class PullHolds:
                     for change, outcome in zip(changes, outcomes, strict=True)
                 ]
         return outcomes
+
+    def note_ack(self, tenant_id: TenantId, agent_id: AgentId, channel_id: ChannelId, seq: Seq, epoch: Epoch | None) -> None:
+        """Remember for receipts an ack of a message that a server had pulled which has ended."""
+        self._hub.note_ack(tenant_id, channel_id, seq, agent_id, epoch)
 
     async def _change(self, tenant_id: TenantId, agent_id: AgentId, change: HoldChange) -> HoldOutcome:
         holder = self._holders.get((tenant_id, agent_id, change.channel))

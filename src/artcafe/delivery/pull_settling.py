@@ -181,6 +181,8 @@ class PullSettling:
             case _:
                 body = PROGRESS
         await settle(log.connection, receipt.ack_subject, body)
+        if entry.kind == ACK:
+            self._holds.note_ack(principal.tenant_id, principal.agent_id, receipt.channel, entry.seq, receipt.epoch)
         if entry.kind != EXTEND:
             return Settled()
         return self._extended(principal, receipt, settings.ack_wait_s - (time.monotonic() - began))

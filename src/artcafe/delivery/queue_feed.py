@@ -17,6 +17,7 @@ from typing import Final
 from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.key_gate import KeyGate
 from artcafe.delivery.queue_holder import HeldMessage, Holder
+from artcafe.delivery.recent_acks import RecentAcks
 from artcafe.errors import NotHeld
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
 from artcafe.model import ChannelId, QueueSettings, Seq, TenantId
@@ -57,6 +58,7 @@ class QueueFeed:
         self.gate: KeyGate | None = None
         """What orders messages by key; without it none is ordered."""
         self.held: dict[Seq, HeldMessage] = {}
+        self.recent_acks = RecentAcks()
         self.users = 0
         """Holders that have joined or are about to. The hub closes the feed without any."""
         self.counts: dict[str, int] = {}
@@ -234,6 +236,7 @@ class QueueFeed:
         """Remove a message that the holder has done from the queue. Raises `NotHeld`."""
         held = self._held_by(holder, seq)
         self._release(held)
+        self.recent_acks.note(seq, holder.receiver, self.queue.epoch)
         gate = self._gate_of(held.message)
         if gate is not None:
             gate.end(held.message)

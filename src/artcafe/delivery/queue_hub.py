@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -13,17 +14,21 @@ from artcafe.delivery.dead_letter_mover import DeadLetterMover
 from artcafe.delivery.hub import SentCount
 from artcafe.delivery.key_gate import KeyGate
 from artcafe.delivery.queue_feed import QueueFeed, Screen
+from artcafe.delivery.recent_acks import RecentAcks
 from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.key_log import KeyLog
+from artcafe.fabric.outcome_exchange import KnownOutcome, OutcomeQuestion
 from artcafe.fabric.work_queue import WorkQueue
-from artcafe.model import Channel, ChannelId, QueueSettings, TenantChange, TenantId
+from artcafe.model import AgentId, Channel, ChannelId, Epoch, QueueSettings, Seq, TenantChange, TenantId
 from artcafe.observe.logs import log
 from artcafe.services.dead_letters import DeadLetters
 from artcafe.supervision import Supervisor
 
 CLOSE_S: Final = 5.0
 """How long a shutdown waits until every held message is given back."""
+MOST_LEFT: Final = 256
+"""Queues without holders whose last acks are remembered."""
 
 FindChannel = Callable[[TenantId, ChannelId], Awaitable[Channel]]
 """Return a channel. Raises `ChannelNotFound` or `Unavailable`."""
@@ -43,6 +48,8 @@ class QueueHub:
         self._fabric, self._group, self._find, self._tracing_of = fabric, group, find, tracing_of
         self.mover = DeadLetterMover(dead_letters, find, group)
         self._feeds: dict[tuple[TenantId, ChannelId], QueueFeed] = {}
+        self._left_acks: OrderedDict[tuple[TenantId, ChannelId], RecentAcks] = OrderedDict()
+        """The last acks of queues without holders, the newest at the end."""
         self._running: set[asyncio.Task[None]] = set()
         self._closed_counts: list[SentCount] = []
         self.screens: list[Screen] = [self.mover.screen]
@@ -70,7 +77,9 @@ class QueueHub:
             confirm = partial(self._find, tenant_id, channel_id)
             feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
             feed.gate = KeyGate(feed, KeyLog(tenant_fabric.log, channel_id), self._run)
+            feed.recent_acks = self._left_acks.pop((tenant_id, channel_id), feed.recent_acks)
             tenant_fabric.work_queues.add(feed.queue)
+            tenant_fabric.outcomes.answer_others()
             self._feeds[tenant_id, channel_id] = feed
             task = self._run(self.supervisor.keep(feed.queue.run))
             task.add_done_callback(lambda _: tenant_fabric.work_queues.discard(feed.queue))
@@ -90,6 +99,7 @@ class QueueHub:
         if feed.users == 0:
             del self._feeds[feed.tenant_id, feed.channel]
             self._closed_counts += _counts_of(feed)
+            self._remember(feed.tenant_id, feed.channel, feed.recent_acks)
             feed.close()
 
     def changed(self, change: TenantChange) -> None:
@@ -122,6 +132,37 @@ class QueueHub:
         if channel.queue is not None:
             feed.change(channel.queue)
 
+    # --- receipts ----------------------------------------------------------------------------------------------------
+
+    def note_ack(self, tenant_id: TenantId, channel_id: ChannelId, seq: Seq, receiver: str, epoch: Epoch | None) -> None:
+        """Remember an ack of a message that another server delivered, which has ended."""
+        feed = self._feeds.get((tenant_id, channel_id))
+        acks = feed.recent_acks if feed is not None else self._left_acks.pop((tenant_id, channel_id), RecentAcks())
+        acks.note(seq, receiver, epoch)
+        if feed is None:
+            self._remember(tenant_id, channel_id, acks)
+        self._fabric.tenant(tenant_id).outcomes.answer_others()
+
+    def _remember(self, tenant_id: TenantId, channel_id: ChannelId, acks: RecentAcks) -> None:
+        self._left_acks[tenant_id, channel_id] = acks
+        if len(self._left_acks) > MOST_LEFT:
+            self._left_acks.popitem(last=False)
+
+    def outcomes(self, tenant_id: TenantId, question: OutcomeQuestion) -> list[KnownOutcome]:
+        """Return which of these messages agents hold on this server, or have acknowledged here lately."""
+        found: list[KnownOutcome] = []
+        for channel_id, seqs in question.wanted.items():
+            feed = self._feeds.get((tenant_id, channel_id))
+            if feed is not None and feed.queue.epoch == question.epoch:
+                found += [KnownOutcome(channel_id, seq, agent, False) for seq, agent in _held(feed, seqs)]
+            acks = self._left_acks.get((tenant_id, channel_id)) if feed is None else feed.recent_acks
+            if acks is not None:
+                acked = acks.find(seqs, question.epoch)
+                found += [KnownOutcome(channel_id, seq, agent, True) for seq, agent in acked.items()]
+        return found
+
+    # --- counts and end ----------------------------------------------------------------------------------------------
+
     def take_counts(self) -> Iterator[SentCount]:
         """Return the messages handed out since the last call."""
         counts, self._closed_counts = self._closed_counts, []
@@ -135,6 +176,15 @@ class QueueHub:
             feed.close()
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_S)
+
+
+def _held(feed: QueueFeed, seqs: Sequence[Seq]) -> Iterator[tuple[Seq, AgentId]]:
+    """Yield which of these messages agents hold, and who does. The timer of a passed deadline may be late."""
+    now = time.monotonic()
+    for seq in seqs:
+        held = feed.held.get(seq)
+        if held is not None and held.deadline > now:
+            yield seq, AgentId(held.holder.receiver)
 
 
 def _counts_of(feed: QueueFeed) -> list[SentCount]:

@@ -26,6 +26,7 @@ from artcafe.fabric.nats.account_claims import delete_account, register_account
 from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, replica_count
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.server_proof import ServerProof
+from artcafe.fabric.outcome_exchange import OutcomeExchange
 from artcafe.fabric.position_exchange import PositionExchange
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
 from artcafe.fabric.queue_consumer import QueueConsumer
@@ -106,7 +107,7 @@ class Fabric:
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._on_failure: list[Callable[[TenantId], None]] = []
-        self._on_open: Callable[[TenantFabric], None] = lambda _: None
+        self._on_open: list[Callable[[TenantFabric], None]] = []
         self._quota: Callable[[TenantId], Awaitable[int]] | None = None
         self._max_group: Callable[[], int] = lambda: BATCH_MESSAGES
         self._is_metered = False
@@ -211,9 +212,11 @@ class Fabric:
             start_store = None if self._tracing is None else partial(self._tracing.start_store, tenant_id)
             writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id, start_store=start_store)
             positions = PositionExchange(connection, self._server)
-            tenant = TenantFabric(tenant_id, connection, writer, tenant_log, presence, requests, positions)
+            outcomes = OutcomeExchange(connection, self._server)
+            tenant = TenantFabric(tenant_id, connection, writer, tenant_log, presence, requests, positions, outcomes)
             self._tenants[tenant_id] = tenant
-            self._on_open(tenant)
+            for callback in self._on_open:
+                callback(tenant)
             # An empty context: its log events must not carry the ids of the request that opened it.
             self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
         return tenant
@@ -255,7 +258,7 @@ class Fabric:
 
     def on_open(self, callback: Callable[[TenantFabric], None]) -> None:
         """Call `callback` with each tenant that is opened from now on, before anything is received from it."""
-        self._on_open = callback
+        self._on_open.append(callback)
 
     def set_group_limit(self, max_group: Callable[[], int]) -> None:
         """Call `max_group` before each group commit for the number of messages it may contain."""

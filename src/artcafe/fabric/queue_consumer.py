@@ -30,6 +30,13 @@ class MadeConsumer(NamedTuple):
     is_new_log: bool
 
 
+class QueueProgress(NamedTuple):
+    """How far a consumer is: every message up to `floor` has ended, and none above `delivered` was ever delivered."""
+
+    floor: Seq
+    delivered: Seq
+
+
 class QueueConsumer:
     """The consumer of one channel. Every method may be repeated, and raises `Unavailable` or `LogRefused`."""
 
@@ -65,10 +72,16 @@ class QueueConsumer:
                 raise
             return None
 
+    async def progress(self) -> QueueProgress:
+        """Return how far the consumer is. A message below the floor was acknowledged, terminated or removed."""
+        info = await self.info()
+        if info is None:  # nobody has subscribed yet
+            return QueueProgress(0, 0)
+        return QueueProgress(info["ack_floor"]["stream_seq"], info["delivered"]["stream_seq"])
+
     async def is_done(self, seq: Seq) -> bool:
         """Return whether the messages up to a sequence are acknowledged or terminated."""
-        info = await self.info()
-        return info is not None and bool(info["ack_floor"]["stream_seq"] >= seq)  # without one, nobody has subscribed yet
+        return (await self.progress()).floor >= seq
 
     async def delete(self) -> None:
         """Delete the consumer. Do nothing for a channel without one."""

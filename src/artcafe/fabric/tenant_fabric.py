@@ -8,6 +8,7 @@ import time
 from artcafe.fabric.channel_readers import ChannelReaders
 from artcafe.fabric.log_writer import LogWriter
 from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.outcome_exchange import OutcomeExchange
 from artcafe.fabric.position_exchange import PositionExchange
 from artcafe.fabric.presence_registry import PresenceRegistry
 from artcafe.fabric.request_exchange import RequestExchange
@@ -33,6 +34,7 @@ class TenantFabric:
         presence: PresenceRegistry,
         requests: RequestExchange,
         positions: PositionExchange,
+        outcomes: OutcomeExchange,
     ) -> None:
         self.tenant_id = tenant_id
         self.connection, self.writer, self.log, self.presence, self.requests = connection, writer, log, presence, requests
@@ -40,7 +42,7 @@ class TenantFabric:
         self.scheduled = ScheduledMessages(log)
         self.work_queues: set[WorkQueue] = set()
         """The queue channels with subscribers on this server."""
-        self.positions = positions
+        self.positions, self.outcomes = positions, outcomes
         self.used_at = time.monotonic()
         self.is_uncounted = False
         """Whether this server's meter has work here. The tenant stays open meanwhile, so that nothing must be read again."""
@@ -58,6 +60,7 @@ class TenantFabric:
                 ("presence", self.presence.run),
                 ("requests", self.requests.run),
                 ("positions", self.positions.run),
+                ("outcomes", self.outcomes.run),
             )
             parts = [group.create_task(Supervisor(name).keep(loop)) for name, loop in loops]
             parts.append(group.create_task(self.writer.run()))

@@ -58,6 +58,7 @@ LOOPS: Final = (
     "nats",
     "nats_gauges",
     "nats_messages",
+    "outcomes",
     "position_exchange",
     "positions",
     "presence",

@@ -23,18 +23,27 @@ MAX_DIGITS: Final = 16
 
 
 class ReceiptResponse(ResponseModel):
-    """What became of a message for one recipient."""
+    """What became of a message for one recipient, or in a queue what became of the message."""
 
-    agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    agent_id: str | None = Field(
+        description="The recipient. In a queue, the agent that holds the message or has acknowledged it; null: none, or unknown.",
+        examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"],
+    )
     agent_handle: str | None = Field(examples=["planner"])
     state: DeliveryState = Field(
         description=(
             "`pending`: connected, and not sent yet; `delivered`: sent to an open socket, and not acknowledged; `acked`;"
             " `dead_lettered`; `expired`; `skipped`: its cursor was moved over the message; `away`: not connected; `unknown`:"
-            " its server does not answer."
+            " its server does not answer. In a queue, `pending`: no agent holds it; `delivered`: the agent holds it now."
         )
     )
-    cursor: int = Field(description="The last acknowledged sequence, as far as it is known.", examples=[58])
+    reason: str | None = Field(
+        description="In a queue, why the message is a dead letter. Null: it is none, or the letter is not stored any more.",
+        examples=[None],
+    )
+    cursor: int | None = Field(
+        description="The last acknowledged sequence, as far as it is known. Null in a queue, which has none.", examples=[58]
+    )
     cursor_age_s: int | None = Field(
         description="Seconds since the last ack was written; 0 if one is still to be written. Null: there is none.", examples=[7]
     )
@@ -61,16 +70,18 @@ async def read_receipts(
     seq: Annotated[str, Path(description="The message's sequence.", examples=["59"])],
     query: Annotated[PageQuery, Query()],
 ) -> ReceiptPage:
-    """List the recipients of a stored message, and what became of it. For members, and for the agent that sent it."""
+    """List the recipients of a stored message, and what became of it; of a message of a queue, its one state. For members, and
+    for the agent that sent it."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await services.message_receipts.page(principal, channel_id, _seq(seq), listing.request)
-    agents = [each.subscription.agent_id for each in page.items]
+    agents = [each.agent_id for each in page.items if each.agent_id is not None]
     handles = await services.record_cache.handles_of(principal.tenant_id, HandleKind.AGENT, agents)
     items = [
         ReceiptResponse(
-            agent_id=each.subscription.agent_id,
-            agent_handle=handles.get(each.subscription.agent_id),
+            agent_id=each.agent_id,
+            agent_handle=None if each.agent_id is None else handles.get(each.agent_id),
             state=each.state,
+            reason=each.reason,
             cursor=each.cursor,
             cursor_age_s=each.cursor_age_s,
             last_seen=each.last_seen,

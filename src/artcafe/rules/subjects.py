@@ -196,6 +196,12 @@ def requests(server: str) -> Subject:
     return Subject(f"requests.{server}")
 
 
+def outcomes(server: str) -> Subject:
+    """Return the subject, in the tenant's account, of questions to a server about messages of queues. `server` as in
+    `census_answers`."""
+    return Subject(f"outcomes.{server}")
+
+
 def wake_up(tenant_id: TenantId, minute: int) -> Subject:
     """Return the subject that says that a tenant has messages scheduled in a minute, counted since 1970."""
     return Subject(f"wake.{token(tenant_id)}.{minute}")

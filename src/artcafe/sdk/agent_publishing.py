@@ -114,7 +114,7 @@ class Publishing(ABC):
 
         With `receipt` the server reports for each recipient what becomes of the message, for at most `receipt_s` (300) seconds:
         `stored` its state now, `delivered` until all have been sent it, `acked` until all have acknowledged it. Wait for that
-        with `TrackedReceipt.wait`.
+        with `TrackedReceipt.wait`. A message of a queue has one state instead: see `TrackedReceipt.outcome`.
 
         Raises the server's error if a retry cannot help, and the last error after the timeout: `OutcomeUnknown` if the message
         may have been stored (publishing again with the same `key` is safe), any other if it was not. Raises `TooLarge`, `Invalid`

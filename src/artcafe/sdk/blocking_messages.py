@@ -127,6 +127,10 @@ class TrackedReceipt:
         return self._receipt.message_id
 
     @property
+    def outcome(self) -> tracked_receipts.Recipient | None:
+        return self._receipt.outcome
+
+    @property
     def recipients(self) -> Mapping[str, tracked_receipts.Recipient]:
         return self._receipt.recipients
 

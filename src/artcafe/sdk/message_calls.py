@@ -66,12 +66,17 @@ class ScheduledInfo(msgspec.Struct, frozen=True, omit_defaults=True, rename=_NAM
 
 class ReceiptInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a message for one recipient: `pending`, `delivered`, `acked`, `dead_lettered`, `skipped`, `away` or
-    `unknown`. `cursor_age_s` is the time since its last ack was written; None without one."""
+    `unknown`. `cursor_age_s` is the time since its last ack was written; None without one.
 
-    agent_id: str
+    A message of a queue has one, without a cursor: `agent_id` is the agent that holds it or has acknowledged it, None if there is
+    none or it is unknown, and `reason` says why it is a dead letter (`max_deliveries`, `expired` or `rejected`).
+    """
+
+    agent_id: str | None
     agent_handle: str | None = None
     state: str
-    cursor: int
+    reason: str | None = None
+    cursor: int | None = None
     cursor_age_s: int | None = None
     last_seen: datetime | None = None
 
@@ -133,7 +138,10 @@ class MessageCalls(TenantCalls):
         return self._http.all_of(KeptMessage, self._path("channels", channel, "messages"), query, limit=limit, on_gap=report)
 
     def receipts(self, channel: str, seq: int, *, limit: int | None = None) -> AsyncIterator[ReceiptInfo]:
-        """List the recipients of a stored message, and what became of it; for members, and for the agent that sent it."""
+        """List the recipients of a stored message, and what became of it; for members, and for the agent that sent it.
+
+        A message of a queue has one item.
+        """
         path = self._path("channels", channel, "messages", str(seq), "receipts")
         return self._http.all_of(ReceiptInfo, path, limit=limit)
 

@@ -19,11 +19,16 @@ CONNECTION_LOST: Final = "connection_lost"
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """An agent that receives the message. `state` is `pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`,
-    `skipped`, `away` or `unknown`. `last_seen` is when an agent that is away was last known to be connected."""
+    `expired`, `skipped`, `away` or `unknown`. `last_seen` is when an agent that is away was last known to be connected.
 
-    agent: str
+    In a queue, `agent` is the one that holds the message or has acknowledged it, None if there is none or it is unknown, and
+    `reason` says why it is a dead letter (`max_deliveries`, `expired` or `rejected`).
+    """
+
+    agent: str | None
     state: str
     last_seen: datetime | None = None
+    reason: str | None = None
 
 
 class TrackedReceipt:
@@ -39,6 +44,8 @@ class TrackedReceipt:
         `unavailable` or `connection_lost`. None while it waits."""
         self.open: int | None = None
         """The number of recipients that have not reached what was waited for; None if it is unknown."""
+        self.outcome: Recipient | None = None
+        """In a queue, the last known state of the message, which has one holder at a time. None in other channels."""
         self._recipients: dict[str, Recipient] = {}
         self._changes: list[Recipient] = []
         self._news = asyncio.Event()
@@ -56,7 +63,7 @@ class TrackedReceipt:
 
     @property
     def recipients(self) -> Mapping[str, Recipient]:
-        """The last known state of each recipient, by the agent's id."""
+        """The last known state of each recipient, by the agent's id. Empty in a queue, which has an `outcome`."""
         return MappingProxyType(self._recipients)
 
     @property
@@ -89,9 +96,13 @@ class TrackedReceipt:
         """Apply a push of the server."""
         for each in push.recipients:
             seen = None if each.last_seen is None else datetime.fromisoformat(each.last_seen)
-            recipient = Recipient(each.agent, each.state, seen)
-            if self._recipients.get(each.agent) != recipient:
+            recipient = Recipient(each.agent, each.state, seen, each.reason)
+            if each.agent is None or push.queue:
+                before, self.outcome = self.outcome, recipient
+            else:
+                before = self._recipients.get(each.agent)
                 self._recipients[each.agent] = recipient
+            if before != recipient:
                 self._changes.append(recipient)
         self.open = push.open
         if push.final:

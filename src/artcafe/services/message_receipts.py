@@ -9,13 +9,15 @@ from artcafe.errors import Forbidden, MessageNotFound, NotFound
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_lookups import read_in
-from artcafe.model import AgentPrincipal, Channel, Permission, Principal, Seq, Subscription
+from artcafe.model import AgentId, AgentPrincipal, Channel, Epoch, Permission, Principal, Seq, Subscription
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, inboxes, times
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.rules.start_position import LogLineage
 from artcafe.services.delivery_states import DeliveryState, is_recipient
-from artcafe.services.recipients import Recipients
+from artcafe.services.queue_outcomes import QueueOutcomes
+from artcafe.services.recipients import Look, Recipients
 from artcafe.services.record_cache import RecordCache
 from artcafe.wire.envelopes import parse_envelope, parse_head
 
@@ -24,24 +26,32 @@ _NOT_SENT: Final = "read the receipts of a message that it has not sent, or that
 
 class MessageReceipt(NamedTuple):
     """A recipient of a message. `cursor_age_s` is the time since its last ack was written, 0 if that is still to be done; None
-    for a cursor without an ack, or of an older row."""
+    for a cursor without an ack, or of an older row.
 
-    subscription: Subscription
+    A message of a queue has one, which has no cursor: the agent that holds it or has acknowledged it, None if there is none or it
+    is unknown. `reason`: why it is a dead letter.
+    """
+
+    agent_id: AgentId | None
     state: DeliveryState
-    cursor: Seq
-    cursor_age_s: int | None
-    last_seen: datetime | None
+    cursor: Seq | None = None
+    cursor_age_s: int | None = None
+    last_seen: datetime | None = None
+    reason: str | None = None
 
 
 class MessageReceipts:
     """Reads the receipts of stored messages."""
 
-    def __init__(self, record_cache: RecordCache, fabric: Fabric, recipients: Recipients, clock: Clock) -> None:
+    def __init__(
+        self, record_cache: RecordCache, fabric: Fabric, recipients: Recipients, queue_outcomes: QueueOutcomes, clock: Clock
+    ) -> None:
         self._record_cache, self._fabric = record_cache, fabric
-        self._recipients, self._clock = recipients, clock
+        self._recipients, self._queue_outcomes, self._clock = recipients, queue_outcomes, clock
 
     async def page(self, principal: Principal, channel_id: str, seq: Seq, page: PageRequest = FIRST) -> Page[MessageReceipt]:
-        """Return a page of a message's recipients, ordered by agent id: the active subscriptions that it was stored for.
+        """Return a page of a message's recipients, ordered by agent id: the active subscriptions that it was stored for. In a
+        queue, return the one state of the message.
 
         A page may have fewer items than its limit. Raises Forbidden, also for an agent that did not send the message,
         ChannelNotFound, MessageNotFound and Unavailable.
@@ -52,20 +62,28 @@ class MessageReceipts:
         state = await tenant_log.state()
         if state is None:
             raise MessageNotFound(str(seq))
+        if KINDS[channel.type].is_shared:
+            return await self._of_queue(channel, seq, state.epoch, expires_at)
         found = await self._recipients.page(channel.tenant_id, channel.id, page)
         rows = [row for row in found.items if row.allows(Permission.RECEIVE) and is_recipient(row, seq, state.lineage)]
         look = await self._recipients.look(channel.tenant_id, {channel.id: [row.agent_id for row in rows]})
-        now = self._clock()
-        items = []
-        for row in rows:
-            newer = look.newest_ack(row, state.lineage)
-            age_s = None if row.acked_at is None else max(0, int((now - row.acked_at).total_seconds()))
-            cursor = state.lineage.to_seq(row.cursor) if newer is None else newer
-            shown = look.state(row, seq, state.lineage)
-            if expires_at is not None and now >= expires_at and not (row.acked_at is not None and row.acked_at <= expires_at):
-                shown = DeliveryState.EXPIRED
-            items.append(MessageReceipt(row, shown, cursor, age_s if newer is None else 0, look.last_seen(row)))
-        return Page(tuple(items), found.next)
+        return Page(tuple(self._receipt(row, seq, look, state.lineage, expires_at) for row in rows), found.next)
+
+    def _receipt(
+        self, row: Subscription, seq: Seq, look: Look, lineage: LogLineage, expires_at: datetime | None
+    ) -> MessageReceipt:
+        now, newer = self._clock(), look.newest_ack(row, lineage)
+        age_s = None if row.acked_at is None else max(0, int((now - row.acked_at).total_seconds()))
+        cursor = lineage.to_seq(row.cursor) if newer is None else newer
+        shown = look.state(row, seq, lineage)
+        if expires_at is not None and now >= expires_at and not (row.acked_at is not None and row.acked_at <= expires_at):
+            shown = DeliveryState.EXPIRED
+        return MessageReceipt(row.agent_id, shown, cursor, age_s if newer is None else 0, look.last_seen(row))
+
+    async def _of_queue(self, channel: Channel, seq: Seq, epoch: Epoch, expires_at: datetime | None) -> Page[MessageReceipt]:
+        found = await self._queue_outcomes.look(channel.tenant_id, epoch, {channel.id: {seq: expires_at}})
+        state, agent_id, reason = found[channel.id, seq]
+        return Page((MessageReceipt(agent_id, state, reason=reason),), None)
 
     async def _find(self, principal: Principal, channel_id: str, seq: Seq) -> tuple[Channel, datetime | None]:
         """Return the channel of a message, and when it expires.
@@ -86,7 +104,7 @@ class MessageReceipts:
         return channel, None if expires_at is None else times.from_text(expires_at)
 
     async def _read(self, channel: Channel, seq: Seq) -> bytes:
-        if KINDS[channel.type].has_cursors:  # A queue's consumer has no state of a single message.
+        if KINDS[channel.type].has_log:
             tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
             envelope = await read_in(tenant_log, channel.id, seq)
             if envelope is not None:

@@ -332,11 +332,11 @@ def _with_times(channel: Channel, publish: frames.Publish) -> frames.Publish:
 
 
 def check_receipt(channel: Channel, publish: frames.Publish) -> None:
-    """Raise `Invalid` for a receipt of a message without recipients of its own: in a live or a queue channel, or scheduled."""
+    """Raise `Invalid` for a receipt of a message that is not stored, or not yet."""
     if publish.receipt is None:
         return
-    if not KINDS[channel.type].has_cursors:
-        raise Invalid("receipt", f"needs a channel in which each subscription has a cursor; this one is {channel.type.value}")
+    if not KINDS[channel.type].has_log:
+        raise Invalid("receipt", f"needs a channel that stores its messages; this one is {channel.type.value}")
     if publish.deliver_at is not None:
         raise Invalid("receipt", "cannot be combined with deliver_at: the message has no recipients before")
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from artcafe.errors import OurFault
+from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import AgentId, ChannelId, Epoch, Permission, Seq, Subscription, TenantChange, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules import times
 from artcafe.rules.start_position import LogLineage
 from artcafe.services.delivery_states import FINAL, SENT, DeliveryState, is_recipient
+from artcafe.services.queue_outcomes import MessageOutcome, QueueOutcomes
 from artcafe.services.recipients import Look, Recipients
 from artcafe.services.record_cache import RecordCache
 from artcafe.supervision import Supervisor
@@ -60,6 +62,9 @@ class FollowedReceipt:
     epoch: Epoch | None = None
     states: dict[AgentId, DeliveryState] | None = None
     """The last known state of each recipient; None before the first look."""
+    is_of_queue: bool = False
+    outcome: MessageOutcome | None = None
+    """In a queue, whose message has one state: the last known one."""
 
     def is_open(self, state: DeliveryState) -> bool:
         """Return whether the publisher waits for more than this state."""
@@ -73,6 +78,12 @@ class FollowedReceipt:
     def end(self, reason: str) -> None:
         """Push the end without any recipient."""
         self.push(self._part([], None, reason))
+
+    def report_outcome(self, outcome: MessageOutcome, reason: str | None) -> None:
+        """Push the state of a message of a queue, which is the end if there is a reason."""
+        self.outcome = outcome
+        shown = receipts.Recipient(outcome.agent, outcome.state.value, reason=outcome.reason)
+        self.push(self._part([shown], int(self.is_open(outcome.state)), reason))
 
     def report(self, changed: list[receipts.Recipient], reason: str | None) -> None:
         """Push changed recipients in parts; the last one is the end if there is a reason."""
@@ -91,6 +102,7 @@ class FollowedReceipt:
             open=count,
             final=reason is not None,
             reason=reason,
+            queue=self.is_of_queue,
         )
 
 
@@ -114,8 +126,9 @@ class _TenantReceipts:
 class Receipts:
     """The receipts that publishers on this server wait for."""
 
-    def __init__(self, fabric: Fabric, record_cache: RecordCache, recipients: Recipients) -> None:
-        self._fabric, self._record_cache, self._recipients = fabric, record_cache, recipients
+    def __init__(self, fabric: Fabric, record_cache: RecordCache, recipients: Recipients, queue_outcomes: QueueOutcomes) -> None:
+        self._fabric, self._record_cache = fabric, record_cache
+        self._recipients, self._queue_outcomes = recipients, queue_outcomes
         self._tenants: dict[TenantId, _TenantReceipts] = {}
         self._begun: list[_TenantReceipts] = []
         self._has_begun = asyncio.Event()
@@ -138,6 +151,7 @@ class Receipts:
         if channel is None or (tenant is not None and len(tenant.waiting) >= MAX_RECEIPTS):
             receipt.end("unavailable" if channel is None else "too_many")
             return None
+        receipt.is_of_queue = KINDS[channel.type].is_shared
         if tenant is None:
             tenant = self._tenants[tenant_id] = _TenantReceipts(tenant_id)
             self._begun.append(tenant)
@@ -198,15 +212,18 @@ class Receipts:
     async def _look(self, tenant: _TenantReceipts) -> int:
         """Look up the recipients of every waiting receipt, and push what has changed. Return how many were looked up."""
         now = time.monotonic()
-        receipts = list(tenant.waiting)
         lineage = await self._lineage(tenant.tenant_id)
+        of_queues = [receipt for receipt in tenant.waiting if receipt.is_of_queue]
+        receipts = [receipt for receipt in tenant.waiting if not receipt.is_of_queue]
+        if of_queues:
+            await self._look_at_queues(tenant, of_queues, lineage, now)
         is_last = {receipt.channel_id for receipt in receipts if now >= receipt.deadline}
         rows = {
             channel_id: await self._rows(tenant, channel_id, 0.0 if channel_id in is_last else ROWS_S)
             for channel_id in {receipt.channel_id for receipt in receipts}
         }
         wanted: defaultdict[ChannelId, set[AgentId]] = defaultdict(set)
-        count = 0
+        count = len(of_queues)
         for receipt in receipts:
             found = rows[receipt.channel_id]
             agents = [] if found is None else _agents(receipt, found, lineage)
@@ -223,6 +240,29 @@ class Receipts:
             if receipt in tenant.waiting and found is not None:
                 self._update(tenant, receipt, found, look, lineage, is_over=now >= receipt.deadline)
         return count
+
+    async def _look_at_queues(
+        self, tenant: _TenantReceipts, waiting: Sequence[FollowedReceipt], lineage: LogLineage, now: float
+    ) -> None:
+        """Look up the messages of queues, and push what has changed; at the deadline, also what is open."""
+        wanted: defaultdict[ChannelId, dict[Seq, datetime | None]] = defaultdict(dict)
+        for receipt in waiting:
+            if receipt.epoch not in (None, lineage.epoch):
+                tenant.waiting.pop(receipt, None)
+                receipt.end("unavailable")
+                continue
+            receipt.epoch = lineage.epoch
+            wanted[receipt.channel_id][receipt.seq] = receipt.expires_at
+        found = await self._queue_outcomes.look(tenant.tenant_id, lineage.epoch, wanted)
+        for receipt in waiting:
+            if receipt not in tenant.waiting:
+                continue
+            outcome = found[receipt.channel_id, receipt.seq]
+            is_over, is_open = now >= receipt.deadline, receipt.is_open(outcome.state)
+            if is_over or not is_open:
+                tenant.waiting.pop(receipt, None)
+            if is_over or not is_open or outcome != receipt.outcome:
+                receipt.report_outcome(outcome, "reached" if not is_open else "deadline" if is_over else None)
 
     def _update(
         self,

@@ -165,6 +165,12 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "ReceiptPush.message_id": "The message's id; null for a repeat if the first message was removed since.",
     "open": "The number of recipients that have not reached what the publisher waits for; null if it is unknown.",
     "ReceiptPush.reason": "In the final push: `reached`, `deadline`, `too_many` (recipients) or `unavailable`. Else null.",
+    "Recipient.agent": (
+        "The agent's id; of a message of a queue, the agent that holds it or has acknowledged it, null if there is none or it is"
+        " unknown."
+    ),
+    "Recipient.reason": "Of a dead letter of a queue: `max_deliveries`, `expired` or `rejected`; absent if it is not known.",
+    "queue": "True for a message of a queue, which has one state: `recipients` has the present one. Absent in other channels.",
     "receipt": "What the publisher waits for: `stored`, `delivered` or `acked`.",
     "Publish.receipt": (
         "Request `receipt` pushes, for each recipient: one after the message is stored (`stored`), or until all have been sent it"
@@ -175,6 +181,7 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "state": (
         "`pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `expired`, `skipped` (its subscription"
         " ended, or its cursor was moved over the message), `away` (not connected) or `unknown` (its server does not answer)."
+        " In a queue, `pending`: no agent holds the message; `delivered`: this agent holds it now."
     ),
     "subscribers": "The number of active subscriptions that receive the channel; null if it is not known at this moment.",
     "signature": "The armored SSHSIG of the challenge's text.",

@@ -13,19 +13,22 @@ class Recipient(msgspec.Struct, frozen=True, omit_defaults=True):
     """One recipient of a message. `state`: `pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `skipped` (its
     cursor was moved over the message), `away` (not connected), or `unknown` (its server does not answer).
 
-    `last_seen` is when an agent that is away was last known to be connected. Absent: unknown.
+    `last_seen` is when an agent that is away was last known to be connected. Absent: unknown. In a queue, `agent` is the one that
+    holds the message or has acknowledged it, null if there is none or it is unknown, and `reason` is that of a dead letter.
     """
 
-    agent: str
+    agent: str | None
     state: str
     last_seen: str | None = None
+    reason: str | None = None
 
 
-class ReceiptPush(msgspec.Struct, frozen=True, kw_only=True):
+class ReceiptPush(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of a message: the recipients whose state changed since the last push about it.
 
     `open` counts the recipients that have not reached what the publisher waits for; null if it is unknown. The `final` push has
-    a `reason`: `reached`, `deadline`, `too_many` (recipients to follow) or `unavailable`.
+    a `reason`: `reached`, `deadline`, `too_many` (recipients to follow) or `unavailable`. With `queue`, the message has one
+    state, and `recipients` has the present one alone; absent in other channels.
     """
 
     channel: str
@@ -36,6 +39,7 @@ class ReceiptPush(msgspec.Struct, frozen=True, kw_only=True):
     open: int | None
     final: bool
     reason: str | None
+    queue: bool = False
 
 
 class MovedPush(msgspec.Struct, frozen=True, kw_only=True):

@@ -648,7 +648,8 @@ export interface MovedPush {
 /**
  * What became of a message: the recipients whose state changed since the last push about it. `open` counts the recipients
  * that have not reached what the publisher waits for; null if it is unknown. The `final` push has a `reason`: `reached`,
- * `deadline`, `too_many` (recipients to follow) or `unavailable`.
+ * `deadline`, `too_many` (recipients to follow) or `unavailable`. With `queue`, the message has one state, and
+ * `recipients` has the present one alone; absent in other channels.
  */
 export interface ReceiptPush {
 	/** The channel's id or handle, not its name. */
@@ -667,23 +668,33 @@ export interface ReceiptPush {
 	final: boolean;
 	/** In the final push: `reached`, `deadline`, `too_many` (recipients) or `unavailable`. Else null. */
 	reason: string | null;
+	/** True for a message of a queue, which has one state: `recipients` has the present one. Absent in other channels. */
+	queue?: boolean;
 }
 
 /**
  * One recipient of a message. `state`: `pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `skipped`
  * (its cursor was moved over the message), `away` (not connected), or `unknown` (its server does not answer). `last_seen`
- * is when an agent that is away was last known to be connected. Absent: unknown.
+ * is when an agent that is away was last known to be connected. Absent: unknown. In a queue, `agent` is the one that
+ * holds the message or has acknowledged it, null if there is none or it is unknown, and `reason` is that of a dead
+ * letter.
  */
 export interface Recipient {
-	/** The agent's id. */
-	agent: string;
+	/**
+	 * The agent's id; of a message of a queue, the agent that holds it or has acknowledged it, null if there is none or
+	 * it is unknown.
+	 */
+	agent: string | null;
 	/**
 	 * `pending`, `delivered` (sent to a socket), `acked`, `dead_lettered`, `expired`, `skipped` (its subscription ended,
-	 * or its cursor was moved over the message), `away` (not connected) or `unknown` (its server does not answer).
+	 * or its cursor was moved over the message), `away` (not connected) or `unknown` (its server does not answer). In a
+	 * queue, `pending`: no agent holds the message; `delivered`: this agent holds it now.
 	 */
 	state: string;
 	/** When an agent that is away was last known to be connected; absent if that is unknown. */
 	last_seen?: string | null;
+	/** Of a dead letter of a queue: `max_deliveries`, `expired` or `rejected`; absent if it is not known. */
+	reason?: string | null;
 }
 
 /** Bodies of a client's commands, by kind. */

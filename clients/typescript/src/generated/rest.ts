@@ -455,18 +455,21 @@ export interface ReceiptPage {
 	next_cursor: string | null;
 }
 
-/** What became of a message for one recipient. */
+/** What became of a message for one recipient, or in a queue what became of the message. */
 export interface Receipt {
-	agent_id: string;
+	/** The recipient. In a queue, the agent that holds the message or has acknowledged it; null: none, or unknown. */
+	agent_id: string | null;
 	agent_handle: string | null;
 	/**
 	 * `pending`: connected, and not sent yet; `delivered`: sent to an open socket, and not acknowledged; `acked`;
 	 * `dead_lettered`; `expired`; `skipped`: its cursor was moved over the message; `away`: not connected; `unknown`: its
-	 * server does not answer.
+	 * server does not answer. In a queue, `pending`: no agent holds it; `delivered`: the agent holds it now.
 	 */
 	state: DeliveryState;
-	/** The last acknowledged sequence, as far as it is known. */
-	cursor: number;
+	/** In a queue, why the message is a dead letter. Null: it is none, or the letter is not stored any more. */
+	reason: string | null;
+	/** The last acknowledged sequence, as far as it is known. Null in a queue, which has none. */
+	cursor: number | null;
 	/** Seconds since the last ack was written; 0 if one is still to be written. Null: there is none. */
 	cursor_age_s: number | null;
 	/** When the agent was last known to be connected. Null: unknown. */
@@ -1509,8 +1512,8 @@ export abstract class Operations {
 	}
 
 	/**
-	 * Read the receipts of a message. List the recipients of a stored message, and what became of it. For members, and
-	 * for the agent that sent it.
+	 * Read the receipts of a message. List the recipients of a stored message, and what became of it; of a message of a
+	 * queue, its one state. For members, and for the agent that sent it.
 	 */
 	readReceipts(tenantId: string, channelId: string, seq: string, query: {
 		/** Maximum number of items. */

@@ -364,6 +364,9 @@ async def receipts(context: CommandContext, channel: str, seq: int, limit: int |
     pending: connected, and not sent yet; delivered: sent to an open socket; acked; dead_lettered; skipped: the position was moved
     over it; away: not connected; unknown: the agent's server does not answer.
 
+    A message of a queue has one line. pending: no agent holds it; delivered: this agent holds it now; acked: by this agent, if it
+    is known; dead_lettered or expired, with the reason.
+
     \b
     Example:
       artcafe channel receipts news 59
@@ -371,7 +374,8 @@ async def receipts(context: CommandContext, channel: str, seq: int, limit: int |
     columns = {
         "AGENT": lambda each: each.agent_handle or each.agent_id,
         "STATE": lambda each: each.state,
-        "ACKNOWLEDGED": lambda each: f"#{each.cursor}",
+        "REASON": lambda each: each.reason,
+        "ACKNOWLEDGED": lambda each: None if each.cursor is None else f"#{each.cursor}",
         "AGE": lambda each: None if each.cursor_age_s is None else f"{each.cursor_age_s} s",
         "LAST SEEN": lambda each: each.last_seen,
     }

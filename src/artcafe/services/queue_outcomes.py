@@ -1,0 +1,149 @@
+"""What became of messages of queues: who holds each one, who has acknowledged it, or why it is a dead letter.
+
+A queue has one state for each message, and stores none for receipts. The servers know who holds a message and who acknowledged it
+lately; the consumer's ack floor and the marks of dead letters, which NATS has, tell what has ended (decision record 64).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_lookups import read_in
+from artcafe.fabric.marks import find_mark, find_marks
+from artcafe.fabric.outcome_exchange import KnownOutcome, OutcomeQuestion
+from artcafe.fabric.queue_consumer import QueueConsumer, QueueProgress
+from artcafe.fabric.tenant_fabric import TenantFabric
+from artcafe.fabric.tenant_log import TenantLog
+from artcafe.model import AgentId, ChannelId, Epoch, Seq, TenantId
+from artcafe.observe.clock import Clock
+from artcafe.rules import subjects
+from artcafe.services.delivery_states import DeliveryState
+from artcafe.wire.envelopes import DeadLetterReason, parse_envelope
+
+MARKS_AT_ONCE: Final = 1000
+"""Marks in one request to NATS."""
+
+WantedMessages = Mapping[ChannelId, Mapping[Seq, datetime | None]]
+"""Messages by channel and sequence, and when each expires."""
+ReadQueues = Callable[[TenantId, OutcomeQuestion], Sequence[KnownOutcome]]
+"""Return what this server knows of messages."""
+
+
+class MessageOutcome(NamedTuple):
+    """The state of a message of a queue, the agent that holds it or has acknowledged it, if that is known, and the reason of a
+    dead letter."""
+
+    state: DeliveryState
+    agent: AgentId | None = None
+    reason: str | None = None
+
+
+PENDING: Final = MessageOutcome(DeliveryState.PENDING)
+EXPIRED: Final = MessageOutcome(DeliveryState.EXPIRED)
+UNKNOWN: Final = MessageOutcome(DeliveryState.UNKNOWN)
+ACKED: Final = MessageOutcome(DeliveryState.ACKED)
+
+
+def _nothing(_: TenantId, __: OutcomeQuestion) -> Sequence[KnownOutcome]:
+    return ()
+
+
+class QueueOutcomes:
+    """Looks up what became of messages."""
+
+    def __init__(self, fabric: Fabric, clock: Clock) -> None:
+        self._fabric, self._clock = fabric, clock
+        self._read: ReadQueues = _nothing
+        fabric.on_open(self._on_open)
+
+    def set_queues(self, read: ReadQueues) -> None:
+        """Read the queues of this server by `read`, for its own receipts and for the other servers'."""
+        self._read = read
+
+    def _on_open(self, tenant_fabric: TenantFabric) -> None:
+        tenant_id = tenant_fabric.tenant_id
+        tenant_fabric.outcomes.read = lambda question: self._read(tenant_id, question)
+
+    async def look(
+        self, tenant_id: TenantId, epoch: Epoch | None, wanted: WantedMessages
+    ) -> dict[tuple[ChannelId, Seq], MessageOutcome]:
+        """Return the outcome of each message of the log of this epoch. Raises `Unavailable` and `LogRefused`.
+
+        An ack or a dead letter is shown only if it is certain. The consumers are read before the servers are asked: an ack that
+        comes in between is found with its agent.
+        """
+        tenant_fabric = self._fabric.tenant(tenant_id)
+        log, now = await tenant_fabric.connected_log(), self._clock()
+        progress = {channel_id: await QueueConsumer(log, channel_id).progress() for channel_id in wanted}
+        question = OutcomeQuestion(epoch, {channel_id: list(seqs) for channel_id, seqs in wanted.items()})
+        there, is_complete = await tenant_fabric.outcomes.ask(question, self._fabric.announcements.peers())
+        known = _by_message([*there, *self._read(tenant_id, question)])
+        found: dict[tuple[ChannelId, Seq], MessageOutcome] = {}
+        for channel_id, seqs in wanted.items():
+            dead = await _dead(log, channel_id, [seq for seq in seqs if not _is_held(known.get((channel_id, seq)))])
+            for seq, expires_at in seqs.items():
+                outcome = dead.get(seq) or known.get((channel_id, seq))
+                if outcome is None and seq <= progress[channel_id].floor:
+                    outcome = await _below_floor(log, channel_id, seq)
+                if outcome is None:
+                    has_expired = expires_at is not None and expires_at <= now
+                    outcome = _waiting(seq, progress[channel_id], has_expired=has_expired, is_complete=is_complete)
+                found[channel_id, seq] = outcome
+        return found
+
+
+def _by_message(known: Iterable[KnownOutcome]) -> dict[tuple[ChannelId, Seq], MessageOutcome]:
+    """Return the outcome of each message that a server knows. One that is held has lost its ack, if there was one."""
+    found: dict[tuple[ChannelId, Seq], MessageOutcome] = {}
+    for each in sorted(known, key=lambda one: not one.is_acked):
+        state = DeliveryState.ACKED if each.is_acked else DeliveryState.DELIVERED
+        found[each.channel, each.seq] = MessageOutcome(state, each.agent)
+    return found
+
+
+def _is_held(outcome: MessageOutcome | None) -> bool:
+    return outcome is not None and outcome.state is DeliveryState.DELIVERED
+
+
+def _waiting(seq: Seq, progress: QueueProgress, *, has_expired: bool, is_complete: bool) -> MessageOutcome:
+    """Return the outcome of a message that has not certainly ended, and that nobody is known to hold.
+
+    One that was delivered before it expired may have been acknowledged; without its mark that is uncertain.
+    """
+    if seq > progress.delivered:
+        return EXPIRED if has_expired else PENDING
+    return PENDING if is_complete else UNKNOWN
+
+
+async def _dead(log: TenantLog, channel: ChannelId, seqs: list[Seq]) -> dict[Seq, MessageOutcome]:
+    """Return those of the messages that are dead letters, as far as a replica knows."""
+    found: dict[Seq, MessageOutcome] = {}
+    for start in range(0, len(seqs), MARKS_AT_ONCE):
+        wanted = [subjects.dead_mark(channel, seq) for seq in seqs[start : start + MARKS_AT_ONCE]]
+        for subject, mark in (await find_marks(log, wanted)).items():
+            seq = subjects.marked_seq(subject)
+            found[seq] = await _letter(log, channel, seq, mark.seq)
+    return found
+
+
+async def _letter(log: TenantLog, channel: ChannelId, seq: Seq, mark: Seq) -> MessageOutcome:
+    """Return the outcome of a message with a mark. Its letter is stored just before that, until retention removes it."""
+    envelope = await log.read(mark - 1)
+    letter = None if envelope is None else parse_envelope(envelope).dead_letter
+    reason = letter.reason if letter is not None and (letter.channel, letter.seq) == (channel, seq) else None
+    state = DeliveryState.EXPIRED if reason == DeadLetterReason.EXPIRED else DeliveryState.DEAD_LETTERED
+    return MessageOutcome(state, None, reason)
+
+
+async def _below_floor(log: TenantLog, channel: ChannelId, seq: Seq) -> MessageOutcome:
+    """Return the outcome of a message that has ended: it was acknowledged, unless it has a mark or was removed by retention.
+
+    The leader is asked, in this order: the mark of a message that is still stored is stored too.
+    """
+    mark = await find_mark(log, subjects.dead_mark(channel, seq))
+    if mark is not None:
+        return await _letter(log, channel, seq, mark.seq)
+    return UNKNOWN if await read_in(log, channel, seq) is None else ACKED
