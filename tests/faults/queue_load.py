@@ -47,7 +47,7 @@ POISON_EVERY: Final = 25
 LEAVES: Final = 0.01
 """The chance of a worker's end when it takes a task."""
 PUBLISHERS: Final = 2
-FOLLOWED_EVERY: Final = 4
+FOLLOWED_EVERY: Final = 5
 """The receipts of such tasks are followed to their ends; those of the others tell the state at the beginning."""
 RECEIPT_S: Final = 20.0
 WAIT_S: Final = 60.0

@@ -11,7 +11,7 @@ import pytest
 from tests.aws import Aws
 from tests.faults.conftest import SEED, QueueReport
 from tests.faults.processes import frozen
-from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_checker import ReceiptTold, judge_queue
 from tests.faults.queue_load import ACK_WAIT_S, working_on
 from tests.faults.test_kill import VICTIMS, kill
 from tests.faulty_aws import READS, WRITES, Fault, faulty
@@ -28,14 +28,16 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield platform
 
 
-@pytest.mark.promise("9a", "9b")
+@pytest.mark.promise("9a", "9b", "c15")
 async def test_queue_without_faults_keeps_its_promise(platform: Platform, queue_report: QueueReport) -> None:
     async with working_on(platform, SEED) as load:
         await load.done(150)
-        verdict = judge_queue(await load.end(is_faulted=False))
+        history = await load.end(is_faulted=False)
+    verdict = judge_queue(history)
     queue_report("none", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
     assert verdict.dead, "no task was poison"
+    assert {told.state for told in history.of(ReceiptTold)} == {"acked", "dead_lettered"}
 
 
 @pytest.mark.parametrize(
