@@ -175,6 +175,7 @@ class Login {
 	end(lost: ConnectionLost, code?: number): void {
 		if (this.#lost !== undefined) return;
 		this.#lost = lost;
+		this.#session.close();
 		if (code !== undefined) this.#socket?.close(code, code === 1002 ? "bad frame" : "");
 		this.#rejectWire(lost);
 		this.#resolveEnded(lost);

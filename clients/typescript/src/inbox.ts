@@ -251,11 +251,6 @@ export class Inbox {
 
 	// --- calls of the program ---
 
-	/** Return whether a channel of a message, by its id, is one of these, named by id or handle. None: any. */
-	isIn(message: Message, channels: readonly string[]): boolean {
-		return channels.length === 0 || channels.some((channel) => this.#idOf(channel) === message.channelId);
-	}
-
 	/** Remove and return the oldest buffered item of these channels, or of all. */
 	take(channels: readonly string[]): Item | undefined {
 		let oldest: ChannelState | undefined;

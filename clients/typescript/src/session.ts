@@ -135,6 +135,11 @@ export class Session {
 		];
 	}
 
+	/** Send nothing any more: the connection has ended. */
+	close(): void {
+		this.#wire.close();
+	}
+
 	#onError(id: number | null, body: ErrorBody, now: number, isLogin: boolean): void {
 		const error = errorOf(body);
 		if (error.limit !== undefined) this.#parts.limits.set(error.limit.name, error.limit);
