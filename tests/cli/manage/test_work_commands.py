@@ -95,13 +95,21 @@ def test_message_to_an_agent_is_sent_by_handle_and_printed_by_the_receiver(cast:
 def test_queue_message_is_pulled_and_acknowledged_by_its_receipt(cast: Cast, person: Person) -> None:
     assert person.run("channel", "create", "tasks", "--type", "queue").code == 0
     assert person.run("subscription", "create", "--channel", "tasks", "--agent", "agent-1").code == 0
-    assert person.run("channel", "publish", "tasks", '"dig"').code == 0
+    seq = person.run("channel", "publish", "tasks", '"dig"', "--json").json["seq"]
+
+    def shown() -> tuple[object, ...]:
+        (receipt,) = person.run("channel", "receipts", "tasks", str(seq), "--json").json
+        return receipt["agent_handle"], receipt["state"], receipt["reason"], receipt["cursor"]
+
+    assert shown() == (None, "pending", None, None)
     (task,) = pulled(cast, "tasks", "--limit", "1", "--for", "20")
+    assert shown() == ("agent-1", "delivered", None, None)
     assert (task["data"], task["deliveries"]) == ("dig", 1)
     for _ in range(2):
         refused = run_second(cast, "ack", "tasks", str(task["seq"]), "--receipt", f"{task['receipt']}x")
         assert (refused.code, "receipt" in refused.stderr) == (3, True), refused.stderr
     assert run_second(cast, "ack", "tasks", str(task["seq"]), "--receipt", task["receipt"]).code == 0
+    assert shown() == ("agent-1", "acked", None, None)
     again = run_second(cast, "ack", "tasks", str(task["seq"]), "--receipt", task["receipt"])
     assert again.code == 3, again.stderr
     assert pulled(cast, "tasks") == []
