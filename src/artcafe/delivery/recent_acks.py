@@ -55,7 +55,7 @@ class RecentAcks:
         return found
 
     def _drop(self) -> None:
-        """Forget the messages that nobody asks for any more, now and as long as there are others."""
+        """Forget the messages that nobody has asked for since `KEEP_S`, and all of them `KEEP_S` after the last question."""
         if self._timer is not None:
             self._timer.cancel()
         until = time.monotonic() - KEEP_S
