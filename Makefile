@@ -46,7 +46,7 @@ run: setup
 # quarter of the time; each worker starts its own platform, so at most four.
 PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=worksteal
 test: setup
-	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null && command -v npm >/dev/null || \
+	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null || \
 		echo "Node.js 20 or newer with npm is not here: the tests of clients/typescript are skipped (in CI they fail)." >&2
 	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL)
 
