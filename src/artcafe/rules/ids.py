@@ -14,7 +14,7 @@ import ulid
 MAX_BYTES: Final = 128
 """Longer than any id ArtCafe generates (30). DynamoDB allows 1,024 bytes in a sort key, which must hold two ids and a '#'."""
 
-PREFIXES: Final = ("agt", "ask", "att", "aud", "chl", "chn", "inv", "key", "msg", "req", "ses", "srv", "ten", "tok")
+PREFIXES: Final = ("agt", "ask", "att", "aud", "chl", "chn", "inv", "key", "msg", "req", "ses", "srv", "ten", "tok", "whk")
 """The prefixes of ids. No handle begins with one of them."""
 
 # Crockford's base32, indexed by the lowest five bits of a byte: random bytes become random letters in one step.
