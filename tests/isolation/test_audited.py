@@ -11,12 +11,16 @@ import pytest
 
 from artcafe.model import Outcome, TenantId
 from artcafe.rules.access import Action
+from tests.isolation import tool_matrix
 from tests.isolation.matrix import Matrix, disposable_ids
 from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind, K, S, T
 from tests.rest.rest_app import RestApp
 
 CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not route.startswith("GET ")]
+MCP: Final = f"POST {T}/mcp"
+"""Its tools refuse in a result, with status 200."""
 NOT_AUDITED: Final[Mapping[str, str]] = {
+    MCP: "its tools store messages at most",
     f"POST {T}/agents/{{agent_id}}/requests": "nothing is stored, and the audit never contains a payload",
     f"POST {T}/channels/{{channel_id}}/messages": "the log stores the message, and the audit never contains a payload",
 }
@@ -81,7 +85,7 @@ def test_change_by_a_person_is_audited_before_and_after(matrix: Matrix, route: s
         assert entry["target"] is not None
 
 
-@pytest.mark.parametrize("route", CHANGING)
+@pytest.mark.parametrize("route", [route for route in CHANGING if route != MCP])
 def test_refused_change_is_not_audited_as_done(matrix: Matrix, route: str) -> None:
     refused = matrix.send(CallerKind.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
@@ -99,6 +103,17 @@ def test_refused_attempt_is_audited_with_the_caller(matrix: Matrix, route: str) 
     (entry,) = audit
     assert (entry["action"], entry["outcome"], entry["facts"]["code"]) == ("access.refused", "refused", "forbidden")
     assert entry["facts"]["request"] == f"{refused.request.method} {refused.request.url.raw_path.decode()}"
+    assert entry["actor"].startswith("usr:")
+
+
+def test_refused_tool_is_audited_with_the_caller(matrix: Matrix) -> None:
+    arguments = tool_matrix.arguments_of(matrix.ours, tool_matrix.TOOLS["publish"])
+    _, refused = tool_matrix.call(matrix, CallerKind.VIEWER, matrix.ours.tenant.id, "publish", arguments)
+    assert tool_matrix.code_of(refused) == "forbidden"
+    matrix.rest_app.run(matrix.rest_app.audit.counters.flush())
+    (entry,) = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 1}).json()["items"]
+    assert (entry["action"], entry["outcome"], entry["facts"]["code"]) == ("access.refused", "refused", "forbidden")
+    assert entry["facts"]["request"].endswith("/mcp publish")
     assert entry["actor"].startswith("usr:")
 
 
