@@ -48,7 +48,7 @@ PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 
 test: setup
 	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null || \
 		echo "Node.js 20 or newer with npm is not here: the tests of clients/typescript are skipped (in CI they fail)." >&2
-	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL)
+	@$(BIN)/python -m pytest -q --timeout=120 --durations=25 $(PARALLEL)
 
 # Rules, wire format, services and one end-to-end story: they detect most mistakes, in two minutes on two cores.
 smoke: setup
