@@ -142,7 +142,7 @@ async def run(options: Options) -> list[Table]:
         )
         tables = []
         for part in (_many_agents, _subscribers, _many_tenants, _tenth_of_capacity):
-            async with bench_env(options, flags=["--plans-file", str(plans)]) as env:
+            async with bench_env(options, flags=["--plans-file", str(plans), "--connections-per-address", "0"]) as env:
                 tables.append(await part(env))
         return tables
 
