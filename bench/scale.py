@@ -68,7 +68,13 @@ PATIENCE_S: Final = 60.0
 _PONG: Final = b"\x8a\x80" + bytes(4)
 """An unsolicited pong, which keeps a connection alive (RFC 6455, section 5.5.3)."""
 
+ALIVE_S: Final = 3.0
+
 T = TypeVar("T")
+
+
+_connected: Final[set[Reader]] = set()
+"""The open sockets of readers."""
 
 
 class Reader(Counter):
@@ -79,6 +85,14 @@ class Reader(Counter):
         self.done_at = 0.0
         self.arrived: list[float] = []
         """When each message arrived."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        _connected.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _connected.discard(self)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         before = self.count
@@ -141,9 +155,12 @@ async def run(options: Options) -> list[Table]:
             files("artcafe").joinpath(SHIPPED).read_text("utf-8").replace('default = "free"', 'default = "business"')
         )
         tables = []
-        for part in (_many_agents, _subscribers, _many_tenants, _tenth_of_capacity):
-            async with bench_env(options, flags=["--plans-file", str(plans), "--connections-per-address", "0"]) as env:
-                tables.append(await part(env))
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(_keep_alive())
+            for part in (_many_agents, _subscribers, _many_tenants, _tenth_of_capacity):
+                async with bench_env(options, flags=["--plans-file", str(plans), "--connections-per-address", "0"]) as env:
+                    tables.append(await part(env))
+            keeping.cancel()
         return tables
 
 
@@ -239,7 +256,6 @@ async def _burst(env: BenchEnv, casts: Sequence[Cast], readers: Sequence[Sequenc
     """Publish a message to each channel. Return the deliveries to every agent, and the server's processor time of each in µs."""
     senders = [Sender(await connect(env.platform.gateway_url, cast.tenant, await env.token(cast))) for cast in casts]
     everyone = [reader for each in readers for reader in each]
-    _keep_alive(everyone)
     for reader in everyone:
         reader.expect(1)
     cpu = report.process_seconds(_server_of(env))
@@ -307,7 +323,6 @@ async def _by_subscribers(
     taken: dict[int, list[tuple[float, float]]] = {count: [] for count in wide}
     for _ in range(ROUNDS):
         for count, channel in wide.items():
-            _keep_alive(itertools.chain.from_iterable(readers.values()))
             taken[count].append(await _deliver(env, readers[count], sender, [channel] * _messages(count)))
     cost = {count: statistics.median(cpu for _, cpu in found) / _messages(count) * 1e6 for count, found in taken.items()}
     each = {count: (cost[count] - cost[0]) / count for count in SUBSCRIBERS}
@@ -383,7 +398,6 @@ async def _pair(env: BenchEnv, pairs: list[tuple[Sender, Reader, str]]) -> None:
 
 async def _in_turns(env: BenchEnv, pairs: Sequence[tuple[Sender, Reader, str]]) -> tuple[float, float, float]:
     """Return seconds, and processor seconds of the server and of nats-server."""
-    _keep_alive([reader for _, reader, _ in pairs])
     server, nats = _server_of(env), env.platform.nats_pid
     begun, cpu, nats_cpu = time.perf_counter(), report.process_seconds(server), report.process_seconds(nats)
     for number in range(TURNS):
@@ -460,9 +474,12 @@ async def _each(items: Iterable[T], work: Callable[[T], Awaitable[object]], toge
             group.create_task(worker())
 
 
-def _keep_alive(readers: Iterable[Reader]) -> None:
-    for each in readers:
-        each.transport.write(_PONG)
+async def _keep_alive() -> None:
+    """Keep the readers' connections alive until cancelled: while they count messages they answer no pings."""
+    while True:
+        await asyncio.sleep(ALIVE_S)
+        for each in _connected:
+            each.transport.write(_PONG)
 
 
 async def _all_done(readers: Sequence[Reader]) -> None:

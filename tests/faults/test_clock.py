@@ -9,30 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.faults.checker import judge
-from tests.faults.conftest import SEED, QueueReport, Report, RulingReport
+from tests.faults.conftest import SEED, QueueReport, Report
 from tests.faults.load import running_on
-from tests.faults.pull_traffic import PullTraffic
 from tests.faults.queue_checker import judge_queue
 from tests.faults.queue_load import working_on
-from tests.faults.receipt_traffic import ReceiptTraffic
-from tests.faults.request_traffic import RequestTraffic
-from tests.faults.traffic import Traffic, advance_all, end_all, running_all
 from tests.platform import Platform, running
 
 JUMPS_S: Final = (3600, 0, 3600, 0)
 """The shift of the clock after each jump: an hour ahead, and back."""
 SEEN_S: Final = 2.0
 """libfaketime reads its file again after a second."""
-KINDS: Final[Sequence[type[Traffic]]] = (RequestTraffic, PullTraffic, ReceiptTraffic)
-"""Without scheduled messages: those follow the time of day, as they should."""
-FEW: Final = 5
 
 
 class Clock:
@@ -92,20 +85,3 @@ async def test_jumping_clock_gives_no_task_two_holders_and_loses_none(clock: Clo
         verdict = judge_queue(await load.end(is_faulted=True))
     queue_report("4 × jump of the server's clock by an hour, ahead and back", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(300)
-@pytest.mark.promise("q1", "q3", "q4", "q13", "p8", "p17", "p18", "c4", "c9")
-async def test_requests_pulls_and_receipts_keep_their_promises_while_the_clock_jumps(
-    clock: Clock, ruling_report: RulingReport
-) -> None:
-    async with running_all(clock.platform, KINDS, SEED) as all_of:
-        await advance_all(all_of, FEW)
-        for shift_s in JUMPS_S:
-            await clock.jump(shift_s)
-            await advance_all(all_of, FEW)
-        rulings = await end_all(all_of, is_faulted=True)
-    ruling_report("4 × jump of the server's clock by an hour", rulings)
-    failed = [f"{name}: {ruling}" for name, ruling in rulings.items() if ruling.violations]
-    assert not failed, "\n".join([f"ARTCAFE_TEST_SEED={SEED}", *failed])
