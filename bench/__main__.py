@@ -76,7 +76,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.6, help="duration of each sample [0.6]")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for the data; must be on a disk [build/bench]")
     parser.add_argument("--against", type=Path, metavar="PYTHON", help="for pairs: the interpreter of another version's checkout")
-    parser.add_argument("--only", nargs="+", default=(), metavar="KIND", help="for pairs: of publish, fan-out, backlog, login")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="KIND",
+        help="for pairs: of publish, fan-out, backlog, login; for scale: of agents, subscribers, tenants, capacity",
+    )
     given = parser.parse_args()
     if unknown := set(given.names) - set(MODULES):
         parser.error(f"unknown bench {', '.join(sorted(unknown))}; the benches are {', '.join(MODULES)}")

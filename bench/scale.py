@@ -8,6 +8,8 @@ time of a message without subscribers is subtracted, so that what is left is the
 stored message with one delivery, one message at a time, as 1 to 1,000 tenants take turns; and the time from a publish to its
 delivery at a tenth of the rate that the same agent publishes at with 256 waiting.
 
+`--only` of agents, subscribers, tenants and capacity runs some of the four parts.
+
 All clients are in this process, which shares the cores with the server: rates are lower than with clients elsewhere.
 """
 
@@ -90,6 +92,11 @@ class Reader(Counter):
         super().connection_made(transport)
         _connected.add(self)
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether frames are counted, and pings not answered."""
+        return self._expected >= 0
+
     def connection_lost(self, exc: Exception | None) -> None:
         _connected.discard(self)
         super().connection_lost(exc)
@@ -157,7 +164,13 @@ async def run(options: Options) -> list[Table]:
         tables = []
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(_keep_alive())
-            for part in (_many_agents, _subscribers, _many_tenants, _tenth_of_capacity):
+            parts = {
+                "agents": _many_agents,
+                "subscribers": _subscribers,
+                "tenants": _many_tenants,
+                "capacity": _tenth_of_capacity,
+            }
+            for part in [parts[name] for name in options.only or parts]:
                 async with bench_env(options, flags=["--plans-file", str(plans), "--connections-per-address", "0"]) as env:
                     tables.append(await part(env))
             keeping.cancel()
@@ -479,7 +492,8 @@ async def _keep_alive() -> None:
     while True:
         await asyncio.sleep(ALIVE_S)
         for each in _connected:
-            each.transport.write(_PONG)
+            if each.is_counting:
+                each.transport.write(_PONG)
 
 
 async def _all_done(readers: Sequence[Reader]) -> None:
