@@ -449,6 +449,7 @@ async def _tenth_of_capacity(env: BenchEnv) -> Table:
         reader.expect(count)
         due = await _at_rate(Sender(line), cast.channels[0], rate, count)
         await _all_done([reader])
+        await asyncio.sleep(SETTLE_S)  # the last answers, which the next round must not get
         sample = Sample(count, RATED_S, [at - begun for at, begun in zip(reader.arrived, due, strict=True)])
         table.rows.append((f"{rate:,.0f}", f"{capacity:,.0f}", _p50_p99(sample)))
     line.close()
