@@ -84,7 +84,8 @@ def test_several_server_processes_and_a_continued_trace(tmp_path: Path) -> None:
     assert all(span["parent"] is None for span in stores if len(span["links"]) > 1)
     delivered = [link for span in shown.named("artcafe", "deliver") for link in span["links"]]
     acknowledged = [link for span in shown.named("artcafe", "ack") for link in span["links"]]
-    assert sorted(delivered) == sorted(acknowledged) == sorted(publishes)
+    # A subscriber that reconnects is delivered its messages again.
+    assert set(delivered) == set(acknowledged) == set(publishes)
 
 
 async def test_current_context_reaches_the_subscriber_from_the_gateway_and_from_rest(home: Cast) -> None:

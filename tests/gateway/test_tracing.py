@@ -188,6 +188,26 @@ async def test_backlog_is_delivered_within_a_linked_span(tmp_path: Path) -> None
             assert links(await record.one("deliver")) == [PARENT]
 
 
+async def test_message_that_waits_for_an_ack_is_delivered_within_one_span(tmp_path: Path) -> None:
+    record = Recorder()
+    each = [TraceParent(0xA00 + number, 0xB00 + number, 1) for number in range(2)]
+    async with gateway_app(tmp_path, tracing=record.tracing) as it, it.connected() as raw:
+        await raw.ask("subscribe", channel=it.channel.id, max_unacked=1)
+        await it.caught_up()
+        for parent in each:
+            await it.services.messaging.publish(it.principal, it.channel.id, traced(it, parent=parent))
+        first = await raw.message()
+        # A flush with only messages that wait, before the ack that makes room for them.
+        await until(
+            lambda: all(one.feed.flushed > first["seq"] for each in it.gateway.connections() for one in each.deliveries.values())
+        )
+        await raw.ack(it.channel.id, first["seq"])
+        await raw.message()
+        await until(lambda: len(record.named("deliver")) >= 2)
+
+    assert [link for span in record.named("deliver") for link in links(span)] == each
+
+
 async def test_live_message_is_published_and_delivered_without_a_store(tmp_path: Path) -> None:
     record = Recorder()
     async with gateway_app(tmp_path, tracing=record.tracing) as it, it.connected() as raw:

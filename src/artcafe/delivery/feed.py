@@ -236,6 +236,16 @@ class Feed:
         """Whether every member gets every message."""
         return not self.windowed and not self.ahead
 
+    @property
+    def has_receivers(self) -> bool:
+        """Whether a member gets pending messages in the next flush: others wait for an ack, or are in the backlog."""
+        pending = self.pending
+        return (
+            bool(self.caught_up)
+            or any(member.has_room_for(len(pending)) for member in self.windowed.values())
+            or any(member.sent < pending.messages[-1].seq for member in self.ahead.values())
+        )
+
     def take_pending(self) -> PendingMessages | None:
         """Return and clear the pending messages, to be sent to every member. None if the feed has begun again."""
         taken = self.pending

@@ -40,12 +40,15 @@ class FeedMember:
 
     def track(self, seqs: list[Seq]) -> bool:
         """Add messages to the window before they are sent. Return False, and add nothing, if they do not fit."""
-        if self.max_unacked is None:
-            return True
-        if len(self.unacked) + len(seqs) > self.max_unacked:
+        if not self.has_room_for(len(seqs)):
             return False
-        self.unacked.extend(seqs)
+        if self.max_unacked is not None:
+            self.unacked.extend(seqs)
         return True
+
+    def has_room_for(self, messages: int) -> bool:
+        """Return whether this many more messages fit the window."""
+        return self.max_unacked is None or len(self.unacked) + messages <= self.max_unacked
 
     def free_window(self) -> int | None:
         """Return how many more messages fit the window, or None for any number."""

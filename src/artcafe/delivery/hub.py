@@ -204,8 +204,15 @@ class Hub:
         count_flush(deliveries, oldest)
 
     def _send_traced(self, feeds: list[Feed]) -> int:
-        """Send within a span for each feed with traced messages. Return what `_send` does."""
-        spans = [feed.tracing.start_deliver(feed.pending.messages) for feed in feeds if feed.tracing is not None]
+        """Send within a span for each feed whose traced messages reach a connection. Return what `_send` does.
+
+        A message that reaches none in this flush gets its span when the backlog delivers it.
+        """
+        spans = [
+            feed.tracing.start_deliver(feed.pending.messages)
+            for feed in feeds
+            if feed.tracing is not None and feed.pending.messages and feed.has_receivers
+        ]
         try:
             return self._send(feeds)
         finally:
