@@ -9,23 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
 
 import msgspec
-from nats.aio.msg import Msg
 
 from artcafe.errors import NoResponder, OurFault
-from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.server_exchange import ANSWER_S, ServerExchange
 from artcafe.model import AgentId, ChannelId, Epoch, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import subjects
-from artcafe.rules.subjects import Subject
-from artcafe.supervision import Supervisor
-
-ANSWER_S: Final = 0.5
-"""Longest wait for another server. What one without an answer by then holds is unknown."""
-RETRY_S: Final = 0.2
 
 
 class OutcomeQuestion(msgspec.Struct, frozen=True, array_like=True):
@@ -55,33 +47,14 @@ def _nothing(_: OutcomeQuestion) -> Sequence[KnownOutcome]:
     return ()
 
 
-class OutcomeExchange:
-    """One tenant's questions to the other servers, and this server's answers once it has delivered a queue of the tenant."""
+class OutcomeExchange(ServerExchange):
+    """What the servers know of a tenant's queues. A server answers once it has delivered one of them."""
 
     def __init__(self, connection: NatsConnection, server: str) -> None:
         """`server` is this server's unique name."""
-        self._connection, self._server = connection, server
-        self._wanted = asyncio.Event()
+        super().__init__(connection, server, "outcomes", subjects.outcomes(server))
         self.read: ReadOutcomes = _nothing
         """Reads what this server knows."""
-        self.supervisor = Supervisor("outcomes")
-
-    def answer_others(self) -> None:
-        """Answer from now on, because this server delivers a queue of the tenant. May be repeated."""
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Subscribe to questions, over this connection and later ones. Retry until it succeeds."""
-        await self._wanted.wait()
-        while True:
-            try:
-                await self._connection.wait_up()
-                await self._connection.subscribe(subjects.outcomes(self._server), self._on_question)
-            except OurFault as exc:
-                log.debug("outcomes.disconnected", error=repr(exc))
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
 
     async def ask(self, question: OutcomeQuestion, servers: Collection[str]) -> tuple[list[KnownOutcome], bool]:
         """Return what these servers know, and whether each of them has answered or knows nothing. Raise nothing."""
@@ -102,10 +75,5 @@ class OutcomeExchange:
             log.debug("outcomes.no_answer", server=server, error=repr(exc))
             return None
 
-    async def _on_question(self, msg: Msg) -> None:
-        with self.supervisor.contain():
-            answer = _encode(list(self.read(_questions.decode(msg.data))))
-            try:
-                await self._connection.send(OutgoingMessage(Subject(msg.reply), "", answer))
-            except OurFault as exc:  # The other server stops waiting.
-                log.debug("outcomes.not_answered", error=repr(exc))
+    def _answer(self, question: bytes) -> bytes:
+        return _encode(list(self.read(_questions.decode(question))))

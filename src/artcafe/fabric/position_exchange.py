@@ -6,24 +6,19 @@ every server that holds one of them answers with their positions. Nothing is sto
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
-from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
-from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
+from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.server_exchange import ANSWER_S, ServerExchange
 from artcafe.model import AgentId, ChannelId, Epoch, Seq
 from artcafe.observe.logs import log
-from artcafe.rules.subjects import POSITIONS_ASK, Subject
-from artcafe.supervision import Supervisor
+from artcafe.rules.subjects import POSITIONS_ASK
 
-ANSWER_S: Final = 0.5
-"""Longest wait for the other servers. The positions of one without an answer by then are unknown."""
-RETRY_S: Final = 0.2
 MAX_SOCKETS: Final = 8
 """Positions of one agent in one channel that a server answers with."""
 
@@ -62,33 +57,14 @@ def _nothing(_: Wanted) -> Sequence[AgentPosition]:
     return ()
 
 
-class PositionExchange:
-    """One tenant's questions to the other servers, and this server's answers once it holds an agent of the tenant."""
+class PositionExchange(ServerExchange):
+    """Where the agents of a tenant are in their channels. A server answers once it has held one of them."""
 
     def __init__(self, connection: NatsConnection, server: str) -> None:
         """`server` is this server's unique name."""
-        self._connection, self._server = connection, server
-        self._wanted = asyncio.Event()
+        super().__init__(connection, server, "position_exchange", POSITIONS_ASK)
         self.read: ReadPositions = _nothing
         """Reads the positions on this server."""
-        self.supervisor = Supervisor("position_exchange")
-
-    def answer_others(self) -> None:
-        """Answer from now on, because an agent of the tenant has connected to this server. May be repeated."""
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Subscribe to questions, over this connection and later ones. Retry until it succeeds."""
-        await self._wanted.wait()
-        while True:
-            try:
-                await self._connection.wait_up()
-                await self._connection.subscribe(POSITIONS_ASK, self._on_question)
-            except OurFault as exc:
-                log.debug("position_exchange.disconnected", error=repr(exc))
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
 
     async def ask(self, wanted: Wanted, servers: Collection[str]) -> tuple[list[AgentPosition], set[str]]:
         """Return the positions of agents on these servers, and the names of those that answered. Raise nothing."""
@@ -109,13 +85,8 @@ class PositionExchange:
             log.debug("position_exchange.not_asked", error=repr(exc))
         return positions, answered
 
-    async def _on_question(self, msg: Msg) -> None:
-        with self.supervisor.contain():
-            question = _questions.decode(msg.data)
-            if question.server == self._server:
-                return
-            answer = Answer(self._server, list(self.read(question.wanted)))
-            try:
-                await self._connection.send(OutgoingMessage(Subject(msg.reply), "", _encode(answer)))
-            except OurFault as exc:  # The other server stops waiting.
-                log.debug("position_exchange.not_answered", error=repr(exc))
+    def _answer(self, question: bytes) -> bytes | None:
+        asked = _questions.decode(question)
+        if asked.server == self._server:
+            return None
+        return _encode(Answer(self._server, list(self.read(asked.wanted))))
