@@ -20,6 +20,7 @@ from artcafe.model import Role
 from artcafe.observe.metric_types import BOUNDS_S, AnyMetric, Gauge
 from artcafe.observe.metrics import METRICS
 from artcafe.rest import asyncapi, frame_docs
+from artcafe.rest.error_page import has_status, readable_text
 from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, AgentAccess
 from artcafe.wire import frames
 from tests.promises import delivery_clauses, marked_tests, passages
@@ -373,9 +374,7 @@ def _parts(schemas: dict[str, Any]) -> set[str]:
 
 
 def _sent_row(kind: type[ArtcafeError]) -> str:
-    # An error occurs in HTTP answers only if its class, or one between it and the root, sets a status.
-    is_http = any("status" in vars(each) for each in kind.__mro__ if each is not ArtcafeError)
-    status = str(kind.status) if is_http else "–"
+    status = str(kind.status) if has_status(kind) else "–"
     close = "–" if kind.close is None else str(kind.close)
     return f"| {_anchor(kind.code)} | {_text(kind)} | {status} | {close} | {'yes' if kind.temporary else 'no'} |"
 
@@ -397,10 +396,8 @@ def _anchor(code: str) -> str:
 
 
 def _text(kind: type[ArtcafeError]) -> str:
-    """Return the error's text with its placeholders in italics; add the class's docstring to a text of placeholders only."""
-    text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", kind.text.replace("\n ", ";")).replace("|", "\\|")
-    is_bare = not re.search(r"\w", re.sub(r"\{[^}]*\}", "", kind.text))
-    return f"{text} ({re.split(r'[.;]', kind.__doc__ or '')[0]})" if is_bare else text
+    """Return the error's text for a cell of a table, with its placeholders in italics."""
+    return readable_text(kind, r"*\1*").replace("|", "\\|")
 
 
 def _filled(page: str, **parts: str) -> str:

@@ -143,6 +143,7 @@ WELL_KNOWN: Final = f"/.well-known/oauth-protected-resource{T}/mcp"
 TABLE: Final[Mapping[str, RouteRule]] = {
     "GET /openapi.json": RouteRule(everybody(200)),
     "GET /asyncapi.json": RouteRule(everybody(200)),
+    "GET /docs/errors": RouteRule(everybody(200)),
     "GET /health/live": RouteRule(everybody(200)),
     "GET /health/ready": RouteRule(everybody(200)),
     "GET /v1": RouteRule(everybody(200)),

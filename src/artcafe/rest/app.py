@@ -41,6 +41,7 @@ from artcafe.rest import (
     auth,
     chains,
     channels,
+    error_page,
     health,
     home,
     inbox,
@@ -98,6 +99,7 @@ ROUTERS: Final = (
     usage.router,
     health.router,
     asyncapi.router,
+    error_page.router,
     mcp.router,
 )
 
@@ -311,11 +313,12 @@ class _Request:
             self.status = message["status"]
             if not self.body.is_complete and self.code not in HASTY:
                 await self.body.discard()
-            own = [(b"x-request-id", self.id.encode()), *response_headers(self._scope.get("scheme"))]
+            given = message.get("headers", ())
+            own = [(b"x-request-id", self.id.encode()), *response_headers(self._scope.get("scheme"), given)]
             own += rate_headers.headers(self._scope)
             if self._is_last():
                 own.append((b"connection", b"close"))
-            message["headers"] = [*message.get("headers", ()), *own]
+            message["headers"] = [*given, *own]
         await self._send(message)
 
     def _is_last(self) -> bool:

@@ -19,6 +19,8 @@ from artcafe.rest.schemas import ResponseModel
 from artcafe.wire.replies import limit_of
 
 MEDIA_TYPE: Final = "application/problem+json"
+ERROR_PAGE: Final = "/docs/errors"
+"""Path of the page that a problem's `type` names (`rest.error_page`)."""
 REF: Final = "#/components/schemas/{model}"
 """Reference to a schema in the OpenAPI document."""
 RETRY_AFTER_S: Final = 1
@@ -94,7 +96,7 @@ def answer(
     """Return the response for `error`, with `more` as further members of the problem. `challenge`: the value of
     `WWW-Authenticate` in a 401, if it is more than the scheme."""
     body: dict[str, object] = {
-        "type": f"/docs/errors#{error.code}",
+        "type": f"{ERROR_PAGE}#{error.code}",
         "title": title(error.code),
         "status": error.status,
         "detail": detail(error),
@@ -225,7 +227,7 @@ def _documented(kinds: list[type[ArtcafeError]]) -> dict[str, Any]:
 
 def _example(kind: type[ArtcafeError]) -> dict[str, object]:
     return {
-        "type": f"/docs/errors#{kind.code}",
+        "type": f"{ERROR_PAGE}#{kind.code}",
         "title": title(kind.code),
         "status": kind.status,
         "detail": kind.text.format(id=_ThisId()) if issubclass(kind, NotFound) else re.sub(r"\{[^}]*\}", "…", kind.text),
