@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ from typing import Final
 
 import pytest
 
+from artcafe.observe.clock import now
+from artcafe.rules import wake
 from tests.children import plain_environ, started_with_parent
 from tests.conftest import Require
 from tests.platform import Platform
@@ -20,6 +23,12 @@ CLIENT: Final = Path(__file__).parents[2] / "clients" / "typescript"
 FIRST_NODE: Final = 20
 INSTALL_S: Final = 300.0
 TESTS_S: Final = 480.0
+VERIFY: Final = """
+import { Webhook } from "standardwebhooks";
+const [body, headers, secrets] = process.argv.slice(1).map((text) => JSON.parse(text));
+for (const secret of secrets) console.log(JSON.stringify(new Webhook(secret).verify(body, headers)));
+"""
+"""A receiver of webhooks in Node.js: it prints what the library has verified, and throws for a wrong signature."""
 
 
 def has_node() -> bool:
@@ -60,3 +69,20 @@ def test_typescript_client_passes_its_tests(platform_on_a_file: Platform, requir
     output = run(("npm", "test", "--", "--test-reporter=tap"), TESTS_S, environ)
     assert "\n# fail 0\n" in output
     assert "\n# skipped 0\n" in output
+
+
+@pytest.mark.timeout(INSTALL_S + 60)
+def test_webhook_is_verified_by_the_npm_library_of_standard_webhooks(require: Require) -> None:
+    require(f"Node.js {FIRST_NODE} or newer with npm", has_node())
+    install(plain_environ())
+    secrets = [wake.secret_of(b"k" * 32, salt) for salt in ("new", "old")]
+    body = json.dumps({"type": "agent.messages_waiting"})
+    headers = wake.signed_headers(secrets, "whk_1", now(), body.encode())
+
+    def verified(*keys: bytes) -> Sequence[str]:
+        given = (json.dumps(each) for each in (body, headers, [wake.secret_text(key) for key in keys]))
+        return "node", "--input-type=module", "--eval", VERIFY, *given
+
+    assert run(verified(*secrets), 60, plain_environ()) == f"{body}\n".replace(" ", "") * 2
+    with pytest.raises(AssertionError, match="No matching signature found"):
+        run(verified(b"x" * 32), 60, plain_environ())
