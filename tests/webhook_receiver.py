@@ -31,11 +31,13 @@ class ReceivedWebhook:
 
 @dataclass
 class WebhookReceiver:
-    """The requests so far. `statuses` are those of the next answers; afterwards each one is 204. `hangs`: answer none."""
+    """The requests so far. `statuses` are those of the next answers; afterwards each one is 204. `retry_after`: the
+    header of failures. `hangs`: answer none."""
 
     url: str
     received: list[ReceivedWebhook] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    retry_after: str | None = None
     hangs: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -47,6 +49,8 @@ class WebhookReceiver:
             self.ended.wait(60)
         status = self.statuses.pop(0) if self.statuses else 204
         request.send_response(status)
+        if status >= 400 and self.retry_after is not None:
+            request.send_header("retry-after", self.retry_after)
         if 300 <= status < 400:
             request.send_header("location", f"{self.url}/elsewhere")
         request.end_headers()

@@ -288,7 +288,8 @@ class Services(TableServices):
 
     def _make_waker(self, store: Store, fabric: Fabric, clock: Clock, settings: ServiceSettings) -> None:
         """Make the service that sends webhooks."""
-        sender, waiting = WebhookSender(settings.webhook_networks), WaitingMessages(store, self.record_cache)
+        sender = WebhookSender(settings.webhook_networks)
+        waiting = WaitingMessages(store, self.record_cache, self.audiences, clock)
         self.waker = Waker(store, fabric, waiting, self.changes, self.audit, clock, self.wake_key, sender)
         self.version_watch.add_served(self.waker.tenants)
 

@@ -44,6 +44,22 @@ def test_malformed_quiet_hours_are_refused(text: str) -> None:
         wake.check_quiet_hours(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "wait_s"),
+    [
+        ("120", 120),
+        ("0", 0),
+        ("999999999999", 86_400),
+        ("Sun, 29 Nov 2026 12:02:00 GMT", 120),
+        ("Sun, 29 Nov 2026 11:00:00 GMT", 0),
+        ("Sun, 29 Nov 2036 12:00:00 GMT", 86_400),
+        *[(text, 0) for text in ("", "-5", "soon", "1e3", "²", "Sun, 29 Nov 2026 12:02:00", "Sun, 99 Nov 2026 12:02:00 GMT")],
+    ],
+)
+def test_receiver_asks_for_a_number_of_seconds_or_a_date_and_a_day_at_most(text: str, wait_s: float) -> None:
+    assert wake.retry_after_s(text, datetime(2026, 11, 29, 12, tzinfo=UTC)) == wait_s
+
+
 def test_retries_back_off_to_an_hour() -> None:
     waits = [wake.retry_s(failures) for failures in range(1, wake.MAX_FAILURES)]
     assert waits[:4] == [5, 15, 45, 135]

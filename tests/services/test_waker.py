@@ -17,6 +17,8 @@ from artcafe.assembly import ServiceKeys, Services, ServiceSettings
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import ChannelType, Entry, Outcome, SubscriptionStatus, TenantStatus
+from artcafe.observe import metrics
+from artcafe.rules.queues import QueueChange
 from artcafe.rules.wake import MAX_FAILURES, WakePolicy, WakeState
 from artcafe.services import waker as waker_module
 from artcafe.services.waiting_messages import WaitingMessages
@@ -80,7 +82,8 @@ async def waking(folder: Path) -> AsyncIterator[tuple[GatewayApp, WakingServer]]
     """Run a server that may send webhooks to loopback."""
     async with gateway_app(folder) as it, asyncio.TaskGroup() as group:
         services, key = it.services, it.services.wake_key
-        waiting, sender = WaitingMessages(services.store, services.record_cache), WebhookSender((LOOPBACK,))
+        waiting = WaitingMessages(services.store, services.record_cache, services.audiences, it.clock)
+        sender = WebhookSender((LOOPBACK,))
         waker = Waker(services.store, services.fabric, waiting, services.changes, services.audit, it.clock, key, sender)
         services.invalidation.subscribe(waker.on_change)
         policies = WakePolicies(services.store, services.changes, services.audit, it.clock, key, (LOOPBACK,))
@@ -203,18 +206,56 @@ async def _written(it: GatewayApp, seq: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_inbox_wakes_and_queues_and_paused_subscriptions_do_not(tmp_path: Path, receiver: WebhookReceiver) -> None:
+async def test_inbox_wakes_and_live_channels_and_paused_subscriptions_do_not(tmp_path: Path, receiver: WebhookReceiver) -> None:
     async with waking(tmp_path) as (it, server):
-        queue = await it.services.channels.create(it.owner, name="work", type=ChannelType.QUEUE)
-        await it.services.subscriptions.put(it.owner, queue.id, it.agent.id)
+        live = await it.services.channels.create(it.owner, name="ticker", type=ChannelType.LIVE)
+        await it.services.subscriptions.put(it.owner, live.id, it.agent.id)
         await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.PAUSED)
         secret = await made_secret(it, server.policies, receiver.url)
-        await it.publish(b"1", queue)
+        assert await it.say(b"1", live) is None
         await it.publish(b"2")
         await it.services.messaging.publish(it.owner, f"@{it.agent.id}", Publish(f"@{it.agent.id}", Raw(b"3")))
         await arrived(receiver, 1)
         (channel,) = receiver.received[0].verified(secret)["data"]["channels"]
         assert (channel["channel"], channel["count"]) == (f"@{it.agent.id}", 1)
+
+
+async def test_tasks_of_a_queue_wake_again_and_again_as_long_as_no_connected_agent_takes_them(
+    tmp_path: Path, receiver: WebhookReceiver
+) -> None:
+    async with waking(tmp_path) as (it, server):
+        queue = await it.services.channels.create(it.owner, name="work", type=ChannelType.QUEUE, queue=QueueChange(ack_wait_s=30))
+        await it.services.subscriptions.put(it.owner, queue.id, it.agent.id)
+        sleeper = await it.services.agents.create(it.owner, name="sleeper", public_key=new_key())
+        await it.services.subscriptions.put(it.owner, queue.id, sleeper.id)
+        secret = await wake(it, server.policies, receiver.url, sleeper.id)
+        assert secret is not None
+
+        def told() -> list[tuple[str, int]]:
+            bodies = [each.verified(secret)["data"] for each in receiver.received]
+            return [(channel["channel"], channel["count"]) for body in bodies for channel in body["channels"]]
+
+        last = [await it.publish(b"1", queue) for _ in range(3)][-1]
+        await arrived(receiver, 1)
+        await some_looks()
+        it.clock.ahead += timedelta(seconds=61)
+        await arrived(receiver, 2)
+        assert told()[1:] == [(queue.id, 3)], "no message is told of once for all: somebody must still work"
+
+        async with it.connected(max_unacked=8) as worker:
+            frames = [await worker.message() for _ in range(3)]
+            await until(lambda: it.services.fabric.tenant(it.owner.tenant_id).presence.find(it.agent.id) is not None)
+            await it.publish(b"2", queue)
+            await worker.messages(1)
+            for frame in frames[:2]:
+                await worker.ack(queue.id, frame["seq"])
+            it.clock.ahead += timedelta(seconds=61)
+            await some_looks()
+            assert len(receiver.received) == 2, "a connected agent takes the tasks"
+        await until(lambda: it.services.fabric.tenant(it.owner.tenant_id).presence.find(it.agent.id) is None)
+        it.clock.ahead += timedelta(seconds=61)  # Longer than the queue's `ack_wait_s`: nobody holds what was given back.
+        await arrived(receiver, 3)
+        assert (told()[-1], frames[-1]["seq"]) == ((queue.id, 2), last)
 
 
 async def test_failed_webhook_is_repeated_with_its_id_and_body_and_disables_the_policy_in_the_end(
@@ -242,14 +283,24 @@ async def test_failed_webhook_is_repeated_with_its_id_and_body_and_disables_the_
         assert receiver.received[-1].id != receiver.received[0].id
 
 
-async def test_receiver_that_is_gone_disables_the_policy_at_once(tmp_path: Path, receiver: WebhookReceiver) -> None:
+async def test_receiver_gets_the_time_that_it_asks_for_and_one_that_is_gone_disables_the_policy(
+    tmp_path: Path, receiver: WebhookReceiver
+) -> None:
+    failed, ended = metrics.WEBHOOKS.of("failed"), metrics.WAKES_DISABLED.of()
+    before = failed.value, ended.value
     async with waking(tmp_path) as (it, server):
-        receiver.statuses[:] = [410]
+        receiver.statuses[:], receiver.retry_after = [503, 410], "600"
         await wake(it, server.policies, receiver.url)
         await it.publish(b"1")
         await settled(it, 1)
-        assert (await disabled(it, server.policies)).problem == "1 failed attempts, the last one: status 410"
+        it.clock.ahead += timedelta(seconds=500)
+        await some_looks()
         assert len(receiver.received) == 1
+        it.clock.ahead += timedelta(seconds=101)
+        await arrived(receiver, 2)
+        assert (await disabled(it, server.policies)).problem == "2 failed attempts, the last one: status 410"
+        assert len(receiver.received) == 2
+    assert (failed.value, ended.value) == (before[0] + 2, before[1] + 1)
 
 
 async def test_one_of_two_servers_sends_and_another_takes_over_after_the_claim(tmp_path: Path, receiver: WebhookReceiver) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from artcafe.rules.webhook_targets import Address
-from artcafe.services.webhook_sender import WebhookSender
+from artcafe.services.webhook_sender import WebhookAnswer, WebhookSender
 from tests.certificates import Authority
 from tests.webhook_receiver import receiving
 
@@ -36,7 +36,7 @@ async def test_connection_goes_to_the_address_that_was_checked_though_the_name_r
         names = Names("127.0.0.1", "169.254.169.254")
         port = receiver.url.rpartition(":")[2]
         sender = WebhookSender(LOOPBACK, names)
-        assert await sender.send(f"http://rebinding.example.com:{port}/x", {"webhook-id": "whk_1"}, b"{}") == (None, False)
+        assert await sender.send(f"http://rebinding.example.com:{port}/x", {"webhook-id": "whk_1"}, b"{}") == WebhookAnswer()
         assert names.asked == 1
         assert receiver.received[0].headers["host"] == f"rebinding.example.com:{port}"
         second = await sender.send(f"http://rebinding.example.com:{port}/x", {}, b"{}")
@@ -58,7 +58,7 @@ async def test_redirect_is_not_followed() -> None:
     with receiving() as receiver:
         receiver.statuses[:] = [307]
         answer = await WebhookSender(LOOPBACK).send(f"{receiver.url}/here", {}, b"{}")
-        assert answer == ("status 307: redirects are not followed", False)
+        assert answer == WebhookAnswer("status 307: redirects are not followed")
         assert [each.path for each in receiver.received] == ["/here"]
 
 
@@ -90,7 +90,7 @@ async def test_endpoint_that_never_answers_or_answers_without_end_costs_a_bounde
 
 async def test_body_of_the_answer_is_not_read() -> None:
     async with speaking(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n" + b"x" * 1000) as url:
-        assert await WebhookSender(LOOPBACK).send(url, {}, b"{}") == (None, False)
+        assert await WebhookSender(LOOPBACK).send(url, {}, b"{}") == WebhookAnswer()
 
 
 async def test_refused_connection_and_unknown_name_are_problems() -> None:
@@ -119,5 +119,5 @@ async def test_certificate_must_be_the_hosts_and_not_only_the_addresss(tmp_path:
         sender = WebhookSender(LOOPBACK, Names("127.0.0.1", "127.0.0.1"), tls=authority.client())
         refused = await sender.send(f"https://hooks.example.com:{port}", {}, b"{}")
         assert "certificate verify failed" in (refused.problem or "")
-        assert await sender.send(f"https://localhost:{port}", {}, b"{}") == (None, False)
+        assert await sender.send(f"https://localhost:{port}", {}, b"{}") == WebhookAnswer()
         assert names == ["hooks.example.com", "localhost"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from artcafe.errors import LogRefused
@@ -35,6 +36,17 @@ class QueueProgress(NamedTuple):
 
     floor: Seq
     delivered: Seq
+
+
+class QueueBacklog(NamedTuple):
+    """What a consumer has left: messages that were never delivered (`pending`), and those that were and have not ended (`held`):
+    a subscriber holds them, or they wait to be delivered again. Every message up to `floor` has ended. `delivered_at`: the last
+    delivery, by NATS's clock; None if it knows of none."""
+
+    pending: int
+    held: int
+    floor: Seq
+    delivered_at: datetime | None
 
 
 class QueueConsumer:
@@ -78,6 +90,15 @@ class QueueConsumer:
         if info is None:  # nobody has subscribed yet
             return QueueProgress(0, 0)
         return QueueProgress(info["ack_floor"]["stream_seq"], info["delivered"]["stream_seq"])
+
+    async def backlog(self) -> QueueBacklog | None:
+        """Return what has not ended, or None if nobody has subscribed yet."""
+        info = await self.info()
+        if info is None:
+            return None
+        at = info["delivered"].get("last_active")
+        delivered_at = None if at is None else datetime.fromisoformat(at)
+        return QueueBacklog(info["num_pending"], info["num_ack_pending"], info["ack_floor"]["stream_seq"], delivered_at)
 
     async def is_done(self, seq: Seq) -> bool:
         """Return whether the messages up to a sequence are acknowledged or terminated."""

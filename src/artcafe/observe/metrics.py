@@ -210,6 +210,18 @@ REQUESTS: Final = _counter(
 REQUEST_SECONDS: Final = _histogram("agent_request", "From the acceptance of a request to an agent until its last answer.")
 REQUESTS_PENDING: Final = _gauge("agent_requests_pending", "Requests to agents without their last answer.", by_tenant=True)
 
+WEBHOOKS: Final = _counter(
+    "webhooks",
+    "Attempts to send a webhook of a wake policy by outcome: sent (answered with 2xx), or failed. A failed one is sent again.",
+    outcome=("sent", "failed"),
+)
+WEBHOOK_SECONDS: Final = _histogram(
+    "webhook", "Duration of attempts to send a webhook: the lookup of its name, and the request until the head of the answer."
+)
+WAKES_DISABLED: Final = _counter(
+    "wake_policies_disabled", "Wake policies that the server has disabled, after failed attempts or an answer 410."
+)
+
 # --- connections and logins -------------------------------------------------------------------------------------------
 
 SOCKETS: Final = _gauge("sockets", "WebSockets after a successful `connect`.", by_tenant=True)

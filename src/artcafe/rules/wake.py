@@ -10,6 +10,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Final
 
@@ -23,6 +24,8 @@ MAX_FAILURES: Final = 12
 """Failed attempts in a row after which the policy is disabled: some 5 hours after the first one."""
 FIRST_RETRY_S: Final = 5.0
 MAX_RETRY_S: Final = 3600.0
+MAX_RETRY_AFTER_S: Final = 86_400.0
+"""Longest wait for an attempt that a receiver may ask for."""
 OVERLAP: Final = timedelta(hours=24)
 """How long the previous secret signs, too, after another one was made."""
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - it begins every secret
@@ -100,6 +103,20 @@ def retry_s(failures: int) -> float:
     """Return the seconds until the next attempt, after this many failures (from 1): 5 s, then three times as long, up to an
     hour."""
     return min(MAX_RETRY_S, FIRST_RETRY_S * 3.0 ** (failures - 1))
+
+
+def retry_after_s(text: str, now: datetime) -> float:
+    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3: a number or a date), at most a day; 0 for
+    anything else."""
+    if text.isascii() and text.isdigit():
+        wait_s = float(text[:9])
+    else:
+        try:
+            until = parsedate_to_datetime(text)
+        except ValueError:
+            return 0.0
+        wait_s = (until - now).total_seconds() if until.tzinfo is not None else 0.0
+    return min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
 
 
 def secret_of(key: bytes, salt: str) -> bytes:

@@ -1,17 +1,37 @@
-"""The messages that wait for an agent: those above its cursors, in the channels that it receives and in its inbox."""
+"""The messages that wait for an agent: those above its cursors, in the channels that it receives and in its inbox, and the tasks
+of its queues that nobody works on.
+
+What waits in a queue is in its consumer: the messages that were never delivered, and those that were given back. NATS does not
+tell the latter from messages that are held, so they count once nothing was delivered for the queue's `ack_wait_s`: then each of
+them was given back or extended.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
+
+import msgspec
 
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.log_lookups import count_above
 from artcafe.fabric.log_state import LogState
+from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.model import Agent, Channel, ChannelId, Cursor, Permission, Seq
+from artcafe.model import Agent, Channel, ChannelId, Cursor, Permission, Seq, Subscription, TenantId
+from artcafe.observe.clock import Clock
 from artcafe.rules import inboxes, subjects
+from artcafe.services.audiences import Audiences
 from artcafe.services.record_cache import RecordCache
 from artcafe.tables.store import Store
+
+
+class ReceivedChannels(NamedTuple):
+    """The channels that may have messages for an agent: those in which it has a cursor, its inbox among them, and its queues."""
+
+    with_cursors: Sequence[ChannelId]
+    queues: Sequence[ChannelId]
 
 
 class WaitingChannel(NamedTuple):
@@ -23,37 +43,118 @@ class WaitingChannel(NamedTuple):
     messages: int
 
 
+class Waiting(NamedTuple):
+    """What waits for an agent, by its first message. `has_held`: a queue has messages that are held or wait for a later
+    delivery, and may have to be worked on without a new message."""
+
+    channels: list[WaitingChannel]
+    has_held: bool
+
+
+class IdleQueues(NamedTuple):
+    """Queues that no connected agent receives. Unless `is_known`, others may be idle, too."""
+
+    channels: frozenset[ChannelId]
+    is_known: bool
+
+
+class _Tasks(NamedTuple):
+    """The messages of a queue that have not ended: the first one, how many can be taken, and how many cannot."""
+
+    first: Seq
+    free: int
+    held: int
+
+
 class WaitingMessages:
-    """Reads what waits for agents, from their subscriptions' rows and the log."""
+    """Reads what waits for agents, from their subscriptions' rows, the log and the queues' consumers."""
 
-    def __init__(self, store: Store, record_cache: RecordCache) -> None:
-        self._store, self._record_cache = store, record_cache
+    def __init__(self, store: Store, record_cache: RecordCache, audiences: Audiences, clock: Clock) -> None:
+        self._store, self._record_cache, self._audiences, self._clock = store, record_cache, audiences, clock
 
-    async def channels_of(self, agent: Agent) -> list[ChannelId]:
-        """Return the agent's inbox, and the channels in which its subscription has a cursor, if it has one there. Raises
-        `Unavailable`."""
-        found = [inboxes.inbox_of(agent.id)]
+    async def channels_of(self, agent: Agent) -> ReceivedChannels:
+        """Return the channels of an agent's subscriptions that store messages, and its inbox. Raises `Unavailable`."""
+        with_cursors, queues = [inboxes.inbox_of(agent.id)], []
         for channel_id in sorted(agent.channels):
             channel = await self._record_cache.find_channel(agent.tenant_id, channel_id)
             if channel is not None and KINDS[channel.type].has_cursors:
-                found.append(channel_id)
-        return found
+                with_cursors.append(channel_id)
+            elif channel is not None and KINDS[channel.type].has_log:
+                queues.append(channel_id)
+        return ReceivedChannels(with_cursors, queues)
 
-    async def of(self, agent: Agent, state: LogState, above: Cursor, tenant_log: TenantLog) -> list[WaitingChannel]:
-        """Return the channels with messages above the agent's cursors and above a place, by their first message.
+    async def idle_queues(self, tenant_id: TenantId, queues: Sequence[ChannelId]) -> IdleQueues:
+        """Return the queues that no connected agent receives. Raises `Unavailable`."""
+        connected: dict[ChannelId, int | None] = {}
+        for channel_id in queues:
+            await self._record_cache.find_channel(tenant_id, channel_id)  # The audience is that of a cached channel.
+            connected[channel_id] = (await self._audiences.wait(tenant_id, channel_id)).connected
+        idle = frozenset(channel_id for channel_id, agents in connected.items() if agents == 0)
+        return IdleQueues(idle, is_known=None not in connected.values())
 
-        Channels without cursors, of type `queue` and `live`, have none. Raises `Unavailable`.
+    async def of(
+        self, agent: Agent, state: LogState, above: Cursor, idle_queues: Collection[ChannelId], tenant_log: TenantLog
+    ) -> Waiting:
+        """Return the channels with messages above the agent's cursors and above a place, and those of these queues with tasks.
+
+        Channels of type `live` have none. Raises `Unavailable`.
         """
-        pairs = [(channel_id, agent.id) for channel_id in await self.channels_of(agent)]
+        received = await self.channels_of(agent)
+        queues = [channel_id for channel_id in received.queues if channel_id in idle_queues]
+        pairs = [(channel_id, agent.id) for channel_id in (*received.with_cursors, *queues)]
         rows = await self._store.tenant(agent.tenant_id).subscriptions.get_many(pairs)
         read = [row for row in rows if row is not None and row.allows(Permission.RECEIVE)]
         ends = await tenant_log.last_seqs([row.channel_id for row in read]) if read else {}
-        found: list[WaitingChannel] = []
+        found, held = [], 0
         for row in read:
-            start = max(state.lineage.to_seq(row.cursor), state.lineage.to_seq(above))
-            seq = ends.get(subjects.stored(row.channel_id), 0)
-            first, count = await count_above(tenant_log, row.channel_id, start) if seq > start else (0, 0)
-            if count:
+            end = ends.get(subjects.stored(row.channel_id), 0)
+            if row.channel_id in queues:
+                tasks = await self._tasks(row, end, tenant_log)
+            else:
+                tasks = await _above(row, max(state.lineage.to_seq(row.cursor), state.lineage.to_seq(above)), end, tenant_log)
+            held += tasks.held
+            if tasks.free:
                 channel = await self._record_cache.subscribed(agent.tenant_id, row.channel_id)
-                found.append(WaitingChannel(channel, first, max(seq, first), count))
-        return sorted(found, key=lambda each: each.first)
+                found.append(WaitingChannel(channel, tasks.first, max(end, tasks.first), tasks.free))
+        return Waiting(sorted(found, key=lambda each: each.first), held > 0)
+
+    async def _tasks(self, row: Subscription, end: Seq, tenant_log: TenantLog) -> _Tasks:
+        """Return the messages of a queue that have not ended. Raises `Unavailable`."""
+        if not end:
+            return _NOTHING
+        backlog = await QueueConsumer(tenant_log, row.channel_id).backlog()
+        if backlog is None:  # Nobody has taken a message yet.
+            first, count = await count_above(tenant_log, row.channel_id, 0)
+            return _Tasks(first, count, 0)
+        channel = await self._record_cache.subscribed(row.tenant_id, row.channel_id)
+        assert channel.queue is not None, "the channel is a queue"
+        ack_wait = timedelta(seconds=channel.queue.ack_wait_s)
+        is_given_back = backlog.delivered_at is None or self._clock() > backlog.delivered_at + ack_wait
+        free, held = (backlog.pending + backlog.held, 0) if is_given_back else (backlog.pending, backlog.held)
+        return _Tasks(backlog.floor + 1, free, held)
+
+
+_NOTHING = _Tasks(0, 0, 0)
+
+
+async def _above(row: Subscription, start: Seq, end: Seq, tenant_log: TenantLog) -> _Tasks:
+    """Return the messages of a channel above a sequence. Raises `Unavailable`."""
+    if end <= start:
+        return _NOTHING
+    first, count = await count_above(tenant_log, row.channel_id, start)
+    return _Tasks(first, count, 0)
+
+
+def body_of(agent: Agent, waiting: list[WaitingChannel], now: datetime) -> bytes:
+    """Return the body of a webhook: which messages wait, and nothing of them."""
+    data = {
+        "tenant_id": agent.tenant_id,
+        "agent": agent.id,
+        "agent_handle": agent.handle,
+        "count": sum(each.messages for each in waiting),
+        "channels": [
+            {"channel": each.channel.id, "channel_handle": each.channel.handle, "seq": each.seq, "count": each.messages}
+            for each in waiting
+        ],
+    }
+    return msgspec.json.encode({"type": "agent.messages_waiting", "timestamp": now, "data": data})

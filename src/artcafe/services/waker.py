@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ from artcafe.errors import ArtcafeError, OurFault
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_state import LogState
 from artcafe.model import Agent, AgentId, AgentStatus, Cursor, Seq, TenantChange, TenantId, TenantStatus
+from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
 from artcafe.rules import ids, subjects, wake
@@ -26,7 +28,7 @@ from artcafe.rules.subjects import Subject
 from artcafe.rules.wake import MAX_FAILURES, WakePolicy, WakeState
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
-from artcafe.services.waiting_messages import WaitingChannel, WaitingMessages
+from artcafe.services.waiting_messages import WaitingChannel, WaitingMessages, body_of
 from artcafe.services.watched_tenant import FAR, WatchedTenant
 from artcafe.services.webhook_sender import WebhookAnswer, WebhookSender
 from artcafe.supervision import Supervisor
@@ -49,6 +51,8 @@ AT_ONCE: Final = 64
 AT_ONCE_IN_TENANT: Final = 2
 """Webhooks under way from this server, and to one tenant: an endpoint that does not answer holds up its own tenant alone."""
 READS_AT_ONCE: Final = 4
+HELD: Final = timedelta(seconds=10)
+"""How often the queues of an agent are looked at whose messages are held without a connection, or wait for a later delivery."""
 CHANNELS_AT_ONCE: Final = 500
 ACTOR: Final = "server"
 """The actor in the audit when the server disables a policy."""
@@ -206,7 +210,7 @@ class Waker:
         if watched.looked_at[0] != state.epoch:
             watched.seen.clear()
         watched.is_stirred = False
-        channels = sorted({channel for some in watched.channels.values() for channel in some})
+        channels = sorted({channel for received in watched.channels.values() for some in received for channel in some})
         ends: dict[Subject, Seq] = {}
         for start in range(0, len(channels), CHANNELS_AT_ONCE):
             ends |= await tenant_log.last_seqs(channels[start : start + CHANNELS_AT_ONCE])
@@ -218,10 +222,16 @@ class Waker:
         self, watched: WatchedTenant, agent: Agent, ends: dict[Subject, Seq], state: LogState, group: asyncio.TaskGroup
     ) -> datetime:
         """Begin an agent's webhook if it is due. Return when to look again, unless something stirs before."""
-        newest = max(ends.get(subjects.stored(channel), 0) for channel in watched.channels[agent.id])
         presence, now = watched.tenant_fabric.presence, self._clock()
-        is_away = presence.find(agent.id) is None
-        if newest <= watched.seen.get(agent.id, 0) or agent.id in watched.sending or not is_away:
+        if agent.id in watched.sending or presence.find(agent.id) is not None:
+            return FAR
+        received = watched.channels[agent.id]
+        idle_queues, is_known = await self._waiting.idle_queues(watched.id, received.queues)
+        if not is_known:
+            watched.stir()
+        watched.note_idle_queues(agent.id, idle_queues, now + AWAY)
+        newest = max(ends.get(subjects.stored(channel), 0) for channel in (*received.with_cursors, *idle_queues))
+        if newest <= watched.seen.get(agent.id, 0):
             return FAR
         left_at = presence.left_at(agent.id)
         at = max(watched.not_before.get(agent.id, now), now if left_at is None else left_at + AWAY)
@@ -255,14 +265,17 @@ class Waker:
         group: asyncio.TaskGroup,
     ) -> datetime:
         """Claim an agent's webhook and send it, if messages wait that it was not told of."""
-        waiting = await self._waiting.of(row.agent, state, row.state.notified, watched.tenant_fabric.log)
+        idle_queues = watched.idle_queues[row.agent.id]
+        waiting, has_held = await self._waiting.of(row.agent, state, row.state.notified, idle_queues, watched.tenant_fabric.log)
         watched.noticed.pop(row.agent.id, None)
+        now = self._clock()
         if not waiting:
             if row.state.webhook_id is not None:  # The agent has acknowledged what it told of: never tell that again.
                 await self._write(watched.id, row.agent.id, msgspec.structs.replace(row.state, webhook_id=None, due_at=None))
+            if has_held:
+                return now + HELD
             watched.seen[row.agent.id] = newest
             return FAR
-        now = self._clock()
         webhook = self._webhook(watched, row, state, waiting, now)
         claim = msgspec.structs.replace(
             row.state, webhook_id=webhook.id, up_to=webhook.up_to, epoch=state.epoch, due_at=now + LEASE
@@ -293,7 +306,7 @@ class Waker:
         else:
             id, up_to = ids.new_id("whk"), max(state.last_seq, *(each.seq for each in waiting))
         known = watched.bodies.get(row.agent.id)
-        body = known[1] if known is not None and known[0] == id else _body(row.agent, waiting, now)
+        body = known[1] if known is not None and known[0] == id else body_of(row.agent, waiting, now)
         watched.bodies[row.agent.id] = (id, body)
         return _Webhook(id, up_to, body)
 
@@ -315,7 +328,10 @@ class Waker:
                 now = self._clock()
                 secrets = [wake.secret_of(self._key, salt) for salt in wake.salts_at(policy, now)]
                 headers = wake.signed_headers(secrets, webhook.id, now, webhook.body)
+                started = time.perf_counter()
                 answer = await self._sender.send(policy.url, headers, webhook.body)
+                metrics.WEBHOOK_SECONDS.of().observe(time.perf_counter() - started)
+                metrics.WEBHOOKS.of("sent" if answer.problem is None else "failed").add()
                 log.debug("webhook.sent", tenant=watched.id, agent=agent_id, webhook=webhook.id, problem=answer.problem)
                 await self._settle(watched, agent_id, policy, claim, answer)
         finally:
@@ -338,7 +354,7 @@ class Waker:
                 await self._write(watched.id, agent_id, WakeState(serial=claim.serial, notified=notified, sent_at=now))
                 return
             failures = claim.failures + 1
-            due_at = now + timedelta(seconds=wake.retry_s(failures))
+            due_at = now + timedelta(seconds=max(wake.retry_s(failures), wake.retry_after_s(answer.retry_after, now)))
             failed = msgspec.structs.replace(claim, failures=failures, failure=answer.problem, due_at=due_at)
             if answer.is_gone or failures >= MAX_FAILURES:
                 await self._disable(watched.id, agent_id, policy, failed)
@@ -357,6 +373,7 @@ class Waker:
             async with self._audit.change(tenant_id, ACTOR, "agent.wake_disable", agent_id, problem=problem):
                 change = self._store.wakes(tenant_id).change(agent_id, state, disabled)
                 await self._changes.commit(tenant, tenant.touch(), change)
+                metrics.WAKES_DISABLED.of().add()
 
 
 def _due_at(policy: WakePolicy, state: WakeState, now: datetime) -> datetime:
@@ -367,18 +384,3 @@ def _due_at(policy: WakePolicy, state: WakeState, now: datetime) -> datetime:
         at = now if state.sent_at is None else state.sent_at + timedelta(seconds=policy.interval_s)
     at = max(at, now)
     return wake.quiet_until(policy.quiet_hours, at) or at
-
-
-def _body(agent: Agent, waiting: list[WaitingChannel], now: datetime) -> bytes:
-    """Return the body of a webhook: which messages wait, and nothing of them."""
-    data = {
-        "tenant_id": agent.tenant_id,
-        "agent": agent.id,
-        "agent_handle": agent.handle,
-        "count": sum(each.messages for each in waiting),
-        "channels": [
-            {"channel": each.channel.id, "channel_handle": each.channel.handle, "seq": each.seq, "count": each.messages}
-            for each in waiting
-        ],
-    }
-    return msgspec.json.encode({"type": "agent.messages_waiting", "timestamp": now, "data": data})

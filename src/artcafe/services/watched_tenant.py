@@ -7,6 +7,7 @@ from typing import Final
 
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import Agent, AgentId, ChannelId, Seq, TenantId
+from artcafe.services.waiting_messages import ReceivedChannels
 
 FAR: Final = datetime.max.replace(tzinfo=UTC)
 """Later than every time that something is due at."""
@@ -20,8 +21,10 @@ class WatchedTenant:
         self.is_read = self.is_marked = self.is_busy = self.is_watching = False
         self.agents: dict[AgentId, Agent] = {}
         """The agents with an enabled policy."""
-        self.channels: dict[AgentId, list[ChannelId]] = {}
-        """The channels of each of them that may have messages for it, and its inbox."""
+        self.channels: dict[AgentId, ReceivedChannels] = {}
+        """The channels of each of them that may have messages for it."""
+        self.idle_queues: dict[AgentId, frozenset[ChannelId]] = {}
+        """The queues of each of them that no connected agent received at the last look."""
         self.changed: set[AgentId] = set()
         self.looked_at: tuple[str | None, Seq] = (None, 0)
         """The epoch and the end of the log at the last look."""
@@ -59,7 +62,19 @@ class WatchedTenant:
         (registry.watch if self.agents else registry.unwatch)(self.stir)
         self.is_watching = bool(self.agents)
 
-    def set(self, agent: Agent, channels: list[ChannelId]) -> None:
+    def note_idle_queues(self, agent_id: AgentId, queues: frozenset[ChannelId], not_before: datetime) -> None:
+        """Note which queues of an agent nobody works on now, and look at its messages again if these are other ones.
+
+        `not_before`: if the agent that worked on one has just left, which may reconnect until then.
+        """
+        known = self.idle_queues.get(agent_id, queues)
+        if queues - known:
+            self.not_before[agent_id] = max(not_before, self.not_before.get(agent_id, not_before))
+        if queues != known:
+            self.seen.pop(agent_id, None)
+        self.idle_queues[agent_id] = queues
+
+    def set(self, agent: Agent, channels: ReceivedChannels) -> None:
         """Look after an agent, or again after a change of it."""
         self.forget(agent.id)
         self.agents[agent.id], self.channels[agent.id] = agent, channels
@@ -67,5 +82,5 @@ class WatchedTenant:
 
     def forget(self, agent_id: AgentId) -> None:
         """Look no more after an agent. May be repeated."""
-        for known in (self.agents, self.channels, self.seen, self.not_before, self.noticed, self.bodies):
+        for known in (self.agents, self.channels, self.idle_queues, self.seen, self.not_before, self.noticed, self.bodies):
             known.pop(agent_id, None)

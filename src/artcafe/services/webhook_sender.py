@@ -1,6 +1,7 @@
 """Send a webhook to an address that a tenant chose: resolved once, checked, and connected to as it was checked.
 
-Nothing of the answer is used but its status. A redirect is not followed. Time, the answer's head and what is sent are bounded.
+Nothing of the answer is used but its status and `Retry-After`. A redirect is not followed. Time, the answer's head and what is
+sent are bounded.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 
 
 class WebhookAnswer(NamedTuple):
-    """What became of an attempt: `problem` is None after a success. `is_gone`: the receiver wants no further ones (410)."""
+    """What became of an attempt: `problem` is None after a success. `is_gone`: the receiver wants no further ones (410).
+    `retry_after`: when it wants the next attempt, as it wrote it (RFC 9110, section 10.2.3)."""
 
     problem: str | None = None
     is_gone: bool = False
+    retry_after: str = ""
 
 
 class WebhookSender:
@@ -64,14 +67,15 @@ class WebhookSender:
             return WebhookAnswer(problem)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return _judged(await self._post(url, target.host, addresses[0], headers, body))
+                return _judged(*await self._post(url, target.host, addresses[0], headers, body))
         except TimeoutError:
             return WebhookAnswer(f"no answer within {self._timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
             return WebhookAnswer(f"{type(exc).__name__}: {exc}"[:200])
 
-    async def _post(self, url: str, host: str, address: Address, headers: Mapping[str, str], body: bytes) -> int:
-        """Send the request to this address, whatever the name resolves to by now, and return the status of the answer."""
+    async def _post(self, url: str, host: str, address: Address, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        """Send the request to this address, whatever the name resolves to by now, and return the answer's status and its
+        `Retry-After`."""
         given = httpx.URL(url)
         pinned = given.copy_with(host=str(address))
         sent = {**headers, "host": given.netloc.decode("ascii"), "content-type": "application/json", "user-agent": "artcafe"}
@@ -79,7 +83,7 @@ class WebhookSender:
         async with httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=self._timeout_s) as client:
             extensions = {"sni_hostname": host}
             async with client.stream("POST", pinned, content=body, headers=sent, extensions=extensions) as answer:
-                return answer.status_code
+                return answer.status_code, answer.headers.get("retry-after", "")
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -96,9 +100,9 @@ class WebhookSender:
         return [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
 
 
-def _judged(status: int) -> WebhookAnswer:
+def _judged(status: int, retry_after: str) -> WebhookAnswer:
     if httpx.codes.is_success(status):
         return WebhookAnswer()
     if httpx.codes.is_redirect(status):
         return WebhookAnswer(f"status {status}: redirects are not followed")
-    return WebhookAnswer(f"status {status}", is_gone=status == httpx.codes.GONE)
+    return WebhookAnswer(f"status {status}", is_gone=status == httpx.codes.GONE, retry_after=retry_after)
