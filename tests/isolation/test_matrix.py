@@ -117,8 +117,9 @@ def test_callers_from_outside(matrix: Matrix, route: str, who: CallerKind) -> No
     matrix.outside(route, who)
 
 
-def test_every_tool_is_in_the_table() -> None:
+def test_every_tool_and_resource_is_in_the_table() -> None:
     assert tool_matrix.own_names() == set(TOOLS)
+    assert tool_matrix.own_resources() == set(tool_matrix.RESOURCES)
 
 
 @pytest.mark.parametrize(("tool", "who"), tool_matrix.THERE)
@@ -131,6 +132,16 @@ def test_foreign_and_unknown_ids_in_arguments_get_the_same_answer(
     matrix: Matrix, tool: str, argument: str, who: CallerKind
 ) -> None:
     tool_matrix.elsewhere(matrix, tool, argument, who)
+
+
+@pytest.mark.parametrize(("uri", "who"), tool_matrix.IN_RESOURCES)
+def test_resource_is_an_agents_own(matrix: Matrix, uri: str, who: CallerKind) -> None:
+    tool_matrix.resource(matrix, uri, who)
+
+
+@pytest.mark.parametrize("who", [CallerKind.AGENT, CallerKind.OTHER])
+def test_resource_of_another_agent_is_like_an_unknown_one(matrix: Matrix, who: CallerKind) -> None:
+    tool_matrix.elsewhere_in_resources(matrix, who)
 
 
 @pytest.mark.parametrize("tool", HIDDEN)

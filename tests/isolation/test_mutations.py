@@ -53,6 +53,7 @@ CELLS: Final[list[Cell]] = [
     *(partial(tool_matrix.there, tool=tool, who=who) for tool, who in tool_matrix.THERE),
     *(partial(tool_matrix.elsewhere, tool=tool, argument=name, who=who) for tool, name, who in tool_matrix.ELSEWHERE),
     *(partial(tool_matrix.hidden, tool=tool) for tool in tool_matrix.HIDDEN),
+    *(partial(tool_matrix.resource, uri=uri, who=who) for uri, who in tool_matrix.IN_RESOURCES),
     *(partial(Matrix.outside, route=route, who=who) for route, who in FROM_OUTSIDE),
 ]
 

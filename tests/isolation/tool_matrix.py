@@ -1,6 +1,7 @@
-"""Tenant isolation of MCP over HTTP: tools × kinds of callers × existing, foreign, unknown and hidden ids.
+"""Tenant isolation of MCP over HTTP: tools × kinds of callers × existing, foreign, unknown and hidden ids, and resources ×
+kinds of callers.
 
-A tool missing in the table fails `test_matrix`. The cells are cells of the REST matrix too, for `test_mutations`.
+A tool or resource missing in the tables fails `test_matrix`. The cells are cells of the REST matrix too, for `test_mutations`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from typing import Any, Final
 
 import msgspec
 
+from artcafe.rest.mcp_offers import AgentOffer
 from artcafe.rest.mcp_tools import PersonTools, StatelessAgentTools
 from tests.isolation.matrix import OWN, Matrix, TenantRecords
-from tests.isolation.route_rules import ABSENT, OUTSIDE, SUSPENDED, UNPROVEN, CallerKind
+from tests.isolation.route_rules import ABSENT, AGENTS, OUTSIDE, SUSPENDED, UNPROVEN, CallerKind
 
+METHOD_NOT_FOUND: Final = -32601
+META: Final = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+LISTEN: Final = "subscriptions/listen"
+LISTENING: Final = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": LISTEN}
 NO_TOOL: Final = "no tool"
 """A tool that this kind of caller does not have."""
 
@@ -76,6 +82,15 @@ TOOLS: Final[Mapping[str, ToolRule]] = {
 }
 
 
+RESOURCES: Final = ("inbox://me",)
+"""Of agents; people have none."""
+
+
+def own_resources() -> set[str]:
+    """Return the addresses of all resources that a server has."""
+    return {each["uri"] for each in AgentOffer.resources}
+
+
 def own_names() -> set[str]:
     """Return the names of all tools that a server has."""
     return {*PersonTools.names, *StatelessAgentTools.names}
@@ -90,15 +105,18 @@ def there(matrix: Matrix, tool: str, who: CallerKind) -> None:
 
 def expected_there(tool: str, who: CallerKind) -> tuple[int, str | None]:
     """Return the expected HTTP status and error code."""
+    return _refusal(who) or (200, TOOLS[tool].expected(who))
+
+
+def _refusal(who: CallerKind) -> tuple[int, str] | None:
+    """Return the expected status and error code for a caller who may call nothing; None for others."""
     if who in UNPROVEN:
         return 401, UNPROVEN[who]
     if who in OUTSIDE:
         return 404, "tenant_not_found"
     if who is CallerKind.TERMS_PENDING:
         return 403, "terms_required"
-    if who is CallerKind.SUSPENDED_AGENT:
-        return 403, "tenant_suspended"
-    return 200, TOOLS[tool].expected(who)
+    return (403, "tenant_suspended") if who is CallerKind.SUSPENDED_AGENT else None
 
 
 def elsewhere(matrix: Matrix, tool: str, argument: str, who: CallerKind) -> None:
@@ -131,6 +149,44 @@ def arguments_of(world: TenantRecords, rule: ToolRule) -> dict[str, Any]:
     return {**rule.arguments, **{name: world.ids()[f"{name}_id"] for name in rule.missing}}
 
 
+def resource(matrix: Matrix, uri: str, who: CallerKind) -> None:
+    """Check that an agent reads what waits for itself, and may be notified of it, and that nobody else may do either."""
+    world = matrix.halted if who in SUSPENDED else matrix.ours
+    read = {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}
+    listen = {"jsonrpc": "2.0", "id": 1, "method": LISTEN, "params": {"notifications": {}, "_meta": META}}
+    answers = [_post(matrix, who, world, read), _post(matrix, who, world, listen, LISTENING)]
+    refusal = _refusal(who)
+    if refusal is not None:
+        assert [(each.status_code, each.json()["code"]) for each in answers] == [refusal, refusal]
+    elif who not in AGENTS:
+        assert [each.json()["error"]["code"] for each in answers] == [METHOD_NOT_FOUND, METHOD_NOT_FOUND]
+    else:
+        (content,) = answers[0].json()["result"]["contents"]
+        channels = [each["channel"] for each in msgspec.json.decode(content["text"])["subscriptions"]]
+        agent = world.agent if who is CallerKind.AGENT else world.other
+        assert channels[-1] == f"@{agent.id}"
+        assert set(channels[:-1]) <= {world.channel, world.managed}
+        assert "notifications/subscriptions/acknowledged" in answers[1].text
+
+
+def elsewhere_in_resources(matrix: Matrix, who: CallerKind) -> None:
+    """Check that the inboxes of another agent and of another tenant's one get the answer of an unknown one."""
+    answers = []
+    for id in (matrix.ours.ids()["agent_id"], matrix.theirs.ids()["agent_id"], ABSENT["agent_id"]):
+        read = {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": f"inbox://{id}"}}
+        answers.append(_post(matrix, who, matrix.ours, read).text.replace(id, "NAME"))
+    assert answers == [answers[0]] * len(answers)
+    assert "there is no resource" in answers[0]
+
+
+def _post(
+    matrix: Matrix, who: CallerKind, world: TenantRecords, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Any:
+    answer = matrix.callers[who].post(f"/v1/tenants/{world.tenant.id}/mcp", json=body, headers=headers)
+    matrix.check_text(who, answer.text)
+    return answer
+
+
 def call(matrix: Matrix, who: CallerKind, tenant: str, tool: str, arguments: Mapping[str, Any]) -> tuple[int, Any]:
     """Call a tool, and return the status and the answer, in which ids of the arguments are `NAME`: an error repeats them."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
@@ -158,4 +214,5 @@ def code_of(found: Any) -> str | None:
 
 THERE: Final = [(tool, who) for tool in TOOLS for who in CallerKind]
 ELSEWHERE: Final = [(tool, name, who) for tool, rule in TOOLS.items() for name in rule.missing for who in OWN]
+IN_RESOURCES: Final = [(uri, who) for uri in RESOURCES for who in CallerKind]
 HIDDEN: Final = [tool for tool, rule in TOOLS.items() if "channel" in rule.missing]

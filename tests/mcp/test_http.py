@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,8 @@ import httpx
 import msgspec
 import pytest
 from mcp.shared.exceptions import MCPError
-from mcp_types import TextContent
+from mcp.shared.subscriptions import ResourceUpdated
+from mcp_types import TextContent, TextResourceContents
 
 from artcafe.rest.mcp_tools import PersonTools, StatelessAgentTools
 from artcafe.sdk.client import Client
@@ -168,6 +170,70 @@ async def test_hostile_message_stays_data_of_its_proven_sender_over_http(cast: C
         await call(client, "ack", channel=item["channel"], seq=item["seq"])
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_inbox_is_a_resource_of_an_agent_which_reads_what_waits_and_takes_nothing(cast: Cast, mode: str) -> None:
+    token = await token_of(cast, 1)
+    async with asyncio.timeout(BOUND_S), http_client(cast.url, cast.tenant, token, mode) as client:
+        (resource,) = (await client.list_resources()).resources
+        assert (resource.uri, resource.mime_type) == ("inbox://me", "application/json")
+        assert (await client.list_resource_templates()).resource_templates == []
+        async with cast.agent(0, queues=False) as sender:
+            sent = await sender.publish(cast.channels[0], "not shown")
+        (content,) = (await client.read_resource("inbox://me")).contents
+        assert isinstance(content, TextResourceContents)
+        found = msgspec.json.decode(content.text)
+        waiting = {each["channel"]: each["waiting"] for each in found["subscriptions"]}
+        assert waiting[cast.channels[0]] >= 1
+        assert list(waiting)[-1] == f"@{cast.agents[1]}"
+        assert found["requests"] == []
+        assert "not shown" not in content.text
+        pulled = await call(client, "inbox_pull", channel="channel-0")
+        await call(client, "ack", channel="channel-0", seq=sent.seq, epoch=pulled["epoch"])
+        with pytest.raises(MCPError, match="there is no resource 'inbox://other'"):
+            await client.read_resource("inbox://other")
+
+
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # Older clients subscribe so.
+async def test_agent_is_notified_of_what_arrives_and_an_older_client_cannot_be(cast: Cast) -> None:
+    token = await token_of(cast, 1)
+    async with (
+        asyncio.timeout(BOUND_S),
+        cast.agent(0, queues=False) as sender,
+        http_client(cast.url, cast.tenant, token) as client,
+        http_client(cast.url, cast.tenant, token, "legacy") as older,
+    ):
+        assert client.server_capabilities.resources is not None
+        assert older.server_capabilities.resources is not None
+        assert (client.server_capabilities.resources.subscribe, older.server_capabilities.resources.subscribe) == (True, None)
+        with pytest.raises(MCPError, match="no such method"):
+            await older.subscribe_resource("inbox://me")
+
+        async with client.listen(resource_subscriptions=["inbox://me", "inbox://other"], tools_list_changed=True) as stream:
+            assert stream.honored.resource_subscriptions == ["inbox://me"]
+            assert stream.honored.tools_list_changed is None
+            for send in (partial(sender.publish, cast.channels[0]), partial(sender.send, cast.agents[1])):
+                sent = await send("news")
+                assert await anext(stream) == ResourceUpdated("inbox://me")
+                assert (await call(client, "inbox_pull"))["messages"][-1]["seq"] == sent.seq
+                pulled = await call(client, "inbox_pull")
+                for each in pulled["messages"]:
+                    await call(client, "ack", channel=each["channel"], seq=each["seq"], epoch=pulled["epoch"])
+        async with client.listen(tools_list_changed=True) as nothing:
+            assert [each async for each in nothing] == [], "a subscription to nothing that changes ends at once"
+
+
+async def test_subscription_ends_when_its_agent_is_disabled(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=0)
+    async with (
+        asyncio.timeout(BOUND_S),
+        http_client(cast.url, cast.tenant, await token_of(cast, 0)) as client,
+        cast.rest() as rest,
+        client.listen(resource_subscriptions=["inbox://me"]) as stream,
+    ):
+        await rest.tenant(cast.tenant).agents.update(cast.agents[0], status="disabled")
+        assert [each async for each in stream] == []
+
+
 async def test_client_that_leaves_gives_messages_back_and_cancels_its_request(cast: Cast) -> None:
     cancelled = asyncio.Event()
 
@@ -267,7 +333,9 @@ WHOAMI = rpc("tools/call", {"name": "whoami", "arguments": {}, "_meta": META})
         (rpc("tools/list", {"_meta": {}}), modern("tools/list"), 400, -32602),
         (rpc("ping", {"_meta": META}), modern("ping"), 404, -32601),
         (rpc("initialize", {"_meta": META}), modern("initialize"), 404, -32601),
-        (rpc("subscriptions/listen", {"_meta": META}), modern("subscriptions/listen"), 404, -32601),
+        (rpc("subscriptions/listen", {"_meta": META}), modern("subscriptions/listen"), 404, -32601),  # A person has no inbox.
+        (rpc("resources/read", {"uri": "inbox://me", "_meta": META}), modern("resources/read"), 400, -32020),
+        (rpc("resources/read", {"uri": "inbox://me", "_meta": META}), modern("resources/read", "inbox://me"), 404, -32601),
         (rpc("tools/call", {"name": "drop_tables", "_meta": META}), modern("tools/call", "drop_tables"), 400, -32602),
         ({"jsonrpc": "2.0", "method": "notifications/x"}, modern("notifications/cancelled", None, LATER), 400, -32022),
     ],

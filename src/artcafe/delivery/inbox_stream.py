@@ -51,8 +51,12 @@ class InboxStream(EventStream):
         super().__init__(agent, transport, group, supervisor)
         self._services, self._agent = services, agent
         self._position = InboxPosition(key, agent.tenant_id, agent.agent_id)
-        self._subscriber = StreamSubscriber(services, self, agent, self._position)
+        self._subscriber = self.make_subscriber()
         self._is_beginning = False
+
+    def make_subscriber(self) -> Subscriber:
+        """Return the deliveries of the stream."""
+        return StreamSubscriber(self._services, self, self._agent, self._position)
 
     async def begin(self, last_event_id: str | None) -> None:
         """Begin at the agent's cursors, or after the event of this id. The first event is `start`.

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Final
 
+from artcafe.delivery.arrival_stream import ArrivalStream
 from artcafe.delivery.channel_stream import ChannelStream
 from artcafe.delivery.delivery_services import itself
 from artcafe.delivery.event_stream import EventStream, StreamTransport
@@ -99,6 +100,14 @@ class Streams:
         stream = InboxStream(self._services, agent, transport, self._group, self.supervisor, self._position_key)
         async with self._opened(stream):
             await stream.begin(last_event_id)
+            yield stream
+
+    @contextlib.asynccontextmanager
+    async def arrivals(self, principal: AgentPrincipal, transport: StreamTransport) -> AsyncIterator[ArrivalStream]:
+        """Open a stream that says when something arrives for an agent. Raises as `channel` does, and `Unavailable`."""
+        stream = ArrivalStream(self._services, principal, transport, self._group, self.supervisor, self._position_key)
+        async with self._opened(stream):
+            await stream.begin()
             yield stream
 
     @contextlib.asynccontextmanager

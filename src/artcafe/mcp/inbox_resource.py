@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated
@@ -11,10 +11,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, ReadResourceResult, Resource, TextResourceContents
 
 from artcafe.tools import AgentTools
-from artcafe.toolset.descriptions import json_text
+from artcafe.toolset.inbox import LISTED, MIME_TYPE, URI, WaitingIn, text_of
 
-URI: Final = "inbox://me"
-JSON: Final = "application/json"
 PAUSE_S: Final = 0.5
 """Between two notifications: many messages cause one."""
 
@@ -30,15 +28,7 @@ class InboxResource:
         """Older clients that have subscribed."""
         self._changed = asyncio.Event()
 
-    listed: Final = [
-        Resource(
-            uri=URI,
-            name="inbox",
-            title="What waits for you in ArtCafe",
-            description="How many messages of each subscription wait, and which requests. `inbox_pull` returns them.",
-            mime_type=JSON,
-        )
-    ]
+    listed: Final = [Resource.model_validate(LISTED)]
 
     async def read(self, uri: str) -> ReadResourceResult:
         """Return the numbers of messages and the requests that wait. Raises `MCPError` for another address."""
@@ -48,12 +38,11 @@ class InboxResource:
         me = await client.tenant(agent.tenant).agents.get(agent.agent)
         rows = [each async for each in client.tenant(agent.tenant).subscriptions.list_of_agent(me.id)]
         rows.append(await client.tenant(agent.tenant).subscriptions.get(f"@{me.id}", me.id))
-        waiting: dict[str, Any] = {
-            "subscriptions": [{"channel": row.channel_id, "status": row.status, "waiting": row.lag} for row in rows],
-            "requests": [{"request_id": each.request_id, "sender_id": each.sender} for each in self._tools.requests.waiting()],
-        }
-        text = json_text(waiting)
-        return ReadResourceResult(contents=[TextResourceContents(uri=URI, mime_type=JSON, text=text)])
+        text = text_of(
+            (WaitingIn(row.channel_id, row.status, row.lag) for row in rows),
+            ({"request_id": each.request_id, "sender_id": each.sender} for each in self._tools.requests.waiting()),
+        )
+        return ReadResourceResult(contents=[TextResourceContents(uri=URI, mime_type=MIME_TYPE, text=text)])
 
     def subscribe(self, uri: str, session: ServerSession) -> None:
         """Notify an older client of changes from now on. Raises `MCPError` for another address."""

@@ -26,10 +26,11 @@ NAME_HEADER: Final = "mcp-name"
 VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
-CALL: Final = "tools/call"
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
+RESOURCE_NOT_FOUND: Final = -32002
+"""In versions with `initialize`; since then it is `INVALID_PARAMS`."""
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 HEADER_MISMATCH: Final = -32020
@@ -72,6 +73,12 @@ class ToolCall(msgspec.Struct, frozen=True):
 
     name: str
     arguments: Raw = Raw(b"{}")
+
+
+class ResourceRead(msgspec.Struct, frozen=True):
+    """The parameters of `resources/read`."""
+
+    uri: str
 
 
 class Initialize(msgspec.Struct, frozen=True):
@@ -122,7 +129,8 @@ def _parse(body: bytes) -> _Message:
 
 
 def check_headers(request: RpcRequest, headers: Headers) -> None:
-    """Check a request of a version without `initialize`: it must name its version, its method and its tool in headers too.
+    """Check a request of a version without `initialize`: it must name its version, its method, and its tool or
+    resource in headers too.
 
     Raises `RpcError`.
     """
@@ -140,12 +148,21 @@ def check_headers(request: RpcRequest, headers: Headers) -> None:
         raise RpcError(HEADER_MISMATCH, f"the header {VERSION_HEADER} is not the version in params._meta")
     if headers.get(METHOD_HEADER) != request.method:
         raise RpcError(HEADER_MISMATCH, f"the header {METHOD_HEADER} is not the request's method")
-    if request.method == CALL:
-        name = params_of(request, ToolCall).name
-        if headers.get(NAME_HEADER) not in (name, _encoded(name)):
-            raise RpcError(HEADER_MISMATCH, f"the header {NAME_HEADER} is not the name in params")
+    name = _name_in(request)
+    if name is not None and headers.get(NAME_HEADER) not in (name, _encoded(name)):
+        raise RpcError(HEADER_MISMATCH, f"the header {NAME_HEADER} is not the name or uri in params")
     if version not in MODERN_VERSIONS:
         raise _unsupported(version)
+
+
+def _name_in(request: RpcRequest) -> str | None:
+    """Return what a header must name: a request's tool or resource; None for other methods. Raises `RpcError`."""
+    match request.method:
+        case "tools/call":
+            return params_of(request, ToolCall).name
+        case "resources/read":
+            return params_of(request, ResourceRead).uri
+    return None
 
 
 def params_of(request: RpcRequest, type_: type[Params]) -> Params:

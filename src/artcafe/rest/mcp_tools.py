@@ -240,13 +240,6 @@ def item_of(item: replies.PulledItem) -> results.PulledItem:
     return found
 
 
-def tools_of(request: Request, services: Services, principal: Principal) -> StatelessAgentTools | PersonTools:
-    """Return the tools of the principal of a request."""
-    if isinstance(principal, AgentPrincipal):
-        return StatelessAgentTools(request, services, principal)
-    return PersonTools(request, services, principal)
-
-
 class ToolList(NamedTuple):
     """The descriptions of a principal's tools, and their list as JSON text."""
 
