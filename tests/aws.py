@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 
 WAIT_S: Final = 30.0
 """For a start on a machine that is busy with other tests."""
@@ -111,8 +111,8 @@ def _environ(port: int) -> dict[str, str]:
 def _wait_healthy(aws: Aws, process: subprocess.Popen[bytes]) -> None:
     # The socket listens from the first moment, so that a request waits in its queue until the emulator accepts it.
     try:
-        services = httpx.get(f"{aws.url}/_ministack/health", timeout=WAIT_S, trust_env=False).json()["services"]
-    except (httpx.HTTPError, ValueError) as exc:
+        services = httpx2.get(f"{aws.url}/_ministack/health", timeout=WAIT_S, trust_env=False).json()["services"]
+    except (httpx2.HTTPError, ValueError) as exc:
         raise AssertionError(f"the emulator ({process.poll()}) is not healthy:\n{aws.log.read_text()[-3000:]}") from exc
     assert services["dynamodb"], services
     assert services["cognito-idp"], services

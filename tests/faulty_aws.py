@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-import httpx
+import httpx2
 
 Result = TypeVar("Result")
 
@@ -73,7 +73,7 @@ class FaultyAws:
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-aws", daemon=True)
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._http = httpx.AsyncClient(base_url=target, trust_env=False, timeout=30)
+        self._http = httpx2.AsyncClient(base_url=target, trust_env=False, timeout=30)
         self._rules: list[Rule] = []
         self._released = asyncio.Event()
         self._port = 0
@@ -133,7 +133,7 @@ class FaultyAws:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            with suppress(OSError, asyncio.IncompleteReadError, httpx.HTTPError):
+            with suppress(OSError, asyncio.IncompleteReadError, httpx2.HTTPError):
                 while await self._one(reader, writer):
                     pass
         finally:

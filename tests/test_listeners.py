@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
@@ -111,14 +111,14 @@ def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
 
 def test_rest_serves_tls_with_strict_transport_security(secure: Platform, authority: Authority) -> None:
     assert secure.url.startswith("https://")
-    answer = httpx.get(f"{secure.url}/v1", verify=authority.client(), trust_env=False)
+    answer = httpx2.get(f"{secure.url}/v1", verify=authority.client(), trust_env=False)
     assert answer.json()["gateway_url"] == secure.gateway_url
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
 def test_plain_request_to_a_tls_listener_gets_no_answer(secure: Platform) -> None:
-    with pytest.raises(httpx.HTTPError):
-        httpx.get(secure.url.replace("https", "http"), trust_env=False)
+    with pytest.raises(httpx2.HTTPError):
+        httpx2.get(secure.url.replace("https", "http"), trust_env=False)
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
@@ -181,9 +181,9 @@ def cast(tmp_path_factory: pytest.TempPathFactory, limited: Platform) -> Cast:
 
 
 @pytest.fixture(scope="module")
-def web(limited: Platform) -> Iterator[httpx.Client]:
+def web(limited: Platform) -> Iterator[httpx2.Client]:
     """A client that is fast enough for no limit to recover between two calls."""
-    with httpx.Client(base_url=limited.url, trust_env=False) as web:
+    with httpx2.Client(base_url=limited.url, trust_env=False) as web:
         yield web
 
 
@@ -192,11 +192,11 @@ def behind(address: str) -> dict[str, str]:
     return {"X-Forwarded-For": f"203.0.113.1, {address}"}
 
 
-def ask(web: httpx.Client, address: str) -> httpx.Response:
+def ask(web: httpx2.Client, address: str) -> httpx2.Response:
     return web.get("/health/live", headers=behind(address))
 
 
-def test_rate_limit_of_an_address_applies_before_authentication_and_to_no_other(web: httpx.Client) -> None:
+def test_rate_limit_of_an_address_applies_before_authentication_and_to_no_other(web: httpx2.Client) -> None:
     answers = [ask(web, "192.0.2.1") for _ in range(16)]
     assert [answer.status_code for answer in answers[:8]] == [200] * 8
     last = answers[-1]
@@ -206,24 +206,24 @@ def test_rate_limit_of_an_address_applies_before_authentication_and_to_no_other(
     assert ask(web, "192.0.2.2").status_code == 200
 
 
-def test_addresses_of_one_ipv6_site_share_a_limit(web: httpx.Client) -> None:
+def test_addresses_of_one_ipv6_site_share_a_limit(web: httpx2.Client) -> None:
     codes = [ask(web, f"2001:db8::{number:x}").status_code for number in range(16)]
     assert codes[-1] == 429
     assert ask(web, "2001:db8:0:1::1").status_code == 200
 
 
-def test_claimed_address_is_ignored(web: httpx.Client) -> None:
+def test_claimed_address_is_ignored(web: httpx2.Client) -> None:
     claims = [{"X-Forwarded-For": f"198.51.100.{number}, 192.0.2.3"} for number in range(16)]
     codes = [web.get("/v1", headers=claim).status_code for claim in claims]
     assert codes[-1] == 429
 
 
-def challenge(web: httpx.Client, tenant: str, agent: str, address: str) -> httpx.Response:
+def challenge(web: httpx2.Client, tenant: str, agent: str, address: str) -> httpx2.Response:
     body = {"tenant_id": tenant, "agent_id": agent}
     return web.post("/v1/auth/challenges", json=body, headers=behind(address))
 
 
-def test_login_flood_locks_out_its_own_address_only(web: httpx.Client, cast: Cast) -> None:
+def test_login_flood_locks_out_its_own_address_only(web: httpx2.Client, cast: Cast) -> None:
     flood = [challenge(web, cast.tenant, cast.agents[0], "192.0.2.10") for _ in range(3)]
     spoilt = {"challenge_id": flood[0].json()["challenge_id"], "signature": "-----BEGIN SSH SIGNATURE-----"}
     answer = web.post("/v1/auth/tokens", json=spoilt, headers=behind("192.0.2.10"))
@@ -236,7 +236,7 @@ def test_login_flood_locks_out_its_own_address_only(web: httpx.Client, cast: Cas
     assert challenge(web, cast.tenant, cast.agents[1], "192.0.2.10").status_code == 201
 
 
-def test_unknown_agent_is_rate_limited_like_a_known_one(web: httpx.Client, cast: Cast) -> None:
+def test_unknown_agent_is_rate_limited_like_a_known_one(web: httpx2.Client, cast: Cast) -> None:
     codes = {}
     for agent, first in ((cast.agents[1], 20), ("agt_nobody", 30)):
         # Two addresses for the requests, of which each is bounded by itself too: one site, as logins count it.
@@ -264,7 +264,7 @@ async def test_socket_limit_of_an_address_does_not_affect_others(limited: Platfo
         await raw.socket.close()
 
 
-async def test_challenges_on_sockets_are_rate_limited_like_those_of_rest(limited: Platform, web: httpx.Client) -> None:
+async def test_challenges_on_sockets_are_rate_limited_like_those_of_rest(limited: Platform, web: httpx2.Client) -> None:
     replies = []
     for _ in range(3):
         raw = await socket_from(limited, "192.0.2.50")
@@ -297,7 +297,7 @@ async def test_pages_of_other_origins_do_not_connect(limited: Platform, origin: 
     assert refusal.value.response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_pages_of_other_origins_cannot_read_answers(web: httpx.Client) -> None:
+def test_pages_of_other_origins_cannot_read_answers(web: httpx2.Client) -> None:
     asked = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST", **behind("192.0.2.80")}
     preflight = web.options("/v1/tenants", headers=asked)
     assert preflight.status_code == 405

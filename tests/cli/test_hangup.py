@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 import pytest
 
 from tests.children import started_with_parent
@@ -123,5 +123,5 @@ def test_closed_terminal_ends_no_server_under_nohup(tmp_path: Path, flags: list[
         terminal.close()
 
         threading.Event().wait(1)  # An end would have begun.
-        assert httpx.get(f"{url}/health/ready", timeout=10).status_code == 200
+        assert httpx2.get(f"{url}/health/ready", timeout=10).status_code == 200
         assert terminal.process.poll() is None

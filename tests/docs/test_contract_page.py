@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.cli.commands import COMMANDS
@@ -28,7 +28,7 @@ def routes() -> Iterator[tuple[str, bool]]:
 @pytest.fixture(scope="module")
 def paths(platform: Platform) -> set[str]:
     """Return the paths in the OpenAPI document of a running server, and those of the documents themselves."""
-    return {*httpx.get(f"{platform.url}/openapi.json").json()["paths"], "/openapi.json", "/asyncapi.json", "/docs/errors"}
+    return {*httpx2.get(f"{platform.url}/openapi.json").json()["paths"], "/openapi.json", "/asyncapi.json", "/docs/errors"}
 
 
 def test_server_answers_every_route_that_is_not_marked(paths: set[str]) -> None:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from msgspec import Raw
 from nats.errors import Error as NatsError
@@ -291,11 +291,11 @@ async def test_readers_at_every_node_receive_every_message_once_and_in_order(ser
         assert len(first) == count
 
 
-async def is_well(http: httpx.AsyncClient, port: int) -> bool:
+async def is_well(http: httpx2.AsyncClient, port: int) -> bool:
     """Return whether a NATS server reports that it is in sync; False while it does not listen yet."""
     try:
         answer = await http.get(f"http://127.0.0.1:{port}/healthz")
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False
     return bool(answer.json()["status"] == "ok")
 
@@ -348,7 +348,7 @@ async def test_node_that_returns_empty_is_restored_from_the_others(tmp_path: Pat
         (servers.folder / lost.name).rename(servers.folder / "lost")
         servers.start(lost, monitor=(port := some_free_port()))
         copied = servers.folder / lost.name / "jetstream" / "jetstream" / accounts.account_key(tenant) / "streams" / STREAM
-        async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as http:
+        async with asyncio.timeout(START_S), httpx2.AsyncClient(trust_env=False) as http:
             while not await is_well(http, port):  # noqa: ASYNC110 (another process has it soon)
                 await asyncio.sleep(0.1)
         assert bytes_of(copied) >= 50 * MESSAGE_BYTES

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import httpx
+import httpx2
 import msgspec
 
 from artcafe.errors import ArtcafeError
@@ -175,20 +175,20 @@ class PullTraffic(Traffic):
         agent = self.cast.agents[number]
         path = f"/v1/tenants/{self.cast.tenant}/agents/{agent}/"
         token = await self._log_in(number)
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             base_url=self.platform.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=REQUEST_S, trust_env=False
         ) as http:
             while True:
                 try:
                     await self._pull(http, agent)
-                except (httpx.HTTPError, msgspec.DecodeError):
+                except (httpx2.HTTPError, msgspec.DecodeError):
                     await asyncio.sleep(PAUSE_S)
 
     async def _log_in(self, number: int) -> str:
         async with Client(self.platform.url) as rest:
             return (await rest.login(self.cast.tenant, self.cast.agents[number], self.cast.keys[number])).access_token
 
-    async def _pull(self, http: httpx.AsyncClient, agent: str) -> None:
+    async def _pull(self, http: httpx2.AsyncClient, agent: str) -> None:
         pull = next(self._pulls)
         self.events.append(PullBegan(pull, agent, time.time()))
         wait_s, limit = self.chance.choice([0, 1]), self.chance.choice([1, 5, 50])
@@ -206,7 +206,7 @@ class PullTraffic(Traffic):
         await self._settle(http, holder, tasks)
         await asyncio.sleep(PAUSE_S)
 
-    async def _acknowledge(self, http: httpx.AsyncClient, agent: str, page: _PullAnswer, news: Sequence[_PulledItem]) -> None:
+    async def _acknowledge(self, http: httpx2.AsyncClient, agent: str, page: _PullAnswer, news: Sequence[_PulledItem]) -> None:
         """Acknowledge the messages of the broadcast channel up to one of them, or none of them."""
         if not (news or page.gaps) or (self.chance.random() < LEFT and not self.is_stopping):
             return
@@ -217,7 +217,7 @@ class PullTraffic(Traffic):
         if error is None:
             self.events.append(AckConfirmed(agent, self.news, seq))
 
-    async def _settle(self, http: httpx.AsyncClient, holder: str, tasks: Sequence[_PulledItem]) -> None:
+    async def _settle(self, http: httpx2.AsyncClient, holder: str, tasks: Sequence[_PulledItem]) -> None:
         """Acknowledge the tasks of a pull, except some that are given back, extended or forgotten."""
         for each in tasks:
             seq, entry = _seq_of(each), {"channel": each.channel, "seq": each.seq, "receipt": each.receipt}
@@ -241,7 +241,7 @@ class PullTraffic(Traffic):
 
     @staticmethod
     async def _post(
-        http: httpx.AsyncClient, kind: str, entries: Sequence[object], epoch: str | None = None
+        http: httpx2.AsyncClient, kind: str, entries: Sequence[object], epoch: str | None = None
     ) -> Sequence[str | None]:
         """Return the error code of each entry, or None if it is done."""
         body = {kind: entries} | ({} if epoch is None else {"epoch": epoch})

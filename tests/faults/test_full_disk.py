@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.conftest import Require
@@ -25,7 +25,7 @@ FAILURES = 8
 
 def readiness(platform: Platform) -> int:
     """Return the status of `/health/ready`."""
-    return httpx.get(f"{platform.url}/health/ready", timeout=10, trust_env=False).status_code
+    return httpx2.get(f"{platform.url}/health/ready", timeout=10, trust_env=False).status_code
 
 
 @pytest.mark.faults

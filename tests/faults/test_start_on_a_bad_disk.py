@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.children import ended_with_parent
@@ -56,7 +56,7 @@ def test_on_a_disk_with_an_error_a_server_is_not_ready_stops_and_does_not_start_
         try:
             disk.abort()
             wait_for(
-                lambda: httpx.get(f"{platform.url}/health/ready", timeout=10).status_code == 503, "a server that is not ready"
+                lambda: httpx2.get(f"{platform.url}/health/ready", timeout=10).status_code == 503, "a server that is not ready"
             )
         finally:
             code = platform.stop()

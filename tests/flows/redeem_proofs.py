@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-import httpx
+import httpx2
 
 
 def main(url: str) -> None:
     """Print `ready`, then one HTTP status per line."""
-    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+    with httpx2.Client(base_url=url, trust_env=False, timeout=30) as http:
         http.get("/v1")  # open the connection before the timed part
         print("ready", flush=True)  # noqa: T201 (it is what this process is for)
         for proof in sys.stdin:

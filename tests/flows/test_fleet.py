@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.cli.terminal.exit_codes import REFUSED
@@ -45,7 +45,7 @@ def at(server: Platform, cast: Cast) -> Cast:
     return replace(cast, url=server.url)
 
 
-async def signed_challenge(http: httpx.AsyncClient, server: Platform, cast: Cast) -> tuple[str, str]:
+async def signed_challenge(http: httpx2.AsyncClient, server: Platform, cast: Cast) -> tuple[str, str]:
     """Return the id of a challenge for the first agent, and the agent's signature of it."""
     claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
     made = await http.post(f"{server.url}/v1/auth/challenges", json=claim)
@@ -53,14 +53,14 @@ async def signed_challenge(http: httpx.AsyncClient, server: Platform, cast: Cast
     return made.json()["challenge_id"], await load_signer(cast.keys[0]).sign(made.json()["challenge"])
 
 
-async def redeemed(http: httpx.AsyncClient, server: Platform, challenge_id: str, signature: str) -> httpx.Response:
+async def redeemed(http: httpx2.AsyncClient, server: Platform, challenge_id: str, signature: str) -> httpx2.Response:
     return await http.post(f"{server.url}/v1/auth/tokens", json={"challenge_id": challenge_id, "signature": signature})
 
 
 async def test_challenge_of_one_server_is_redeemed_once_at_the_other(fleet: Fleet) -> None:
     one, other = fleet.servers
     cast = await fleet.tenant_with()
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False) as http:
         proof = await signed_challenge(http, one, cast)
         token = (await redeemed(http, other, *proof)).json()["access_token"]
         for server in fleet.servers:
@@ -224,7 +224,7 @@ async def test_without_tables_connected_agents_continue_at_both_servers_and_read
             fleet = stack.enter_context(running_fleet(tmp_path, aws=aws))
             cast = await fleet.tenant_with(agents=2)
             here, there = (at(server, cast) for server in fleet.servers)
-            async with here.agent(0) as first, there.agent(1) as second, httpx.AsyncClient(trust_env=False) as http:
+            async with here.agent(0) as first, there.agent(1) as second, httpx2.AsyncClient(trust_env=False) as http:
                 await first.publish(cast.channels[0], 0)
                 for agent in (first, second):
                     await take(agent, 1)

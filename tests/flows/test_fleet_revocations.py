@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -41,8 +41,8 @@ def token_of(fleet: Fleet, user: str) -> str:
     return LocalIdentity(derive(read_secret(fleet.secret), "local-identity")).issue(user, now())
 
 
-def owner_at(server: Platform, cast: Cast) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
+def owner_at(server: Platform, cast: Cast) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(
         base_url=f"{server.url}/v1/tenants/{cast.tenant}", headers={"Authorization": f"Bearer {cast.token}"}, trust_env=False
     )
 

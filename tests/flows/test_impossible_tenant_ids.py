@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
@@ -27,7 +27,7 @@ async def connect(platform: Platform, token: str, tenant_id: str | None) -> int:
 
 async def is_audited(cast: Cast, token: str) -> bool:
     """Return whether an attempt with this token on the tenant is written to its audit, after everything counted before it."""
-    async with httpx.AsyncClient(base_url=cast.url) as web:
+    async with httpx2.AsyncClient(base_url=cast.url) as web:
         await web.get(f"/v1/tenants/{cast.tenant}", headers={"Authorization": f"Bearer {token}"})
         mine = {"Authorization": f"Bearer {cast.token}"}
         for _ in range(500):
@@ -41,7 +41,7 @@ async def test_text_that_cannot_be_a_tenant_id_stops_nothing(platform: Platform)
     cast, other = await platform.tenant_with(channels=0), await platform.tenant_with(channels=0)
     stranger, agent = platform.token("stranger@example.com"), await token_of_agent(cast)
     for tenant_id in IMPOSSIBLE:
-        async with httpx.AsyncClient(base_url=cast.url) as web:
+        async with httpx2.AsyncClient(base_url=cast.url) as web:
             for token in (stranger, agent):
                 answer = await web.get(f"/v1/tenants/{quote(tenant_id or '')}", headers={"Authorization": f"Bearer {token}"})
                 assert answer.status_code == 404

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import click
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -70,13 +70,13 @@ class Organisation:
         self._identity = LocalIdentity(derive(read_secret(fleet.secret), "local-identity"))
         self._urls = [server.url for server in fleet.servers]
         self.name, self.path = name, ""
-        self._opened: list[httpx.AsyncClient] = []
+        self._opened: list[httpx2.AsyncClient] = []
         self.clients = self.of(f"owner-of-{name}@example.com")
 
-    def of(self, user: str) -> list[httpx.AsyncClient]:
+    def of(self, user: str) -> list[httpx2.AsyncClient]:
         """Return a person's clients, one for each server."""
         headers = {"Authorization": f"Bearer {self._identity.issue(user, now())}"}
-        opened = [httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=60) for url in self._urls]
+        opened = [httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=60) for url in self._urls]
         self._opened += opened
         return opened
 
@@ -100,11 +100,11 @@ class Organisation:
         found = {each["name"]: each for each in answer.json()["items"]}
         return None if found[limit]["used"] is None else int(found[limit]["used"])
 
-    async def race(self, request: Callable[[int, httpx.AsyncClient], Any]) -> tuple[int, int]:
+    async def race(self, request: Callable[[int, httpx2.AsyncClient], Any]) -> tuple[int, int]:
         """Send 50 requests at once, in turns to both servers. Return how many were done, and refused by the limit."""
 
-        async def one(number: int) -> httpx.Response:
-            answer: httpx.Response = await request(number, self.clients[number % len(self.clients)])
+        async def one(number: int) -> httpx2.Response:
+            answer: httpx2.Response = await request(number, self.clients[number % len(self.clients)])
             return answer
 
         async with asyncio.TaskGroup() as group:
@@ -220,7 +220,7 @@ async def test_other_plan_takes_effect_on_both_servers_and_removes_nothing(tenan
     assert (await here.patch(tenant.path, json={"plan": "tiny"})).json()["plan"] == "tiny"
     for at in tenant.clients:
 
-        async def is_refused(at: httpx.AsyncClient = at) -> bool:
+        async def is_refused(at: httpx2.AsyncClient = at) -> bool:
             answer = await at.post(messages, json={"data": "x" * 500})
             return answer.status_code == 402 and answer.json()["limit"]["name"] == "message_bytes"
 
@@ -245,7 +245,7 @@ async def test_other_plan_takes_effect_on_both_servers_and_removes_nothing(tenan
     assert done == ["small", "tiny"], "newest first"
 
 
-async def _is_stored(at: httpx.AsyncClient, messages: str) -> bool:
+async def _is_stored(at: httpx2.AsyncClient, messages: str) -> bool:
     return (await at.post(messages, json={"data": "x" * 500})).status_code == 201
 
 

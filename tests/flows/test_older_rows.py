@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import httpx
+import httpx2
 import pytest
 
 from artcafe.data_dir import read_secret
@@ -128,15 +128,15 @@ def token(server: Platform, user_id: str) -> str:
 
 
 @contextmanager
-def client_of(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx.Client]:
+def client_of(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx2.Client]:
     """Return a REST client for a person."""
     bearer = {"Authorization": f"Bearer {token(server, cloud.manifest.people[name].user_id)}"}
-    with httpx.Client(base_url=f"{server.url}/v1", headers=bearer, trust_env=False, timeout=30) as client:
+    with httpx2.Client(base_url=f"{server.url}/v1", headers=bearer, trust_env=False, timeout=30) as client:
         yield client
 
 
 @contextmanager
-def caller(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx.Client]:
+def caller(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx2.Client]:
     """Return a REST client for a person who has accepted the terms."""
     with client_of(server, cloud, name) as client:
         assert client.post("/terms/acceptances", json={"version": TERMS}).status_code == 201

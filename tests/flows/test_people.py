@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from mcp.shared.auth import ProtectedResourceMetadata
 
@@ -41,18 +41,18 @@ def server(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
 
 
 @asynccontextmanager
-async def at(server: Platform, access_token: str) -> AsyncIterator[httpx.AsyncClient]:
+async def at(server: Platform, access_token: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Return a REST client with this token."""
     bearer = {"Authorization": f"Bearer {access_token}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=bearer, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=server.url, headers=bearer, trust_env=False) as client:
         yield client
 
 
-async def accepted_terms(client: httpx.AsyncClient) -> None:
+async def accepted_terms(client: httpx2.AsyncClient) -> None:
     assert (await client.post("/v1/terms/acceptances", json={"version": TERMS})).status_code == 201
 
 
-async def tenant_of(owner: httpx.AsyncClient) -> str:
+async def tenant_of(owner: httpx2.AsyncClient) -> str:
     """Accept the terms, and return a new tenant."""
     await accepted_terms(owner)
     made = await owner.post("/v1/tenants", json={"name": "Acme"})
@@ -65,7 +65,7 @@ async def enter(raw: RawClient, session: Session, tenant: str) -> None:
     assert (reply["user_id"], reply["tenant_id"]) == (session.user_id, tenant)
 
 
-def status_and_code(answer: httpx.Response) -> tuple[int, str]:
+def status_and_code(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 

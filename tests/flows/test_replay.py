@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.sdk.keys import load_signer
@@ -46,7 +46,7 @@ async def next_line(process: Process) -> str:
         return (await process.stdout.readline()).decode().strip()
 
 
-async def proof(http: httpx.AsyncClient, url: str, cast: Cast) -> bytes:
+async def proof(http: httpx2.AsyncClient, url: str, cast: Cast) -> bytes:
     """Return a new challenge, signed, as the body that redeems it."""
     claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
     challenge = (await http.post(f"{url}/v1/auth/challenges", json=claim)).json()
@@ -64,7 +64,7 @@ async def test_of_four_processes_with_the_same_proof_at_two_servers_one_is_admit
         cast = await fleet.tenant_with(channels=0)
         answers: Counter[tuple[str, ...]] = Counter()
         winners: Counter[int] = Counter()
-        async with redeeming_processes(fleet) as processes, httpx.AsyncClient(trust_env=False) as http:
+        async with redeeming_processes(fleet) as processes, httpx2.AsyncClient(trust_env=False) as http:
             for number in range(CHALLENGES):
                 line = await proof(http, fleet.servers[number % 2].url, cast)
                 for process in processes:

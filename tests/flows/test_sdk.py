@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 
@@ -320,7 +320,7 @@ async def test_refused_login_raises_when_the_block_is_entered(platform: Platform
 
 
 async def disable(cast: Cast) -> None:
-    async with httpx.AsyncClient(base_url=cast.url, headers={"Authorization": f"Bearer {cast.token}"}) as http:
+    async with httpx2.AsyncClient(base_url=cast.url, headers={"Authorization": f"Bearer {cast.token}"}) as http:
         path = f"/v1/tenants/{cast.tenant}/agents/{cast.agents[0]}"
         (await http.patch(path, json={"status": "disabled"})).raise_for_status()
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.platform import Cast, Platform, running
 from tests.rest.event_reader import READ_S, EventReader, reading, wait_for
 
 
-def caller_of(cast: Cast) -> httpx.Client:
-    return httpx.Client(base_url=cast.url, headers={"Authorization": f"Bearer {cast.token}"}, timeout=READ_S)
+def caller_of(cast: Cast) -> httpx2.Client:
+    return httpx2.Client(base_url=cast.url, headers={"Authorization": f"Bearer {cast.token}"}, timeout=READ_S)
 
 
-def publish(caller: httpx.Client, path: str, *data: int) -> None:
+def publish(caller: httpx2.Client, path: str, *data: int) -> None:
     for one in data:
         answer = caller.post(path, json={"data": one})
         assert answer.status_code == 201, answer.text
@@ -30,7 +30,7 @@ def read_until_it_breaks(reader: EventReader) -> None:
 def streams_open(platform: Platform) -> float:
     """Return the open streams, by the server's metrics."""
     assert platform.metrics_url is not None
-    lines = httpx.get(platform.metrics_url).text.splitlines()
+    lines = httpx2.get(platform.metrics_url).text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("artcafe_streams{"))
 
 
@@ -44,7 +44,7 @@ def test_stream_survives_a_killed_server_and_says_why_a_stopped_one_ends_it(tmp_
                 assert reader.messages(2) == [1, 2]
                 seen = reader.last_id
                 platform.kill()
-                with pytest.raises(httpx.RemoteProtocolError):
+                with pytest.raises(httpx2.RemoteProtocolError):
                     read_until_it_breaks(reader)
             platform.start()
             publish(caller, path, 4)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
-import httpx
+import httpx2
 import pytest
 
 from artcafe.cli.operate.server_runner import SAME_SIGNAL_S
@@ -57,7 +57,7 @@ async def log_in(cast: Cast, number: int = 0) -> str:
 
 async def ready_with(platform: Platform, status: int) -> tuple[str, str]:
     """Return the states of the server's parts once it answers with this status; an answer may be a second old."""
-    async with asyncio.timeout(20), httpx.AsyncClient(base_url=platform.url, trust_env=False) as client:
+    async with asyncio.timeout(20), httpx2.AsyncClient(base_url=platform.url, trust_env=False) as client:
         while (answer := await client.get("/health/ready", timeout=10)).status_code != status:  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.1)
     states = answer.json()
@@ -118,7 +118,7 @@ async def test_challenge_allows_one_attempt_even_if_the_answer_that_consumed_it_
     platform: Platform, proxy: FaultyAws
 ) -> None:
     cast = await platform.tenant_with()
-    async with httpx.AsyncClient(base_url=platform.url, trust_env=False, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=platform.url, trust_env=False, timeout=30) as client:
         ids = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
         challenge = (await client.post("/v1/auth/challenges", json=ids)).json()
         signature = ssh_keygen.sign(cast.keys[0], challenge["challenge"].encode())

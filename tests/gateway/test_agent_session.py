@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.rules.keys import key_id
@@ -27,7 +27,7 @@ async def connected(platform: Platform, cast: Cast, number: int = 0, **more: obj
 
 async def access_token(platform: Platform, cast: Cast, number: int = 0) -> str:
     """Return an access token, issued over REST."""
-    async with httpx.AsyncClient(base_url=platform.url, trust_env=False) as rest:
+    async with httpx2.AsyncClient(base_url=platform.url, trust_env=False) as rest:
         claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[number]}
         posed = (await rest.post("/v1/auth/challenges", json=claim)).json()
         signature = ssh_keygen.sign(cast.keys[number], posed["challenge"].encode())
@@ -39,7 +39,7 @@ async def access_token(platform: Platform, cast: Cast, number: int = 0) -> str:
 async def rest(platform: Platform, cast: Cast, method: str, path: str, **body: object) -> int:
     """Send a request as the tenant's owner, and return its status."""
     headers = {"Authorization": f"Bearer {cast.token}"}
-    async with httpx.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as client:
         answer = await client.request(method, f"/v1/tenants/{cast.tenant}{path}", json=body or None)
     return answer.status_code
 

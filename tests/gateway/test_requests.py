@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.services.requests import MAX_PENDING_OF_SENDER
@@ -288,7 +288,7 @@ async def test_person_asks_an_agent_over_rest(platform: Platform) -> None:
         path = f"/v1/tenants/{cast.tenant}/agents/{cast.agents[1]}/requests"
         headers = {"Authorization": f"Bearer {cast.token}"}
         async with (
-            httpx.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as rest,
+            httpx2.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as rest,
             asyncio.TaskGroup() as group,
         ):
             asking = group.create_task(rest.post(path, json={"data": {"n": 1}, "headers": {"trace": "7f3a"}}))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -43,7 +43,7 @@ class IssuerServer:
         return self.issuer.claims(**{**self.valid, **claims})
 
     def ask(self, token: str) -> tuple[int, str]:
-        answer = httpx.get(f"{self.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        answer = httpx2.get(f"{self.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
         return answer.status_code, answer.json().get("code") or answer.json()["user_id"]
 
 

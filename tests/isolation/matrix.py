@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from artcafe.errors import LoopStopped
 from artcafe.model import AgentId, AgentPrincipal, ChannelId, Member, Role, TenantId, UserId, UserPrincipal
@@ -217,7 +217,7 @@ def principal_of(agent: Agent) -> AgentPrincipal:
     return AgentPrincipal(agent_id=AgentId(agent.id), tenant_id=TenantId(agent.tenant.id), epoch=0)
 
 
-def withdrawn(world: TenantRecords, change: Callable[[Agent], httpx.Response]) -> Caller:
+def withdrawn(world: TenantRecords, change: Callable[[Agent], httpx2.Response]) -> Caller:
     """Return an agent that logged in before a change revoked its token."""
     agent = world.tenant.agent()
     caller = agent.login()
@@ -247,7 +247,7 @@ def disposable_ids(route: str, world: TenantRecords) -> dict[str, str]:
     return ids | {"channel_id": channel}
 
 
-def comparable(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
+def comparable(answer: httpx2.Response) -> tuple[int, str, dict[str, str]]:
     """Return the comparable parts of an answer, without its date, request id, and what is left of the rate limits."""
     own = answer.headers["x-request-id"]
     headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
@@ -451,7 +451,7 @@ class Matrix:
         assert found[0][0] == 404
         assert '"tenant_not_found"' in found[0][1]
 
-    def send(self, who: CallerKind, route: str, ids: Mapping[str, str], body: Any) -> httpx.Response:
+    def send(self, who: CallerKind, route: str, ids: Mapping[str, str], body: Any) -> httpx2.Response:
         """Send a request and check that the answer contains no record of another tenant than the caller's."""
         method, template = route.split()
         path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.model import Outcome, TenantId
@@ -46,14 +46,14 @@ CHANGES: Final[Mapping[str, Any]] = {
 PAYLOAD: Final = "a-payload-never-audited"
 
 
-def of_request(matrix: Matrix, answer: httpx.Response) -> list[dict[str, Any]]:
+def of_request(matrix: Matrix, answer: httpx2.Response) -> list[dict[str, Any]]:
     """Return the tenant's audit entries for one request, oldest first."""
     audit = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 200})
     assert audit.status_code == 200, audit.text
     return [each for each in reversed(audit.json()["items"]) if each["request_id"] == answer.headers["x-request-id"]]
 
 
-def of_deletion(rest_app: RestApp, tenant_id: str | None, answer: httpx.Response) -> list[Outcome]:
+def of_deletion(rest_app: RestApp, tenant_id: str | None, answer: httpx2.Response) -> list[Outcome]:
     """Return the outcomes of one request in an audit without a route: a deleted tenant's, or the platform's."""
     page = rest_app.run(rest_app.audit.read(None if tenant_id is None else TenantId(tenant_id)))
     entries = [line.entry for line in reversed(page.items)]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from mcp.shared.exceptions import MCPError
@@ -281,11 +281,11 @@ def tool(name: str, **arguments: object) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def raw(cast: Cast, token: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def raw(cast: Cast, token: str | None = None) -> AsyncIterator[httpx2.AsyncClient]:
     """Yield an HTTP client whose base is the tenant, with the owner's token by default."""
     headers = {"Authorization": f"Bearer {cast.token if token is None else token}", "Content-Type": "application/json"}
     url = f"{cast.url}/v1/tenants/{cast.tenant}"
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False) as client:
         yield client
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.cli.operate.demo import run_demo
@@ -164,7 +164,7 @@ async def test_agent_that_acknowledges_nothing_is_counted_as_behind(server: Plat
 
 async def test_requests_are_counted_by_status_and_errors_by_code(server: Platform) -> None:
     before = scrape(server.metrics_url)
-    async with httpx.AsyncClient(base_url=server.url) as rest:
+    async with httpx2.AsyncClient(base_url=server.url) as rest:
         assert (await rest.get("/health/live")).status_code == 200
         assert (await rest.get("/v1/me")).status_code == 401
         assert (await rest.get("/nothing")).status_code == 404
@@ -210,7 +210,7 @@ async def test_table_calls_are_timed_by_verb_and_table(server: Platform) -> None
 
 def test_names_exposed_are_the_names_documented(server: Platform) -> None:
     assert server.metrics_url is not None
-    exposed = set(re.findall(r"^# TYPE (\w+) ", httpx.get(server.metrics_url).text, re.MULTILINE))
+    exposed = set(re.findall(r"^# TYPE (\w+) ", httpx2.get(server.metrics_url).text, re.MULTILINE))
     documented = set(re.findall(r"^\| `(artcafe_\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
     assert exposed == documented == {metric.name for metric in metrics.METRICS}
 
@@ -218,19 +218,19 @@ def test_names_exposed_are_the_names_documented(server: Platform) -> None:
 def test_public_listeners_have_no_metrics_and_the_metrics_listener_nothing_else(server: Platform) -> None:
     gateway = server.gateway_url.replace("ws:", "http:").removesuffix("/v1/connect")
     for url in (f"{server.url}/metrics", f"{gateway}/metrics"):
-        answer = httpx.get(url)
+        answer = httpx2.get(url)
         assert answer.status_code == 404
         assert "artcafe_" not in answer.text
     assert server.metrics_url is not None
     base = server.metrics_url.removesuffix("/metrics")
     token = server.token("alice@example.com")
     for path in ("/", "/v1", "/v1/me", "/v1/tenants", "/health/ready", "/openapi.json", "/v1/connect"):
-        assert httpx.get(f"{base}{path}", headers={"Authorization": f"Bearer {token}"}).status_code == 404
+        assert httpx2.get(f"{base}{path}", headers={"Authorization": f"Bearer {token}"}).status_code == 404
 
 
 def test_no_id_of_a_tenant_or_agent_is_in_the_metrics(server: Platform, cast: Cast) -> None:
     assert server.metrics_url is not None
-    text = httpx.get(server.metrics_url).text
+    text = httpx2.get(server.metrics_url).text
     assert not [each for each in (cast.tenant, *cast.agents, *cast.channels, "ten_", "agt_", "chn_", "usr:") if each in text]
 
 
@@ -258,7 +258,7 @@ async def test_promtool_accepts_the_metrics_after_the_demo(server: Platform, req
     require("promtool", PROMTOOL is not None)
     await run_demo(server.url, server.token("demo@example.com"), tmp_path / "demo")
     assert server.metrics_url is not None
-    text = (await asyncio.to_thread(httpx.get, server.metrics_url)).text
+    text = (await asyncio.to_thread(httpx2.get, server.metrics_url)).text
     assert "artcafe_publishes_total" in text
     assert complaints(text) == ""
     assert complaints("artcafe_x 1\n"), "it accepts anything"
@@ -270,7 +270,7 @@ async def test_promtool_accepts_the_metrics_after_the_demo(server: Platform, req
 def test_off_opens_no_listener(tmp_path: Path) -> None:
     with running(tmp_path, ["--metrics-listen", "off"]) as platform:
         assert platform.metrics_url is None
-        assert httpx.get(f"{platform.url}/health/live").status_code == 200
+        assert httpx2.get(f"{platform.url}/health/live").status_code == 200
         wait_for(lambda: "Metrics  off" in platform.log(), "the ready message")
         assert platform.process is not None
         assert len(listening_ports(platform.process.pid)) == 2

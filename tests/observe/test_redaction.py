@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,7 +143,7 @@ async def test_debug_log_of_a_whole_run_contains_no_secret(tmp_path: Path, requi
             assert (await anext(reader.messages())).data == {"canary": canary}
         secrets = [cast.token, canary, (platform.data / "secret").read_text().strip()]
         secrets += [line for key in cast.keys for line in key.read_text().splitlines() if len(line) > 30 and "-----" not in line]
-        async with httpx.AsyncClient(base_url=platform.url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=platform.url, trust_env=False) as client:
             claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
             posed = (await client.post("/v1/auth/challenges", json=claim)).json()
             signature = ssh_keygen.sign(cast.keys[0], posed["challenge"].encode())

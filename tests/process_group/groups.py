@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from tests.faults.processes import wait_for
 from tests.platform import Platform
@@ -52,7 +52,7 @@ def is_running(pid: int) -> bool:
 
 def readiness(url: str) -> dict[str, object]:
     """What `/health/ready` answers, whatever its status."""
-    return dict(httpx.get(f"{url}/health/ready", timeout=10).json())
+    return dict(httpx2.get(f"{url}/health/ready", timeout=10).json())
 
 
 def wait_until_all_serve(platform: Platform) -> None:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.observe import metrics
@@ -135,7 +135,7 @@ def test_gauges_of_each_process_and_of_the_supervisor_are_shown_once(platform: P
     assert loops == {"0", "1", "2"}
     require("promtool", PROMTOOL is not None)
     assert platform.metrics_url is not None
-    assert complaints(httpx.get(platform.metrics_url).text) == ""
+    assert complaints(httpx2.get(platform.metrics_url).text) == ""
 
 
 def test_taken_address_stops_the_start_of_a_group_too(platform: Platform, tmp_path: Path) -> None:

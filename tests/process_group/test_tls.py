@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from tests.certificates import Authority
@@ -32,7 +32,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
 def test_every_process_serves_rest_over_tls(secure: Platform, authority: Authority) -> None:
     assert secure.url.startswith("https://")
     for _ in range(4):  # Each connection goes to the process with the fewest.
-        with httpx.Client(verify=authority.client()) as client:
+        with httpx2.Client(verify=authority.client()) as client:
             assert client.get(f"{secure.url}/health/ready").json()["processes"] == "ok"
 
 
@@ -44,7 +44,7 @@ def test_plain_bytes_on_a_tls_connection_end_it_and_no_other(secure: Platform, a
                 plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 with contextlib.suppress(ConnectionResetError):
                     assert b"HTTP/1.1" not in plain.recv(1000)
-    with httpx.Client(verify=authority.client()) as client:
+    with httpx2.Client(verify=authority.client()) as client:
         assert client.get(f"{secure.url}/health/live").status_code == 200
 
 

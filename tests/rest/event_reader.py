@@ -1,4 +1,4 @@
-"""A reader of server-sent events for tests, by the rules of the HTML standard, on httpx."""
+"""A reader of server-sent events for tests, by the rules of the HTML standard, on httpx2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 
 READ_S = 30.0
 
@@ -32,13 +32,13 @@ class ReadEvent:
 class EventReader:
     """An open stream of events."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         self.response = response
         self.last_id: str | None = None
         self._lines = response.iter_lines()
 
     def next(self) -> ReadEvent:
-        """Return the next event. Raises `StopIteration` at the end of the stream, and `httpx.ReadTimeout`."""
+        """Return the next event. Raises `StopIteration` at the end of the stream, and `httpx2.ReadTimeout`."""
         event = ReadEvent()
         while line := next(self._lines):
             name, _, value = line.partition(":")
@@ -78,7 +78,7 @@ class EventReader:
 
 
 @contextmanager
-def reading(caller: httpx.Client, path: str, last_id: str | None = None, **query: int) -> Iterator[EventReader]:
+def reading(caller: httpx2.Client, path: str, last_id: str | None = None, **query: int) -> Iterator[EventReader]:
     """Open a stream, and read its first event."""
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     with caller.stream("GET", path, params=query, headers=headers, timeout=READ_S) as response:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import uvicorn
 
 from artcafe.assembly import ServiceKeys, Services, ServiceSettings
@@ -183,7 +183,7 @@ _NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For servers without TLS: reading the system's authorities takes 28 ms, three times as long as a request."""
 
 
-class Caller(httpx.Client):
+class Caller(httpx2.Client):
     """An HTTP client with an optional token."""
 
     def __init__(self, url: str, token: str | None) -> None:
@@ -191,11 +191,11 @@ class Caller(httpx.Client):
         super().__init__(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False, verify=_NO_AUTHORITIES)
         self.token = token
 
-    def begun(self, path: str) -> httpx.Response:
+    def begun(self, path: str) -> httpx2.Response:
         """Return the response of a stream with its first part only, or the whole refusal."""
         with self.stream("GET", path) as response:
             content = next(response.iter_bytes()) if response.is_success else response.read()
-            return httpx.Response(response.status_code, headers=response.headers, content=content)
+            return httpx2.Response(response.status_code, headers=response.headers, content=content)
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Tenant:
         assert made.status_code == 201, made.text
         return str(made.json()["id"])
 
-    def call_tool(self, caller: Caller, tool: str, **arguments: object) -> httpx.Response:
+    def call_tool(self, caller: Caller, tool: str, **arguments: object) -> httpx2.Response:
         """Call a tool of the tenant's MCP over HTTP."""
         params = {"name": tool, "arguments": arguments}
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
@@ -280,7 +280,7 @@ class Agent:
         assert answer.status_code == 201, answer.text
         return dict(answer.json())
 
-    def prove(self, posed: Mapping[str, str]) -> httpx.Response:
+    def prove(self, posed: Mapping[str, str]) -> httpx2.Response:
         """Sign a challenge with the agent's key, and return the response."""
         proof = {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(self.key, posed["challenge"].encode())}
         return self.tenant.rest_app.client().post("/v1/auth/tokens", json=proof)

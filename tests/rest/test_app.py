@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Message, Scope
 from structlog.testing import capture_logs
@@ -22,7 +22,7 @@ from tests.rest.rest_app import BOUND_S, SETTINGS, Caller, RestApp, Tenant
 REQUEST_ID_CHARS = len("req_") + 26
 
 
-def problem(answer: httpx.Response) -> dict[str, object]:
+def problem(answer: httpx2.Response) -> dict[str, object]:
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, object] = answer.json()
     assert body["status"] == answer.status_code
@@ -122,7 +122,7 @@ async def test_head_of_readiness_answers_503_like_get(rest_app: RestApp) -> None
         raise Unavailable("NATS")
 
     app = build(rest_app.services_with({"nats": fails}), SETTINGS)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         assert (await client.head("/health/ready")).status_code == 503
 
 
@@ -355,7 +355,7 @@ async def test_request_cancelled_by_the_drain_is_answered_and_logged_once(rest_a
         raise AssertionError
 
     app = build(rest_app.services_with({"nats": stuck}), SETTINGS)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=BOUND_S) as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test", timeout=BOUND_S) as client:
         with capture_logs() as logs:
             async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
                 asked = group.create_task(client.get("/health/ready"))
@@ -377,7 +377,7 @@ async def test_internal_error_is_logged_once_with_the_request_id_of_the_response
         raise ZeroDivisionError("a secret")
 
     app = build(rest_app.services_with({"nats": broken}), SETTINGS)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         with capture_logs() as logs:
             answer = await client.get("/health/ready")
     assert answer.status_code == 500

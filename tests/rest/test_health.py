@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import httpx
+import httpx2
 
 from artcafe.errors import Unavailable
 from artcafe.rest.app import build
@@ -20,7 +20,7 @@ async def test_server_without_a_dependency_is_live_but_not_ready_and_names_it(re
         raise Unavailable("NATS")
 
     app = build(rest_app.services_with({"tables": works, "nats": fails}), SETTINGS)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         live, ready = await client.get("/health/live"), await client.get("/health/ready")
     assert live.status_code == 200
     assert (ready.status_code, ready.headers["content-type"], ready.headers["retry-after"]) == (

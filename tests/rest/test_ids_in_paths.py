@@ -63,7 +63,7 @@ def test_records_are_read_and_changed_by_any_id(older: Tenant, encode: object) -
     assert callable(encode)
     for id in ODD:
         if encode is not segment_of and (id in {".", ".."} or id.startswith("~")):
-            continue  # httpx removes the first two, as browsers do, and `~` starts the other form.
+            continue  # httpx2 removes the first two, as browsers do, and `~` starts the other form.
         for kind in ("agents", "channels"):
             found = older.owner.get(f"{older.path}/{kind}/{encode(id)}")
             assert (found.status_code, found.json()["id"]) == (200, id)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.delivery.pull_page import PAGE_BYTES
@@ -319,7 +319,7 @@ def test_closed_connection_frees_its_place(rest_app: RestApp, inbox: Inbox) -> N
     inbox.channel()
     address = urlsplit(rest_app.url)
     with socket.create_connection((address.hostname, address.port)) as raw:
-        request = httpx.Request("GET", f"{rest_app.url}{inbox.agent.path}/inbox?wait_s=25").url.raw_path.decode()
+        request = httpx2.Request("GET", f"{rest_app.url}{inbox.agent.path}/inbox?wait_s=25").url.raw_path.decode()
         head = f"GET {request} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {inbox.caller.token}\r\n\r\n"
         raw.sendall(head.encode())
         until_waiting(rest_app, 1)

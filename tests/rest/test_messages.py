@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +61,7 @@ def test_key_in_header_and_body_must_be_equal(owner: Caller, path: str) -> None:
     assert (differ.status_code, differ.json()["errors"][0]["field"]) == (422, "key")
 
 
-def refused(answer: httpx.Response) -> tuple[int, str, str | None]:
+def refused(answer: httpx2.Response) -> tuple[int, str, str | None]:
     body = answer.json()
     return answer.status_code, body["code"], body.get("errors", [{}])[0].get("field")
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Final
 
-import httpx
+import httpx2
 
 from artcafe.model import TenantId
 from artcafe.tables.catalog import TENANTS
@@ -40,11 +40,11 @@ def set_limits(rest_app: RestApp, tenant: Tenant, **limits: int) -> None:
     rest_app.run(write())
 
 
-def policies(response: httpx.Response) -> dict[str, dict[str, int]]:
+def policies(response: httpx2.Response) -> dict[str, dict[str, int]]:
     return parsed(response.headers["ratelimit-policy"])
 
 
-def states(response: httpx.Response) -> dict[str, dict[str, int]]:
+def states(response: httpx2.Response) -> dict[str, dict[str, int]]:
     return parsed(response.headers["ratelimit"])
 
 

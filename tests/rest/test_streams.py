@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from artcafe.delivery import event_stream
@@ -284,10 +284,10 @@ def test_streams_are_in_the_usage_as_connections_and_deliveries(rest_app: RestAp
 def test_slow_reader_gets_every_message_once_from_the_log(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     channel, padding, count = tenant.channel(), "x" * 60_000, 0
-    small = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)])
+    small = httpx2.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)])
     headers = {"Authorization": f"Bearer {tenant.owner.token}"}
     with (
-        httpx.Client(base_url=rest_app.url, transport=small, headers=headers) as slow,
+        httpx2.Client(base_url=rest_app.url, transport=small, headers=headers) as slow,
         reading(slow, stream_of(tenant, channel)) as reader,
     ):
         (stream,) = rest_app.services.streams._open[TenantId(tenant.id)]
@@ -307,7 +307,7 @@ def test_reader_that_stalls_is_cut_off_and_delays_nobody(rest_app: RestApp, monk
     path, streams = stream_of(tenant, channel), rest_app.services.streams
     monkeypatch.setattr(streams, "stall_s", 1.0)
     errors = metrics.ERRORS.of("slow_consumer").value
-    url = httpx.URL(rest_app.url)
+    url = httpx2.URL(rest_app.url)
     with socket.socket() as stalled, reading(tenant.owner, path) as reader:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.connect((url.host, url.port))

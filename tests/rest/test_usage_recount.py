@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Message
 
@@ -28,7 +28,7 @@ def filled(rest_app: RestApp) -> Tenant:
     return tenant
 
 
-def recount(tenant: Tenant, **query: str) -> httpx.Response:
+def recount(tenant: Tenant, **query: str) -> httpx2.Response:
     return tenant.owner.get(f"{tenant.path}/usage/recount", params=query)
 
 

@@ -16,7 +16,7 @@ from artcafe.sdk.client import Client
 
 LOADED = """
 import sys, artcafe
-print(sorted(name for name in sys.modules if name.partition(".")[0] in {"artcafe", "websockets", "httpx"}))
+print(sorted(name for name in sys.modules if name.partition(".")[0] in {"artcafe", "websockets", "httpx2"}))
 """
 DEPRECATED = """
 from artcafe import Client

@@ -14,7 +14,7 @@ import sys
 def test_plugin_is_loaded_and_has_imported_nothing(pytestconfig):
     assert pytestconfig.pluginmanager.has_plugin("artcafe")
     assert [name for name in sys.modules if name.startswith("artcafe")] == ["artcafe", "artcafe.pytest_plugin"]
-    assert "httpx" not in sys.modules
+    assert "httpx2" not in sys.modules
 """
 WITHOUT_SERVER = """
 import sys

@@ -12,7 +12,7 @@ import time
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from joserfc.jwk import RSAKey
@@ -200,19 +200,19 @@ async def _get(url: str, into: type[T]) -> T:
     """Fetch at most `MAX_BYTES` of JSON and decode it. Redirects are not followed."""
     is_here = _is_loopback(urlsplit(url).hostname or "")
     try:
-        async with httpx.AsyncClient(timeout=FETCH_S, trust_env=not is_here) as client, client.stream("GET", url) as answer:
-            if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
+        async with httpx2.AsyncClient(timeout=FETCH_S, trust_env=not is_here) as client, client.stream("GET", url) as answer:
+            if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
                 raise _Unreachable(f"{url} answers HTTP {answer.status_code}")
-            if answer.status_code != httpx.codes.OK:
+            if answer.status_code != httpx2.codes.OK:
                 raise _BadAnswer(f"{url} answers HTTP {answer.status_code}")
             body = bytearray()
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise _BadAnswer(f"{url} answers with more than {MAX_BYTES} bytes")
-    except httpx.InvalidURL as exc:
+    except httpx2.InvalidURL as exc:
         raise _BadAnswer(f"{url!r} is not a URL: {exc}") from exc
-    except httpx.HTTPError as exc:
+    except httpx2.HTTPError as exc:
         raise _Unreachable(f"{url} cannot be reached ({str(exc) or type(exc).__name__})") from exc
     try:
         return msgspec.json.decode(body, type=into)

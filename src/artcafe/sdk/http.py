@@ -16,7 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 
 from artcafe import errors
@@ -86,7 +86,7 @@ class HttpClient:
         else:
             self.token = token
         self._renewing = asyncio.Lock()
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             base_url=self.url,
             timeout=timeout_s,
             trust_env=not all(map(addresses.is_loopback, self._urls)),  # No proxy for connections to this machine,
@@ -160,7 +160,7 @@ class HttpClient:
             except errors.RateLimited as exc:
                 await retries.after_rate_limit(exc, exc.wait_s)
 
-    def _built(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> httpx.Request:
+    def _built(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> httpx2.Request:
         """Build a request. Raises `Invalid` for text that cannot be sent: half of a surrogate pair, a key beyond ASCII."""
         try:
             if body is not None:
@@ -195,7 +195,7 @@ class HttpClient:
             if (cursor := page.next_cursor) is None:
                 return
 
-    async def _request(self, request: httpx.Request, *, repeats: bool = True) -> httpx.Response:
+    async def _request(self, request: httpx2.Request, *, repeats: bool = True) -> httpx2.Response:
         """Send a request until it succeeds, and return that response. Raises the server's error.
 
         One that got no connection, a 429 or an expired token has changed nothing, so it is repeated in any case, and after a lost
@@ -215,10 +215,12 @@ class HttpClient:
                 return response
             await self._after_refusal(request, response, retries, repeats=repeats)
 
-    async def _after_refusal(self, request: httpx.Request, response: httpx.Response, retries: Retries, *, repeats: bool) -> None:
+    async def _after_refusal(
+        self, request: httpx2.Request, response: httpx2.Response, retries: Retries, *, repeats: bool
+    ) -> None:
         """Wait until the request may be repeated. Raises the error of its response if it may not be."""
         problem, asked_s = self._problem(response), _retry_after_s(response)
-        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        if response.status_code == httpx2.codes.TOO_MANY_REQUESTS:
             await retries.after_rate_limit(problem, asked_s)
         elif repeats and response.status_code in _GATEWAY_FAILURES:
             request.extensions |= {_UNCERTAIN: True}
@@ -226,13 +228,13 @@ class HttpClient:
         else:
             raise problem
 
-    async def _renewing_request(self, request: httpx.Request) -> httpx.Response:
+    async def _renewing_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and return its whole response; once more with a fresh token where the first had expired."""
         if self.token is None and self.renew is not None:
             await self._renew(None)
         token = self.token
         response = await self._sent(request, token)
-        if self.renew is None or response.status_code != httpx.codes.UNAUTHORIZED:
+        if self.renew is None or response.status_code != httpx2.codes.UNAUTHORIZED:
             return response
         if not isinstance(self._problem(response), errors.CredentialsExpired):
             return response
@@ -249,50 +251,50 @@ class HttpClient:
         found = source()
         self.token = await found if inspect.isawaitable(found) else found
 
-    async def _sent(self, request: httpx.Request, token: str | None, *, is_login: bool = False) -> httpx.Response:
-        """Send a request and return the complete response. Exceptions of httpx are converted here."""
+    async def _sent(self, request: httpx2.Request, token: str | None, *, is_login: bool = False) -> httpx2.Response:
+        """Send a request and return the complete response. Exceptions of httpx2 are converted here."""
         if token is not None:
             request.headers["Authorization"] = f"Bearer {token}"
         try:
             return await self._send(request)
-        except httpx.PoolTimeout as exc:
+        except httpx2.PoolTimeout as exc:
             raise addresses.failure(self.url, exc) from exc
-        except httpx.TransportError as exc:
+        except httpx2.TransportError as exc:
             if request.method == "GET" or is_login:  # A login with a lost response has changed nothing.
                 raise addresses.failure(self.url, exc) from exc
             how = "repeat it with the same key" if request.method == "POST" else "it may be repeated"
             raise errors.OutcomeUnknown.from_text(f"the outcome is unknown: {self.url} sent no response; {how}") from exc
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request to the first server that accepts a connection. The servers before it have received nothing."""
         failed: list[ArtcafeError] = []
         for url in list(self._urls):
             try:
                 response = await self._client.send(self._at(url, request))
-            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
                 failed.append(addresses.failure(url, exc))
             else:
                 self._urls.rotate(-self._urls.index(url))
                 return response
         raise addresses.failures(failed)
 
-    def _at(self, url: str, request: httpx.Request) -> httpx.Request:
+    def _at(self, url: str, request: httpx2.Request) -> httpx2.Request:
         """Return the same request to another server."""
-        base, there = self._client.base_url, httpx.URL(url)
+        base, there = self._client.base_url, httpx2.URL(url)
         if (there.scheme, there.netloc) == (base.scheme, base.netloc):
             return request
         tail = request.url.raw_path.removeprefix(base.raw_path.rstrip(b"/"))
         moved = there.copy_with(raw_path=there.raw_path.rstrip(b"/") + tail)
         headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"host"]
-        return httpx.Request(request.method, moved, headers=headers, content=request.content, extensions=request.extensions)
+        return httpx2.Request(request.method, moved, headers=headers, content=request.content, extensions=request.extensions)
 
-    def _read(self, type: type[T], response: httpx.Response) -> T:
+    def _read(self, type: type[T], response: httpx2.Response) -> T:
         try:
             return msgspec.json.decode(response.content, type=type)
         except msgspec.DecodeError as exc:
             raise errors.Invalid("url", f"the response of {self.url} is not one of ArtCafe's REST API ({exc})") from exc
 
-    def _problem(self, response: httpx.Response) -> ArtcafeError:
+    def _problem(self, response: httpx2.Response) -> ArtcafeError:
         try:
             problem = msgspec.json.decode(response.content, type=_Problem)
         except msgspec.DecodeError:
@@ -307,7 +309,7 @@ class HttpClient:
         return errors.Invalid("url", f"{self.url} answered {status}, but not as ArtCafe does; is it the REST address?")
 
 
-def _retry_after_s(response: httpx.Response) -> float:
+def _retry_after_s(response: httpx2.Response) -> float:
     """Return the seconds of `Retry-After`; 0 without one, or with a date, which ArtCafe never sends."""
     text = response.headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else 0.0
@@ -334,4 +336,4 @@ def place(given: int | datetime | str | None) -> int | str | None:
 
 def _verification(urls: Iterable[str]) -> ssl.SSLContext:
     """Return what verifies the servers. It reads the system's authorities, which takes 28 ms, only if an address has TLS."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if all(map(addresses.is_plain, urls)) else httpx.create_ssl_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if all(map(addresses.is_plain, urls)) else httpx2.create_ssl_context()

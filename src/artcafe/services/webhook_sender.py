@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Final, NamedTuple
 
-import httpx
+import httpx2
 
 from artcafe.errors import Invalid
 from artcafe.rules import webhook_targets
@@ -70,17 +70,17 @@ class WebhookSender:
                 return _judged(*await self._post(url, target.host, addresses[0], headers, body))
         except TimeoutError:
             return WebhookAnswer(f"no answer within {self._timeout_s:g} s")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as exc:
             return WebhookAnswer(f"{type(exc).__name__}: {exc}"[:200])
 
     async def _post(self, url: str, host: str, address: Address, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
         """Send the request to this address, whatever the name resolves to by now, and return the answer's status and its
         `Retry-After`."""
-        given = httpx.URL(url)
+        given = httpx2.URL(url)
         pinned = given.copy_with(host=str(address))
         sent = {**headers, "host": given.netloc.decode("ascii"), "content-type": "application/json", "user-agent": "artcafe"}
         # No proxy or credentials of the environment; and the certificate must be the host's, not the address's.
-        async with httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=self._timeout_s) as client:
+        async with httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=self._timeout_s) as client:
             extensions = {"sni_hostname": host}
             async with client.stream("POST", pinned, content=body, headers=sent, extensions=extensions) as answer:
                 return answer.status_code, answer.headers.get("retry-after", "")
@@ -101,8 +101,8 @@ class WebhookSender:
 
 
 def _judged(status: int, retry_after: str) -> WebhookAnswer:
-    if httpx.codes.is_success(status):
+    if httpx2.codes.is_success(status):
         return WebhookAnswer()
-    if httpx.codes.is_redirect(status):
+    if httpx2.codes.is_redirect(status):
         return WebhookAnswer(f"status {status}: redirects are not followed")
-    return WebhookAnswer(f"status {status}", is_gone=status == httpx.codes.GONE, retry_after=retry_after)
+    return WebhookAnswer(f"status {status}", is_gone=status == httpx2.codes.GONE, retry_after=retry_after)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -93,7 +93,7 @@ def test_login_prints_a_valid_access_token(cast: Cast) -> None:
     as_json = json.loads(run(cast, "login", "--json").stdout)
     assert (as_json["token_type"], as_json["expires_in"]) == ("Bearer", 900)
     for token in (printed, as_json["access_token"]):
-        me = httpx.get(f"{cast.url}/v1/me", headers={"Authorization": f"Bearer {token}"})
+        me = httpx2.get(f"{cast.url}/v1/me", headers={"Authorization": f"Bearer {token}"})
         assert me.json()["agent_id"] == cast.agents[0]
 
 
