@@ -10,14 +10,18 @@ import itertools
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-import httpx2
 import msgspec
 
 from artcafe.errors import ArtcafeError
 from artcafe.sdk.client import Client
+from artcafe.sdk.http import HttpClient, path_of
+from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import KeptMessage
+from artcafe.sdk.rest_login import log_in
+from artcafe.sdk.retries import Retries
 from artcafe.wire import replies
 from tests.faults.checker import Entry
 from tests.faults.pull_checker import (
@@ -66,6 +70,10 @@ class _PullAnswer(msgspec.Struct, frozen=True):
     items: list[_PulledItem]
     gaps: list[_Gap]
     epoch: str | None
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    error: replies.ErrorBody | None = None
 
 
 class PullTraffic(Traffic):
@@ -171,30 +179,22 @@ class PullTraffic(Traffic):
     # --- pulling ---
 
     async def _pull_on(self, number: int) -> None:
-        """Pull again and again, and acknowledge parts of each page; at the end, all of it."""
-        agent = self.cast.agents[number]
-        path = f"/v1/tenants/{self.cast.tenant}/agents/{agent}/"
-        token = await self._log_in(number)
-        async with httpx2.AsyncClient(
-            base_url=self.platform.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=REQUEST_S, trust_env=False
-        ) as http:
+        """Pull again and again, and acknowledge parts of each page; at the end, all of it. Nothing is sent twice, except with
+        another token."""
+        agent, signer = self.cast.agents[number], load_signer(self.cast.keys[number])
+        async with HttpClient(self.platform.url, None, REQUEST_S, partial(Retries, 0, 0)) as http:
+            http.renew = partial(log_in, http, self.cast.tenant, agent, signer)
             while True:
                 try:
                     await self._pull(http, agent)
-                except (httpx2.HTTPError, msgspec.DecodeError):
+                except ArtcafeError:
                     await asyncio.sleep(PAUSE_S)
 
-    async def _log_in(self, number: int) -> str:
-        async with Client(self.platform.url) as rest:
-            return (await rest.login(self.cast.tenant, self.cast.agents[number], self.cast.keys[number])).access_token
-
-    async def _pull(self, http: httpx2.AsyncClient, agent: str) -> None:
+    async def _pull(self, http: HttpClient, agent: str) -> None:
         pull = next(self._pulls)
         self.events.append(PullBegan(pull, agent, time.time()))
         wait_s, limit = self.chance.choice([0, 1]), self.chance.choice([1, 5, 50])
-        answer = await http.get("inbox", params={"wait_s": wait_s, "limit": limit})
-        answer.raise_for_status()
-        page = msgspec.json.decode(answer.content, type=_PullAnswer)
+        page = await http.read(_PullAnswer, self._path(agent, "inbox"), {"wait_s": wait_s, "limit": limit})
         tasks, news = _split(page.items)
         items = tuple(_entry_of(each) for each in news)
         gaps = tuple(GapSeen(each.channel, each.first, each.last, each.reason) for each in page.gaps)
@@ -203,21 +203,21 @@ class PullTraffic(Traffic):
         self.events.append(Pulled(pull, items, gaps, time.time()))
         self.progress += bool(page.items)
         await self._acknowledge(http, agent, page, news)
-        await self._settle(http, holder, tasks)
+        await self._settle(http, agent, holder, tasks)
         await asyncio.sleep(PAUSE_S)
 
-    async def _acknowledge(self, http: httpx2.AsyncClient, agent: str, page: _PullAnswer, news: Sequence[_PulledItem]) -> None:
+    async def _acknowledge(self, http: HttpClient, agent: str, page: _PullAnswer, news: Sequence[_PulledItem]) -> None:
         """Acknowledge the messages of the broadcast channel up to one of them, or none of them."""
         if not (news or page.gaps) or (self.chance.random() < LEFT and not self.is_stopping):
             return
         ends = [_seq_of(each) for each in news] or [gap.after for gap in page.gaps]
         seq = max([*ends, *(gap.after for gap in page.gaps)]) if self.is_stopping else self.chance.choice(ends)
         self.events.append(AckSent(agent, self.news, seq))
-        (error,) = await self._post(http, "acks", [{"channel": self.news, "seq": seq}], page.epoch)
+        (error,) = await self._post(http, agent, "acks", [{"channel": self.news, "seq": seq}], page.epoch)
         if error is None:
             self.events.append(AckConfirmed(agent, self.news, seq))
 
-    async def _settle(self, http: httpx2.AsyncClient, holder: str, tasks: Sequence[_PulledItem]) -> None:
+    async def _settle(self, http: HttpClient, agent: str, holder: str, tasks: Sequence[_PulledItem]) -> None:
         """Acknowledge the tasks of a pull, except some that are given back, extended or forgotten."""
         for each in tasks:
             seq, entry = _seq_of(each), {"channel": each.channel, "seq": each.seq, "receipt": each.receipt}
@@ -226,29 +226,29 @@ class PullTraffic(Traffic):
                 continue
             if fate < 0.15:
                 self.tasks.append(NakSent(holder, seq, time.monotonic()))
-                (error,) = await self._post(http, "naks", [{**entry, "delay_s": 0}])
+                (error,) = await self._post(http, agent, "naks", [{**entry, "delay_s": 0}])
             elif fate < 0.2:
-                (error,) = await self._post(http, "extends", [entry])
+                (error,) = await self._post(http, agent, "extends", [entry])
                 if error is None:
                     self.tasks.append(Extended(holder, seq, time.monotonic()))
             else:
                 self.tasks.append(Acked(holder, seq, time.monotonic()))
-                (error,) = await self._post(http, "acks", [entry])
+                (error,) = await self._post(http, agent, "acks", [entry])
                 if error is None:
                     self.confirmed.append((len(self.tasks), TaskConfirmed(seq, time.monotonic())))
             if error == "not_held":
                 self.tasks.append(NotHeld(holder, seq, time.monotonic()))
 
-    @staticmethod
     async def _post(
-        http: httpx2.AsyncClient, kind: str, entries: Sequence[object], epoch: str | None = None
+        self, http: HttpClient, agent: str, kind: str, entries: Sequence[object], epoch: str | None = None
     ) -> Sequence[str | None]:
         """Return the error code of each entry, or None if it is done."""
         body = {kind: entries} | ({} if epoch is None else {"epoch": epoch})
-        answer = await http.post("acks", json=body)
-        answer.raise_for_status()
-        outcomes: list[dict[str, Any]] = answer.json()[kind]
-        return [None if each["error"] is None else str(each["error"]["code"]) for each in outcomes]
+        outcomes = (await http.send(dict[str, list[_Outcome]], "POST", self._path(agent, "acks"), body))[kind]
+        return [None if each.error is None else each.error.code for each in outcomes]
+
+    def _path(self, agent: str, what: str) -> str:
+        return path_of(self.cast.tenant, "agents", agent, what)
 
 
 def _split(items: Sequence[_PulledItem]) -> tuple[list[_PulledItem], list[_PulledItem]]:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from artcafe.cli.commands import artcafe
-from artcafe.errors import LogRenewed, NotHeld
+from artcafe.errors import LogRenewed, NotHeld, Revoked
 from tests.platform import Cast, Platform, running
 
 BOUND_S = 60
@@ -65,6 +65,24 @@ async def test_agent_pulls_and_acknowledges_without_a_socket(platform: Platform)
             await task.extend()
         await again.ack()
         assert len(await agent.pull()) == 0
+    finally:
+        await agent.aclose()
+
+
+async def test_agent_that_was_disabled_for_a_while_pulls_again_with_a_new_login(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=0)
+    agent = cast.agent()
+    try:
+        assert len(await agent.pull()) == 0
+        first = (await agent.client()).token
+        async with cast.rest() as rest:
+            agents = rest.tenant(cast.tenant).agents
+            await agents.update(cast.agents[0], status="disabled")
+            with pytest.raises(Revoked):
+                await agent.pull()
+            await agents.update(cast.agents[0], status="active")
+        assert len(await agent.pull()) == 0
+        assert (await agent.client()).token != first
     finally:
         await agent.aclose()
 

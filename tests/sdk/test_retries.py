@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from artcafe import errors
 from artcafe.errors import (
     AgentNotFound,
     AlreadyDelivered,
     ArtcafeError,
-    CredentialsExpired,
     OutcomeUnknown,
     RequestLost,
     ScheduledNotFound,
@@ -25,7 +25,10 @@ from artcafe.sdk.client import Client
 LOST, PROXY, OURS = "", "502 Bad Gateway", "503 Service Unavailable"
 GONE = '{"code":"agent_not_found","detail":"no agent here"}'
 RECEIPT = '{"seq":1,"message_id":"msg_1","duplicate":false,"acks":[{}]}'
-EXPIRED = '{"code":"credentials_expired","detail":"the access token has expired"}'
+REFUSED = {
+    code: f'{{"code":"{code}","detail":"this token is refused"}}'
+    for code in ("credentials_expired", "unauthenticated", "revoked")
+}
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Failing:
     status: str = "200 OK"
     body: str = "{}"
     good_token: str | None = None
+    refusal: str = REFUSED["credentials_expired"]
     retry_after: str = "0"
     heads: list[str] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
@@ -46,7 +50,7 @@ class Failing:
         if self.failures:
             return self.failures.popleft(), '{"code":"unavailable","detail":"not now"}'
         if self.good_token is not None and f"Bearer {self.good_token}" not in head:
-            return "401 Unauthorized", EXPIRED
+            return "401 Unauthorized", self.refusal
         return self.status, self.body
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,8 +180,9 @@ async def test_cancellation_that_is_too_late_names_the_sequence(failing: Failing
 
 
 @pytest.mark.parametrize("is_coroutine", [False, True])
-async def test_token_function_is_called_before_the_first_request_and_when_its_token_has_expired(
-    failing: Failing, is_coroutine: bool
+@pytest.mark.parametrize("code", REFUSED)
+async def test_token_function_is_called_before_the_first_request_and_when_its_token_is_refused(
+    failing: Failing, code: str, is_coroutine: bool
 ) -> None:
     made: list[str] = []
 
@@ -189,7 +194,7 @@ async def test_token_function_is_called_before_the_first_request_and_when_its_to
         await asyncio.sleep(0)
         return make()
 
-    failing.good_token, failing.body = "token-1", '{"status":"ready"}'
+    failing.good_token, failing.body, failing.refusal = "token-1", '{"status":"ready"}', REFUSED[code]
     async with Client(failing.url, make_later if is_coroutine else make) as client:
         assert client.token is None
         await client.ready()
@@ -202,8 +207,9 @@ async def test_token_function_is_called_before_the_first_request_and_when_its_to
         assert made == ["token-1", "token-2"]
 
 
-async def test_token_function_that_returns_expired_tokens_is_called_once_a_request(failing: Failing) -> None:
-    failing.good_token = "never"
+@pytest.mark.parametrize("code", REFUSED)
+async def test_token_function_that_returns_refused_tokens_is_called_once_a_request(failing: Failing, code: str) -> None:
+    failing.good_token, failing.refusal = "never", REFUSED[code]
     calls = 0
 
     def make() -> str:
@@ -212,9 +218,23 @@ async def test_token_function_that_returns_expired_tokens_is_called_once_a_reque
         return "stale"
 
     async with Client(failing.url, make) as client:
-        with pytest.raises(CredentialsExpired):
+        with pytest.raises(errors.REGISTRY[code]):
             await client.me()
         assert (calls, len(failing.heads)) == (2, 2)
+
+
+async def test_401_of_a_proxy_renews_no_token(failing: Failing) -> None:
+    failing.status, failing.body = "401 Unauthorized", "<h1>Who are you?</h1>"
+    made: list[str] = []
+
+    def make() -> str:
+        made.append("token")
+        return "token"
+
+    async with Client(failing.url, make) as client:
+        with pytest.raises(errors.Invalid, match="not as ArtCafe does"):
+            await client.me()
+    assert made == ["token"]
 
 
 async def test_error_of_a_token_function_is_raised_by_the_request(failing: Failing) -> None:

@@ -241,7 +241,7 @@ class Agent(HandlingAgent, RequestingAgent, Publishing):
 
     async def client(self) -> Client:
         """Return the REST client of this agent, also outside of its block. It logs in at the first call, and again when its token
-        has expired; `aclose` closes it. Raises as `pull` does.
+        is refused; `aclose` closes it. Raises as `pull` does.
         """
         async with self._logging_in:
             if self._client is None:

@@ -34,7 +34,7 @@ class Client:
 
     `url` may be several addresses of the platform, in a sequence or separated by commas: if one accepts no connection, the
     request goes to the next. `token` is an access token, or a function, also a coroutine function, that returns a fresh one, such
-    as from an OpenID Connect refresh: it is called before the first request, and when the token has expired.
+    as from an OpenID Connect refresh: it is called before the first request, and when the server refuses the token (401).
 
     `tenant` has the calls inside one tenant. Every call raises the server's error; `Unavailable` if the server cannot be reached
     or a proxy responds with 502 to 504; and `OutcomeUnknown` if the response to a change was lost. Before that, a call is
@@ -93,7 +93,7 @@ class Client:
         return await self._http.read(Me, "/v1/me")
 
     async def login(self, tenant: str, agent: str, key: Signer | str | Path, *, service: str | None = None) -> Token:
-        """Log an agent in by its SSH key, and use its token from now on. A request with an expired token logs in again.
+        """Log an agent in by its SSH key, and use its token from now on. One that is refused (401) is renewed by another login.
 
         `key` is a signer, the path of a private key, or the path of a `.pub` file whose private half ssh-agent holds. `service`
         is the only service to log in to; without it, the service of this login is required from now on. Setting `token` ends the

@@ -10,7 +10,7 @@ import inspect
 import ssl
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import httpx2
 import msgspec
+from httpx2 import ServerSentEvent
 
 from artcafe import errors
 from artcafe.errors import ArtcafeError
@@ -37,6 +38,10 @@ IDEMPOTENT: Final = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 _GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
 _UNCERTAIN: Final = "artcafe.uncertain"
 """The extension that marks a request of which an earlier attempt may have been processed."""
+_STREAMED: Final = "artcafe.streamed"
+"""The extension that marks a request with a response of events, which is read as it comes."""
+SILENCE_S: Final = 30.0
+"""The timeout of waiting for the next byte of a stream. The server sends a comment every 15 s (contract, section 3)."""
 
 TokenSource = Callable[[], str | Awaitable[str]]
 """A function of the program that returns a fresh access token, or an awaitable of it."""
@@ -66,8 +71,8 @@ class HttpClient:
     """Sends the requests of one platform with one token. Use it in `async with`. Repeats requests and raises as `Client` does.
 
     A request goes to the server that responded last; if it accepts no connection, to the next address. `token` is an access
-    token, or a function that returns one. `renew`, if it is set, is called when there is no token, or it has expired: it must get
-    another one and set `token`. `retries` returns the bounds of a new request.
+    token, or a function that returns one. `renew`, if it is set, is called when there is no token, or the server refuses it: it
+    must get another one and set `token`. `retries` returns the bounds of a new request.
     """
 
     def __init__(
@@ -142,6 +147,25 @@ class HttpClient:
         repeats = key is not None or method in IDEMPOTENT if repeats is None else repeats
         return self._read(type, await self._request(request, repeats=repeats))
 
+    async def events(
+        self, path: str, query: Mapping[str, str | float], last_id: str | None
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        """Open a stream of server-sent events after `last_id`, and yield them until it ends. Raises `Unavailable` if the
+        connection is lost. Opening it is repeated like other requests."""
+        headers = {"Accept": "text/event-stream"} | ({} if last_id is None else {"Last-Event-ID": last_id})
+        timeout = httpx2.Timeout(self._timeout_s, read=SILENCE_S)
+        request = self._built("GET", path, params=query, headers=headers, timeout=timeout, extensions={_STREAMED: True})
+        response = await self._request(request)
+        try:
+            async for event in httpx2.EventSource(response):
+                yield event
+        except httpx2.SSEError as exc:
+            raise errors.Invalid("url", f"the response of {self.url} is no stream of ArtCafe's REST API ({exc})") from exc
+        except httpx2.TransportError as exc:
+            raise addresses.failure(self.url, exc) from exc
+        finally:
+            await response.aclose()
+
     async def send_login(self, type: type[T], path: str, body: Mapping[str, object]) -> T:
         """Send a request of a login, without a token, once, and return the response."""
         response = await self._sent(self._built("POST", path, body), None, is_login=True)
@@ -198,7 +222,7 @@ class HttpClient:
     async def _request(self, request: httpx2.Request, *, repeats: bool = True) -> httpx2.Response:
         """Send a request until it succeeds, and return that response. Raises the server's error.
 
-        One that got no connection, a 429 or an expired token has changed nothing, so it is repeated in any case, and after a lost
+        One that got no connection, a 429 or a refused token has changed nothing, so it is repeated in any case, and after a lost
         response or a 502 to 504 only if it `repeats`.
         """
         retries = self._retries()
@@ -229,17 +253,30 @@ class HttpClient:
             raise problem
 
     async def _renewing_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request and return its whole response; once more with a fresh token where the first had expired."""
+        """Send a request and return its response; once more with a fresh token where the first was refused."""
         if self.token is None and self.renew is not None:
             await self._renew(None)
         token = self.token
         response = await self._sent(request, token)
         if self.renew is None or response.status_code != httpx2.codes.UNAUTHORIZED:
             return response
-        if not isinstance(self._problem(response), errors.CredentialsExpired):
-            return response
-        await self._renew(token)
+        await self._renew_after(self._problem(response), token)
         return await self._sent(request, self.token)
+
+    async def _renew_after(self, refusal: ArtcafeError, token: str | None) -> None:
+        """Get another token than one that was refused. Raises `refusal` if no other token can help.
+
+        A token is refused not only when it has expired: an agent that was disabled for a while needs a new one, and so does a
+        person whose issuer has replaced its keys.
+        """
+        if refusal.status != httpx2.codes.UNAUTHORIZED:  # The 401 of a proxy.
+            raise refusal
+        try:
+            await self._renew(token)
+        except (errors.BadCredentials, errors.RateLimited) as exc:
+            if isinstance(refusal, errors.CredentialsExpired):
+                raise
+            raise refusal from exc  # It says more than the refused login, such as that the agent was revoked.
 
     async def _renew(self, expired: str | None) -> None:
         """Get another token than `expired`, unless another request has got it meanwhile."""
@@ -252,7 +289,7 @@ class HttpClient:
         self.token = await found if inspect.isawaitable(found) else found
 
     async def _sent(self, request: httpx2.Request, token: str | None, *, is_login: bool = False) -> httpx2.Response:
-        """Send a request and return the complete response. Exceptions of httpx2 are converted here."""
+        """Send a request and return its response. Exceptions of httpx2 are converted here."""
         if token is not None:
             request.headers["Authorization"] = f"Bearer {token}"
         try:
@@ -270,13 +307,20 @@ class HttpClient:
         failed: list[ArtcafeError] = []
         for url in list(self._urls):
             try:
-                response = await self._client.send(self._at(url, request))
+                response = await self._response(self._at(url, request))
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
                 failed.append(addresses.failure(url, exc))
             else:
                 self._urls.rotate(-self._urls.index(url))
                 return response
         raise addresses.failures(failed)
+
+    async def _response(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request once, and return the complete response, or of a stream that was opened its beginning."""
+        response = await self._client.send(request, stream=_STREAMED in request.extensions)
+        if not response.is_success:
+            await response.aread()
+        return response
 
     def _at(self, url: str, request: httpx2.Request) -> httpx2.Request:
         """Return the same request to another server."""

@@ -11,6 +11,7 @@ import msgspec
 
 from artcafe.sdk import encoding, tracing
 from artcafe.sdk.encoding import value_of
+from artcafe.sdk.event_streams import MessageStream
 from artcafe.sdk.handling import cause_of
 from artcafe.sdk.http import given, place
 from artcafe.sdk.messages import Gap, Message, Receipt, time_of, warn_of
@@ -136,6 +137,17 @@ class MessageCalls(TenantCalls):
             (on_gap or warn_of)(Gap(channel, gap.from_, gap.to, gap.reason))
 
         return self._http.all_of(KeptMessage, self._path("channels", channel, "messages"), query, limit=limit, on_gap=report)
+
+    def follow(self, channel: str, *, after: int | None = None, last_id: str | None = None) -> MessageStream:
+        """Iterate over a channel's messages as they come, without a socket or a subscription, by server-sent events.
+
+        With `after` it begins above that sequence, 0 for the oldest stored message; with the `last_id` of an earlier stream where
+        that one was; otherwise with new messages. A queue's messages are shown, not held.
+
+            async for item in client.tenant("ten_…").messages.follow("news"):
+                print(item)
+        """
+        return MessageStream(self._http, self._path("channels", channel, "messages", "stream"), given(after=after), last_id)
 
     def receipts(self, channel: str, seq: int, *, limit: int | None = None) -> AsyncIterator[ReceiptInfo]:
         """List the recipients of a stored message, and what became of it; for members, and for the agent that sent it.

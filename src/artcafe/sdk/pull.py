@@ -12,6 +12,7 @@ import msgspec
 
 from artcafe.errors import from_wire
 from artcafe.sdk.acks import Acked
+from artcafe.sdk.event_streams import MessageStream
 from artcafe.sdk.http import HttpClient, given, path_of
 from artcafe.sdk.messages import Gap, Message, time_of, warn_of
 from artcafe.wire import replies
@@ -265,6 +266,14 @@ class PullInbox:
         messages = [PulledMessage(each, acks.expect(each), acks) for each in page.items]
         await acks.send_gaps()
         return Pulled(messages, gaps, page.more, page.epoch)
+
+    def follow(self, *, last_id: str | None = None) -> MessageStream:
+        """Iterate over the messages of the agent's active subscriptions and its inbox as they come, by server-sent events.
+
+        It begins at the cursors, which only `ack` moves, or with the `last_id` of an earlier stream where that one was. Messages
+        of queues are left out.
+        """
+        return MessageStream(self._http, f"{self._inbox}/stream", {}, last_id)
 
     async def ack(self, channel: str, seq: int, *, receipt: str | None = None, epoch: str | None = None) -> None:
         """Acknowledge a channel up to `seq`, or with its `receipt` one message of a queue. Raises the server's error.
