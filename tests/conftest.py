@@ -65,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", metavar="FOLDER", type=Path, help="save pictures of the console's screens in this folder")
     parser.addoption("--faults", action="store_true", help="also run the long tests that kill, stop and starve processes")
 
 

@@ -16,6 +16,7 @@ from artcafe.delivery.pull import Pulls
 from artcafe.delivery.queue_hub import QueueHub
 from artcafe.delivery.streams import Streams
 from artcafe.fabric.fabric import Fabric
+from artcafe.identity.local import LocalIdentity
 from artcafe.identity.port import Identity
 from artcafe.maintenance.adoption import adopt
 from artcafe.model import Cursor, TenantChange, TenantId
@@ -39,6 +40,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.channel_figures import Figures
 from artcafe.services.channels import ChannelLogs, Channels
 from artcafe.services.connections import Connections
+from artcafe.services.console_codes import ConsoleCodes
 from artcafe.services.cursor_moves import CursorMoves
 from artcafe.services.cursors import Cursors
 from artcafe.services.dead_letters import DeadLetters
@@ -160,15 +162,8 @@ class TableServices:
         self.invalidation = Invalidation(announce)
         self.record_cache = RecordCache(store, self.invalidation, self.plans)
         self.changes = changes = Changes(self.invalidation, adopt)
-        self.login = Login(
-            store,
-            self.record_cache,
-            self.tokens,
-            clock,
-            settings.service_name,
-            self.audit,
-            LoginThrottle(settings.challenges_per_min, make_buckets=settings.make_challenge_buckets),
-        )
+        self.login_throttle = LoginThrottle(settings.challenges_per_min, make_buckets=settings.make_challenge_buckets)
+        self.login = Login(store, self.record_cache, self.tokens, clock, settings.service_name, self.audit, self.login_throttle)
         self.tenants = Tenants(store, changes, self.audit, clock, logs, self.record_cache, self.plans, settings.per_person)
         self.limits = Limits(store, self.plans, self.record_cache)
         self.terms = Terms(store, self.audit, clock, settings.terms)
@@ -252,9 +247,7 @@ class Services(TableServices):
         self.presence, self.redrives = Presence(fabric, clock), Redrives(store, fabric, self.audit, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.limits.add(rate_usage.connections(self.connections))
-        self.authentication = Authentication(
-            self.login, self.member_login, identity, self.tenants, self.terms, self.counters, clock
-        )
+        self._make_authentication(store, identity, clock)
         self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
@@ -263,6 +256,14 @@ class Services(TableServices):
         changed = self.retention.changed, self.queue_hub.changed, self.hub.on_change, self.rate_limits.on_change
         for on_change in (*changed, self.pulls.waits.on_change, self.streams.on_change, self.waker.on_change):
             self.invalidation.subscribe(on_change)
+
+    def _make_authentication(self, store: Store, identity: Identity, clock: Clock) -> None:
+        """Make the services that authenticate callers of both listeners."""
+        self.authentication = Authentication(
+            self.login, self.member_login, identity, self.tenants, self.terms, self.counters, clock
+        )
+        local = identity if isinstance(identity, LocalIdentity) else None
+        self.console_codes = ConsoleCodes(store.console_codes(), local, self.login_throttle, clock)
 
     def _make_pulls_and_streams(self, keys: ServiceKeys, fabric: Fabric, group: asyncio.TaskGroup) -> None:
         """Make the deliveries over HTTP, whose callers are checked after each change."""

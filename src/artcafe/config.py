@@ -168,6 +168,14 @@ class Settings(BaseModel):
     """The accepted recipients of a user's token, separated by commas: app clients of a Cognito pool, or audiences of another
     issuer."""
 
+    console_client_id: str | None = Field(default=None, pattern=r"^[!-~]{1,255}$")
+    """The console's client id at the issuer: a public client (no secret) for the code flow with PKCE, with the redirect URI
+    `https://api.example.com/console`. Default: the console signs nobody in, if there is an issuer."""
+
+    console_token_origin: Annotated[str | None, AfterValidator(_url)] = Field(default=None, pattern=r"^https?://[^/?#\s]+$")
+    """The origin of the issuer's token endpoint for the console, if it is not that of the issuer: of a Cognito pool
+    `https://DOMAIN.auth.REGION.amazoncognito.com`. Default: the issuer's own."""
+
     tls_cert: Path | None = None
     """The certificate of both listeners, with its chain, as PEM. Default: no TLS, for loopback or behind a proxy."""
 

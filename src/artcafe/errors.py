@@ -87,6 +87,16 @@ class BadCredentials(CallerFault):
     )
 
 
+class BadCode(CallerFault):
+    """A failed sign-in to the console: the same for a used, an expired and an invented code."""
+
+    code, status = "bad_code", 401
+    text = (
+        "the code was refused: it was used before, is older than 60 seconds, or was not made by this server; run"
+        " 'artcafe console' again"
+    )
+
+
 class Unauthenticated(CallerFault):
     code, status, close = "unauthenticated", 401, 4500
     text = (

@@ -185,6 +185,8 @@ class _Opened:
             gateway_url=addresses.gateway_url,
             page_key=derive(self.secret, "page-cursors"),
             issuer=self.settings.issuer,
+            console_client_id=self.settings.console_client_id,
+            console_token_origin=self.settings.console_token_origin,
             public_url=self.settings.public_url,
             local_url=addresses.url,
             origins=Origins(self.settings.allowed_origins, self.settings.own_rest_hosts),

@@ -31,6 +31,8 @@ BY_AGENTS_ONLY: Final[Mapping[str, str]] = {
 """Changing routes of a tenant that no person may call, and the reason."""
 OTHER_AUDITS: Final[Mapping[str, str]] = {
     "POST /v1/auth/challenges": "nothing is proven yet; the outcome is audited as agent.login",
+    "POST /v1/auth/console-codes": "changes nothing of a tenant",
+    "POST /v1/auth/console-tokens": "signs a person in, who belongs to no tenant yet",
     "POST /v1/auth/tokens": "agent.login, counted by the minute",
     "POST /v1/terms/acceptances": "terms.accept, in the platform's audit",
     "POST /v1/tenants": "tenant.create, in the audit of the new tenant",

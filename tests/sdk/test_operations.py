@@ -24,6 +24,8 @@ OPERATIONS: Final = {
     for path, operations in build(cast("Services", None), SETTINGS).openapi()["paths"].items()
     for method in operations
 }
+CONSOLE: Final = "POST /v1/auth/console-tokens"
+"""For the console's page, which has no token yet."""
 IDS: Final = {
     "tenant": "tenant_id",
     "agent": "agent_id",
@@ -106,5 +108,5 @@ async def test_every_operation_of_the_api_has_a_method_of_the_client() -> None:
         url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         async with Client(url, "token", max_retry_s=0) as client:
             await call_all(client)
-    assert sorted(OPERATIONS - requests.seen) == [], "add methods for these to sdk/client.py or sdk/*_calls.py"
+    assert sorted(OPERATIONS - {CONSOLE} - requests.seen) == [], "add methods for these to sdk/client.py or sdk/*_calls.py"
     assert sorted(requests.seen - OPERATIONS) == [], "the API has no such operations"

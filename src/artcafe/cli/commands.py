@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "platform": LazyCommand(
         "artcafe.cli.operate.platform_audit", "platform", "Read the platform's own records, as its operator.", extra=SERVER
     ),
+    "console": LazyCommand("artcafe.cli.manage.console", "console", "Open the web console in a browser, and sign in."),
     "me": LazyCommand("artcafe.cli.manage.me", "me", "Show the current user."),
     "tenant": LazyCommand(
         "artcafe.cli.manage.tenants", "tenant", "Manage your tenants: organisations that never see each other."
@@ -70,6 +71,7 @@ def artcafe() -> None:
     \b
     Run everything on this machine:   artcafe up
     See agents at work on it:         artcafe demo
+    Look at it in a browser:          artcafe console
     Manage a tenant over REST:        artcafe tenant create --help
     Connect as an agent:              artcafe agent listen --help
     """

@@ -28,6 +28,10 @@ class LocalIdentity:
     def __init__(self, key: bytes) -> None:
         self._key = OctKey.import_key(key)
 
+    @property
+    def lifetime_s(self) -> int:
+        return LIFETIME_S
+
     def issue(self, user: str, now: datetime) -> str:
         """Return an access token for `user`, 1 to 128 printable characters such as an e-mail address, for 12 hours.
 

@@ -41,6 +41,8 @@ from artcafe.rest import (
     auth,
     chains,
     channels,
+    console,
+    console_codes,
     error_page,
     health,
     home,
@@ -78,6 +80,7 @@ ROUTERS: Final = (
     home.router,
     terms.router,
     auth.router,
+    console_codes.router,
     tenants.router,
     limits.router,
     members.router,
@@ -101,11 +104,12 @@ ROUTERS: Final = (
     asyncapi.router,
     error_page.router,
     mcp.router,
+    console.router,
 )
 
 TAGS: Final = {
     "home": "Addresses of the service, and the current caller.",
-    "auth": "Login of agents, by a signature with their SSH key.",
+    "auth": "Login of agents, by a signature with their SSH key, and of people in the console.",
     "terms": "Terms of service, which users accept before anything else.",
     "tenants": "Organisations, isolated from each other.",
     "limits": "A tenant's plan and limits, and what is used of them.",

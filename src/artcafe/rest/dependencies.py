@@ -25,6 +25,10 @@ class RestSettings:
     """Seals the cursors of lists: 32 bytes, the same on every server of a fleet."""
     issuer: str | None = None
     """The OIDC issuer that authenticates people; None where the installation issues their tokens itself."""
+    console_client_id: str | None = None
+    """The console's client id at the issuer; None where the console signs nobody in there."""
+    console_token_origin: str | None = None
+    """The origin of the issuer's token endpoint, if it is another one than the issuer's."""
     public_url: str | None = None
     """URL at which clients reach this listener, without a path; None where it is its address or the name in each request."""
     local_url: str = "http://127.0.0.1:8080"

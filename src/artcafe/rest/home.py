@@ -29,6 +29,9 @@ class HomeResponse(ResponseModel):
         description="The OpenID Connect issuer of accepted user tokens. Null with the local identity.",
         examples=["https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI"],
     )
+    console_client_id: str | None = Field(
+        description="The client id of the console at the issuer. Null if it has none.", examples=["5s8k2artcafeconsole"]
+    )
     terms_version: str | None = Field(
         description="The version of the terms that users must accept, see `/v1/terms`. Null if there are none.",
         examples=["2026-11"],
@@ -80,6 +83,7 @@ async def read_home(request: Request, services: ServicesDep) -> HomeResponse:
         gateway_url=settings_of(request).gateway_url,
         subprotocol=SUBPROTOCOL,
         issuer=settings_of(request).issuer,
+        console_client_id=settings_of(request).console_client_id,
         terms_version=None if services.terms.current is None else services.terms.current.version,
         openapi="/openapi.json",
         asyncapi="/asyncapi.json",

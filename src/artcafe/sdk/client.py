@@ -15,7 +15,7 @@ from artcafe.sdk.deprecated_calls import deprecated_call
 from artcafe.sdk.http import TIMEOUT_S, HttpClient, TokenSource, given
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
-from artcafe.sdk.records import CurrentTerms, Home, Me, TenantInfo, TermsAcceptance, Token
+from artcafe.sdk.records import ConsoleCode, CurrentTerms, Home, Me, TenantInfo, TermsAcceptance, Token
 from artcafe.sdk.rest_login import log_in
 from artcafe.sdk.retries import MAX_RETRY_S, Retries
 from artcafe.sdk.tenant_client import TenantClient
@@ -91,6 +91,13 @@ class Client:
     async def me(self) -> Me:
         """Return the principal of the token."""
         return await self._http.read(Me, "/v1/me")
+
+    async def create_console_code(self) -> ConsoleCode:
+        """Return a code that signs the caller in to the web console once, within 60 seconds: `{url}/console#code={code}`.
+
+        Only where the server has the local identity: raises `Forbidden` if people log in at an issuer.
+        """
+        return await self._http.send(ConsoleCode, "POST", "/v1/auth/console-codes", {}, repeats=True)
 
     async def login(self, tenant: str, agent: str, key: Signer | str | Path, *, service: str | None = None) -> Token:
         """Log an agent in by its SSH key, and use its token from now on. One that is refused (401) is renewed by another login.

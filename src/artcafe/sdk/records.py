@@ -22,8 +22,20 @@ class Home(msgspec.Struct, frozen=True):
     gateway_url: str
     issuer: str | None = None
     """The identity provider of people; None if the server issues their tokens itself, on its own machine."""
+    console_client_id: str | None = None
+    """The web console's client id at the issuer; None if it has none."""
     terms_version: str | None = None
     """The version of the terms that people must accept; None if there are no terms."""
+
+
+class ConsoleCode(msgspec.Struct, frozen=True):
+    """A code that signs its creator in to the web console: once, until `expires_at`."""
+
+    code: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"ConsoleCode(expires_at={self.expires_at})"
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -26,12 +26,14 @@ from artcafe.tables.catalog import (
     USAGE_METRICS,
     USER_TENANTS,
 )
+from artcafe.tables.console_code_store import ConsoleCodeStore
 from artcafe.tables.counting_servers import CountingServers
-from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Or
-from artcafe.tables.engine.port import ConditionFailed, Tables
-from artcafe.tables.engine.writes import Assign, ItemKey, Put, Update, Write
+from artcafe.tables.engine.conditions import Absent
+from artcafe.tables.engine.port import Tables
+from artcafe.tables.engine.writes import ItemKey, Put, Write
 from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
+from artcafe.tables.single_use import take_once
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.tables.usage_rows import METER, MeterState, meter_state_of
 from artcafe.tables.usage_run_store import UsageRunStore
@@ -76,6 +78,10 @@ class Store:
     def usage_runs(self, tenant_id: TenantId) -> UsageRunStore:
         """Return the store of what servers counted for one tenant; the id as in `tenant`."""
         return UsageRunStore(self._tables, tenant_id)
+
+    def console_codes(self) -> ConsoleCodeStore:
+        """Return the store of the console's codes."""
+        return ConsoleCodeStore(self._tables)
 
     def counting_servers(self) -> CountingServers:
         """Return the store of the servers that count usage."""
@@ -141,11 +147,5 @@ class Store:
 
         An engine retrying after a lost answer passes the same `attempt` and gets the challenge again.
         """
-        # `ttl` is a whole second, so the comparison with the current whole second is exact.
-        is_alive = Greater("ttl", int(now.timestamp()))
-        good = And(Exists("challenge_id"), is_alive, Or(Absent("used_by"), Equals("used_by", attempt)))
-        try:
-            item = await self._tables.update(Update(CHALLENGES, ItemKey(challenge_id), [Assign("used_by", attempt)], good))
-        except ConditionFailed:
-            return None
-        return rows.challenge_of(item)
+        item = await take_once(self._tables, challenge_id, attempt, now)
+        return None if item is None else rows.challenge_of(item)

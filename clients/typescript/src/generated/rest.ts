@@ -195,6 +195,20 @@ export interface Channel {
  */
 export type ChannelType = "broadcast" | "queue" | "live";
 
+/** A code that signs its creator in to the console: once, until `expires_at`. */
+export interface ConsoleCode {
+	code: string;
+	expires_at: string;
+}
+
+/** An access token of a user. */
+export interface ConsoleToken {
+	access_token: string;
+	token_type?: "Bearer";
+	/** Lifetime in seconds. */
+	expires_in: number;
+}
+
 /** The current terms, which users accept before anything else. `version` is null if there are none. */
 export interface CurrentTerms {
 	version: string | null;
@@ -266,6 +280,8 @@ export interface Home {
 	subprotocol: string;
 	/** The OpenID Connect issuer of accepted user tokens. Null with the local identity. */
 	issuer: string | null;
+	/** The client id of the console at the issuer. Null if it has none. */
+	console_client_id: string | null;
 	/** The version of the terms that users must accept, see `/v1/terms`. Null if there are none. */
 	terms_version: string | null;
 	/** The path of the OpenAPI document. */
@@ -723,6 +739,11 @@ export interface NewToken {
 	signature: string;
 }
 
+/** A code to exchange. */
+export interface NewConsoleToken {
+	code: string;
+}
+
 /** A tenant to create. */
 export interface NewTenant {
 	/** 1 to 64 characters. */
@@ -1059,6 +1080,22 @@ export abstract class Operations {
 	 */
 	createToken(body: NewToken, options: RequestOptions = {}): Promise<Token> {
 		return this.send("POST", "/v1/auth/tokens", { body, options }) as Promise<Token>;
+	}
+
+	/**
+	 * Create a code for the console. Return a code that signs the caller in to the console once, within 60 seconds. Only
+	 * with the local identity.
+	 */
+	createConsoleCode(options: RequestOptions = {}): Promise<ConsoleCode> {
+		return this.send("POST", "/v1/auth/console-codes", { options }) as Promise<ConsoleCode>;
+	}
+
+	/**
+	 * Exchange a code of the console. Exchange a code for an access token of its creator. An attempt uses up the code,
+	 * and all failures are answered alike.
+	 */
+	redeemConsoleCode(body: NewConsoleToken, options: RequestOptions = {}): Promise<ConsoleToken> {
+		return this.send("POST", "/v1/auth/console-tokens", { body, options }) as Promise<ConsoleToken>;
 	}
 
 	/** List the caller's tenants. List the tenants of the caller, with the role in each. */

@@ -68,9 +68,7 @@ def _called(command: Callable[..., Coroutine[Any, Any, None]], *, is_in_tenant: 
         with asyncio.Runner() as runner:
             runner.get_loop().run_until_complete(call)
 
-    for option in reversed(PERSON):
-        wrapped = option(wrapped)
-    return wrapped
+    return person_options(wrapped)
 
 
 async def _call(
@@ -121,6 +119,15 @@ PERSON: Final = (
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document, including errors."),
 )
+
+
+def person_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that identify the caller, and `--json`."""
+    for option in reversed(PERSON):
+        command = option(command)
+    return command
+
+
 TENANT: Final = click.option(
     "--tenant",
     envvar="ARTCAFE_TENANT",

@@ -1,0 +1,163 @@
+/** The sign-in with the identity provider: OpenID Connect's code flow with PKCE, as a public client. */
+
+import * as oauth from "oauth4webapi";
+
+import { ArtcafeError } from "../../clients/typescript/src/errors.js";
+import type { Home } from "../../clients/typescript/src/generated/rest.js";
+import { go } from "./router.js";
+import type { Credentials } from "./session.js";
+
+const STARTED = "artcafe-sign-in";
+/** Another page waits for the token of the sign-in, on this channel. */
+const RENEWS = /^#renew=([\w-]+)$/;
+
+/** What is kept from the redirect to the return: no token, and nothing that is of use to anybody later. */
+interface Started {
+	state: string;
+	nonce: string;
+	verifier: string;
+	hash: string;
+	channel: string | null;
+}
+
+/** The console's registration at the issuer. */
+interface Provider {
+	server: oauth.AuthorizationServer;
+	client: oauth.Client;
+	options: { [oauth.allowInsecureRequests]: boolean };
+}
+
+function redirectUri(): string {
+	return `${window.location.origin}/console`;
+}
+
+async function providerOf({ issuer, console_client_id }: Home): Promise<Provider> {
+	if (issuer === null) throw new ArtcafeError("internal", "this server has no issuer");
+	if (console_client_id === null) {
+		throw new ArtcafeError("unavailable", `the operator has not set ARTCAFE_CONSOLE_CLIENT_ID: the id of a public client of ${issuer}`);
+	}
+	const url = new URL(issuer);
+	// The server accepts an issuer without TLS, for a trial on one machine.
+	const options = { [oauth.allowInsecureRequests]: url.protocol === "http:" };
+	const response = await oauth.discoveryRequest(url, options);
+	const server = await oauth.processDiscoveryResponse(url, response);
+	return { server, client: { client_id: console_client_id, token_endpoint_auth_method: "none" }, options };
+}
+
+/** Go to the issuer's page. It comes back to the console. Throws `unavailable` if the issuer does not answer. */
+export async function startSignIn(home: Home): Promise<void> {
+	const { server, client } = await reaching(home, () => providerOf(home));
+	const started: Started = {
+		state: oauth.generateRandomState(),
+		nonce: oauth.generateRandomNonce(),
+		verifier: oauth.generateRandomCodeVerifier(),
+		hash: window.location.hash,
+		channel: RENEWS.exec(window.location.hash)?.[1] ?? null,
+	};
+	window.sessionStorage.setItem(STARTED, JSON.stringify(started));
+	const to = new URL(server.authorization_endpoint ?? "");
+	const query = {
+		client_id: client.client_id,
+		redirect_uri: redirectUri(),
+		response_type: "code",
+		scope: "openid email",
+		code_challenge: await oauth.calculatePKCECodeChallenge(started.verifier),
+		code_challenge_method: "S256",
+		state: started.state,
+		nonce: started.nonce,
+	};
+	for (const [name, value] of Object.entries(query)) to.searchParams.set(name, value);
+	window.location.assign(to);
+}
+
+/** Return whether the page was opened by the issuer's redirect. */
+export function isReturn(): boolean {
+	const query = new URLSearchParams(window.location.search);
+	return query.has("state") && (query.has("code") || query.has("error"));
+}
+
+/** Exchange the code of the redirect for a token. Restores the address from before, without the code. */
+export async function finishSignIn(home: Home): Promise<Credentials> {
+	const returned = new URL(window.location.href);
+	const started = takeStarted();
+	go(`${window.location.pathname}${started?.channel === null ? started.hash : ""}`, { replace: true });
+	if (started === null) throw new ArtcafeError("bad_code", "this page was not opened by a sign-in that began here; sign in again");
+	const provider = await reaching(home, () => providerOf(home));
+	const { server, client, options } = provider;
+	const tokens = await reaching(home, async () => {
+		const parameters = oauth.validateAuthResponse(server, client, returned, started.state);
+		const answer = await oauth.authorizationCodeGrantRequest(server, client, oauth.None(), parameters, redirectUri(), started.verifier, options);
+		return oauth.processAuthorizationCodeResponse(server, client, answer, { expectedNonce: started.nonce, requireIdToken: true });
+	});
+	const credentials = credentialsOf(provider, tokens, null);
+	if (started.channel !== null) handOver(started.channel, credentials);
+	return credentials;
+}
+
+function takeStarted(): Started | null {
+	const text = window.sessionStorage.getItem(STARTED);
+	window.sessionStorage.removeItem(STARTED);
+	return text === null ? null : (JSON.parse(text) as Started);
+}
+
+function credentialsOf(provider: Provider, tokens: oauth.TokenEndpointResponse, before: Credentials | null): Credentials {
+	const refreshToken = tokens.refresh_token;
+	return {
+		accessToken: tokens.access_token,
+		expiresAt: performance.now() + (tokens.expires_in ?? 300) * 1000,
+		idToken: tokens.id_token ?? before?.idToken ?? null,
+		renew: refreshToken === undefined ? (before?.renew ?? null) : () => renew(provider, refreshToken, before),
+	};
+}
+
+async function renew(provider: Provider, refreshToken: string, before: Credentials | null): Promise<Credentials> {
+	const { server, client, options } = provider;
+	const answer = await oauth.refreshTokenGrantRequest(server, client, oauth.None(), refreshToken, options);
+	return credentialsOf(provider, await oauth.processRefreshTokenResponse(server, client, answer), before);
+}
+
+/** Turn what the issuer or the library refused into an error that says what to do. */
+async function reaching<T>(home: Home, act: () => Promise<T>): Promise<T> {
+	try {
+		return await act();
+	} catch (error) {
+		if (error instanceof ArtcafeError) throw error;
+		if (error instanceof oauth.AuthorizationResponseError || error instanceof oauth.ResponseBodyError) {
+			throw new ArtcafeError("bad_code", `${home.issuer} refused the sign-in: ${error.error_description ?? error.error}`, { cause: error });
+		}
+		if (error instanceof oauth.OperationProcessingError) {
+			throw new ArtcafeError("bad_code", `the answer of ${home.issuer} was refused: ${error.message}`, { cause: error });
+		}
+		const reason = error instanceof Error ? error.message : String(error);
+		throw new ArtcafeError("unavailable", `${home.issuer} cannot be reached (${reason})`, { isTemporary: true, cause: error });
+	}
+}
+
+// --- a sign-in in another window, while this page stays as it is ---
+
+/**
+ * Sign in in another window, so that what was typed here is kept. Resolves with its token. `signal` ends the wait. The name of the
+ * channel is random, and known to these two pages alone.
+ */
+export function signInElsewhere(signal: AbortSignal): Promise<Credentials> {
+	const name = oauth.generateRandomState();
+	const channel = new BroadcastChannel(name);
+	signal.addEventListener("abort", () => channel.close());
+	window.open(`${redirectUri()}#renew=${name}`, "_blank", "popup,width=480,height=720");
+	return new Promise((resolve) => {
+		channel.onmessage = ({ data }: MessageEvent<{ accessToken: string; expiresInMs: number; idToken: string | null }>) => {
+			channel.close();
+			resolve({ accessToken: data.accessToken, expiresAt: performance.now() + data.expiresInMs, idToken: data.idToken, renew: null });
+		};
+	});
+}
+
+/** Whether this page was opened by `signInElsewhere`. */
+export function isForAnother(): boolean {
+	return RENEWS.test(window.location.hash);
+}
+
+function handOver(channel: string, { accessToken, expiresAt, idToken }: Credentials): void {
+	new BroadcastChannel(channel).postMessage({ accessToken, expiresInMs: expiresAt - performance.now(), idToken });
+	window.close();
+}

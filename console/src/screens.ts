@@ -1,0 +1,40 @@
+/** The table of the screens: a screen is one row here and one file in `screens/`. */
+
+import type { FunctionComponent } from "preact";
+
+import type { Role } from "../../clients/typescript/src/generated/rest.js";
+import type { Params } from "./router.js";
+import { AgentScreen } from "./screens/agent.js";
+import { AgentsScreen } from "./screens/agents.js";
+import { ConnectScreen } from "./screens/connect.js";
+import { MembersScreen } from "./screens/members.js";
+
+export interface ScreenProps {
+	/** The variable parts of the screen's path. */
+	params: Params;
+}
+
+export interface Screen {
+	/** The path within the tenant; `:name` stands for a variable part. */
+	path: string;
+	title: string;
+	/** The roles that see the screen. The server decides again. */
+	roles: readonly Role[];
+	/** Whether the menu lists it, and where: the screens of a group stand together. */
+	menu: "work" | "organisation" | null;
+	component: FunctionComponent<ScreenProps>;
+}
+
+export const EVERYBODY: readonly Role[] = ["owner", "admin", "member", "viewer"];
+export const WRITERS: readonly Role[] = ["owner", "admin", "member"];
+export const ADMINS: readonly Role[] = ["owner", "admin"];
+
+export const SCREENS: readonly Screen[] = [
+	{ path: "agents", title: "Agents", roles: EVERYBODY, menu: "work", component: AgentsScreen },
+	{ path: "connect", title: "Connect an agent", roles: WRITERS, menu: null, component: ConnectScreen },
+	{ path: "agents/:agent", title: "Agent", roles: EVERYBODY, menu: null, component: AgentScreen },
+	{ path: "members", title: "Members", roles: ADMINS, menu: "organisation", component: MembersScreen },
+];
+
+/** The screen of a tenant's first page. */
+export const FIRST = "agents";

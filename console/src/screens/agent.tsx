@@ -1,0 +1,270 @@
+/** One agent: its presence, keys, subscriptions, and what may be changed. */
+
+import { useState } from "preact/hooks";
+
+import type { Agent, Key, Subscription } from "../../../clients/typescript/src/generated/rest.js";
+import { complete, presenceOf } from "../agents.js";
+import { KeyField } from "../key-field.js";
+import { PresenceBadge } from "../presence.js";
+import { keyProblem } from "../public-key.js";
+import { go, tenantLink } from "../router.js";
+import type { ScreenProps } from "../screens.js";
+import { canWrite, client, tenantId } from "../session.js";
+import {
+	Badge, Button, Card, Code, type Column, Confirm, Copy, Count, Dialog, Empty, Fact, Facts, Field, Form, Loading, Name, PageHead, Problem, Table,
+	Time, useAction, useLoad, usePages,
+} from "../ui/index.js";
+
+export function AgentScreen({ params }: ScreenProps) {
+	const id = params["agent"] ?? "";
+	const agent = useLoad(async () => complete(await client.readAgent(tenantId(), id)), [tenantId(), id]);
+	if (agent.value === null) return agent.isLoading ? <Loading /> : <Problem error={agent.error} onRetry={agent.reload} />;
+	return (
+		<>
+			<PageHead title={<Name>{agent.value.name}</Name>} note={agent.value.description === "" ? undefined : <bdi>{agent.value.description}</bdi>}>
+				{canWrite.value && <Actions agent={agent.value} onChanged={agent.set} />}
+			</PageHead>
+			<About agent={agent.value} />
+			<Keys agent={agent.value} />
+			<Subscriptions agent={agent.value} />
+		</>
+	);
+}
+
+function About({ agent }: { agent: Agent }) {
+	return (
+		<Card>
+			<Facts>
+				<Fact name="Presence">
+					<PresenceBadge agent={agent} />
+				</Fact>
+				<Fact name="Connected since">
+					<Time at={presenceOf(agent)?.since} />
+				</Fact>
+				<Fact name="Login">{agent.status === "active" ? <Badge tone="good">allowed</Badge> : <Badge tone="bad">disabled</Badge>}</Fact>
+				<Fact name="Handle">
+					<Code>{agent.handle ?? "–"}</Code>
+				</Fact>
+				<Fact name="Id">
+					<Code>{agent.id}</Code> <Copy text={agent.id} label="Copy the id" />
+				</Fact>
+				<Fact name="Capabilities">
+					{agent.capabilities.length === 0 ? <span class="faint">none</span> : agent.capabilities.map((each) => <Badge key={each}>{each}</Badge>)}
+				</Fact>
+				<Fact name="Created">
+					<Time at={agent.created_at} />
+				</Fact>
+				<Fact name="Changed">
+					<Time at={agent.updated_at} />
+				</Fact>
+			</Facts>
+		</Card>
+	);
+}
+
+interface ActionsProps {
+	agent: Agent;
+	onChanged: (agent: Agent) => void;
+}
+
+function Actions({ agent, onChanged }: ActionsProps) {
+	const [asked, setAsked] = useState<"edit" | "status" | "delete" | null>(null);
+	const isActive = agent.status === "active";
+	const close = () => setAsked(null);
+	return (
+		<>
+			<Button onClick={() => setAsked("edit")}>Edit</Button>
+			<Button onClick={() => setAsked("status")}>{isActive ? "Disable" : "Enable"}</Button>
+			<Button kind="danger" onClick={() => setAsked("delete")}>
+				Delete
+			</Button>
+			{asked === "edit" && <Edit agent={agent} onChanged={onChanged} onClose={close} />}
+			{asked === "status" && (
+				<Confirm
+					title={isActive ? "Disable this agent?" : "Enable this agent?"}
+					action={isActive ? "Disable" : "Enable"}
+					act={async () => onChanged(complete(await client.changeAgent(tenantId(), agent.id, { status: isActive ? "disabled" : "active" })))}
+					onClose={close}
+				>
+					<p>
+						{isActive
+							? "Its connections and tokens end within 5 seconds, and it cannot log in. Its messages wait."
+							: "It can log in again with its keys."}
+					</p>
+				</Confirm>
+			)}
+			{asked === "delete" && (
+				<Confirm
+					title="Delete this agent?"
+					action="Delete"
+					act={async () => {
+						await client.deleteAgent(tenantId(), agent.id);
+						go(tenantLink("agents"), { replace: true });
+					}}
+					onClose={close}
+				>
+					<p>
+						<Name>{agent.name}</Name> is removed with its keys, subscriptions and inbox. This cannot be undone.
+					</p>
+				</Confirm>
+			)}
+		</>
+	);
+}
+
+function Edit({ agent, onChanged, onClose }: ActionsProps & { onClose: () => void }) {
+	const [name, setName] = useState(agent.name);
+	const [description, setDescription] = useState(agent.description);
+	const [capabilities, setCapabilities] = useState(agent.capabilities.join("\n"));
+	const { error, isBusy, run } = useAction();
+	const save = () =>
+		run(async () => {
+			const lines = capabilities.split("\n").map((each) => each.trim()).filter(Boolean);
+			onChanged(complete(await client.changeAgent(tenantId(), agent.id, { name, description, capabilities: lines })));
+			onClose();
+		});
+	return (
+		<Dialog title="Edit the agent" onClose={onClose}>
+			<Form label="Edit the agent" onSubmit={save}>
+				<Field label="Name" value={name} onInput={setName} required maxLength={64} />
+				<Field label="Description" value={description} onInput={setDescription} lines={3} maxLength={1024} />
+				<Field label="Capabilities" value={capabilities} onInput={setCapabilities} lines={4} hint="One a line. Other agents find it by them." />
+				<Problem error={error} />
+				<div class="buttons">
+					<Button type="submit" kind="primary" busy={isBusy}>
+						Save
+					</Button>
+					<Button onClick={onClose}>Cancel</Button>
+				</div>
+			</Form>
+		</Dialog>
+	);
+}
+
+function Keys({ agent }: { agent: Agent }) {
+	const keys = usePages((cursor) => client.listKeys(tenantId(), agent.id, { cursor }), [agent.id, agent.updated_at]);
+	const [isAdding, setAdding] = useState(false);
+	const [asked, setAsked] = useState<{ entry: Key; act: "revoke" | "status" } | null>(null);
+	const columns: readonly Column<Key>[] = [
+		{ title: "Fingerprint", cell: (key) => <Code>{key.fingerprint ?? "refused kind of key"}</Code> },
+		{ title: "State", cell: (key) => <KeyState entry={key} /> },
+		{ title: "Added", minor: true, cell: (key) => <Time at={key.added_at} /> },
+		{ title: "Ends", minor: true, cell: (key) => <Time at={key.not_after} /> },
+		{ title: "Actions", align: "end", cell: (key) => canWrite.value && <KeyActions entry={key} onAsk={(act) => setAsked({ entry: key, act })} /> },
+	];
+	return (
+		<Card title="Keys" actions={canWrite.value && <Button onClick={() => setAdding(true)}>Add a key</Button>}>
+			<p class="note">To rotate: add the new key, change the agent to it, and then revoke the old one. Both work meanwhile.</p>
+			<Problem error={keys.error} onRetry={keys.reload} />
+			<Table label="Keys" columns={columns} rows={keys.items} rowKey={(key) => key.id} onEnd={keys.loadMore} />
+			{isAdding && <AddKey agent={agent} onAdded={keys.reload} onClose={() => setAdding(false)} />}
+			{asked !== null && <KeyQuestion agent={agent} {...asked} onDone={keys.reload} onClose={() => setAsked(null)} />}
+		</Card>
+	);
+}
+
+function KeyState({ entry }: { entry: Key }) {
+	if (entry.status === "disabled") return <Badge tone="bad">disabled</Badge>;
+	return entry.first ? <Badge tone="accent">first</Badge> : <Badge tone="good">active</Badge>;
+}
+
+function KeyActions({ entry, onAsk }: { entry: Key; onAsk: (act: "revoke" | "status") => void }) {
+	return (
+		<span class="row-actions">
+			<Button kind="quiet" onClick={() => onAsk("status")} label={`${entry.status === "active" ? "Disable" : "Enable"} ${entry.fingerprint ?? entry.id}`}>
+				{entry.status === "active" ? "Disable" : "Enable"}
+			</Button>
+			<Button kind="quiet" onClick={() => onAsk("revoke")} label={`Revoke ${entry.fingerprint ?? entry.id}`}>
+				Revoke
+			</Button>
+		</span>
+	);
+}
+
+interface KeyQuestionProps {
+	agent: Agent;
+	entry: Key;
+	act: "revoke" | "status";
+	onDone: () => void;
+	onClose: () => void;
+}
+
+function KeyQuestion({ agent, entry, act, onDone, onClose }: KeyQuestionProps) {
+	const isActive = entry.status === "active";
+	const word = act === "revoke" ? "Revoke" : isActive ? "Disable" : "Enable";
+	const change = async () => {
+		if (act === "revoke") await client.revokeKey(tenantId(), agent.id, entry.id);
+		else await client.changeKey(tenantId(), agent.id, entry.id, { status: isActive ? "disabled" : "active" });
+		onDone();
+	};
+	return (
+		<Confirm title={`${word} this key?`} action={word} act={change} onClose={onClose}>
+			<p>
+				<Code>{entry.fingerprint ?? entry.id}</Code>
+			</p>
+			<p>{act === "status" && !isActive ? "The agent can log in with it again." : "Logins with it are refused, and their connections end within 5 seconds."}</p>
+		</Confirm>
+	);
+}
+
+interface AddKeyProps {
+	agent: Agent;
+	onAdded: () => void;
+	onClose: () => void;
+}
+
+function AddKey({ agent, onAdded, onClose }: AddKeyProps) {
+	const [line, setLine] = useState("");
+	const [until, setUntil] = useState("");
+	const { error, isBusy, run } = useAction();
+	const add = () =>
+		run(async () => {
+			const end = until === "" ? null : new Date(until).toISOString();
+			await client.addKey(tenantId(), agent.id, { public_key: line.trim(), not_after: end });
+			onAdded();
+			onClose();
+		});
+	return (
+		<Dialog title="Add a key" onClose={onClose}>
+			<Form label="Add a key" onSubmit={add}>
+				<KeyField value={line} onInput={setLine} />
+				<Field label="Ends" type="datetime-local" value={until} onInput={setUntil} hint="Your local time. Empty: it does not end." />
+				<Problem error={error} />
+				<div class="buttons">
+					<Button type="submit" kind="primary" busy={isBusy} disabled={keyProblem(line) !== null}>
+						Add
+					</Button>
+					<Button onClick={onClose}>Cancel</Button>
+				</div>
+			</Form>
+		</Dialog>
+	);
+}
+
+const SUBSCRIPTIONS: readonly Column<Subscription>[] = [
+	{
+		title: "Channel",
+		cell: (each) => (
+			<a href={tenantLink("channels", each.channel_id)}>
+				<Code>{each.channel_handle ?? each.channel_id}</Code>
+			</a>
+		),
+	},
+	{ title: "May", cell: (each) => each.permissions.map((permission) => <Badge key={permission}>{permission}</Badge>) },
+	{ title: "State", cell: (each) => (each.status === "active" ? <Badge tone="good">active</Badge> : <Badge tone="warn">paused</Badge>) },
+	{ title: "Acknowledged up to", align: "end", cell: (each) => <Count of={each.cursor?.seq} /> },
+	{ title: "Since", minor: true, cell: (each) => <Time at={each.created_at} /> },
+];
+
+function Subscriptions({ agent }: { agent: Agent }) {
+	const list = usePages((cursor) => client.listAgentSubscriptions(tenantId(), agent.id, { cursor, limit: 200 }), [agent.id]);
+	return (
+		<Card title="Subscriptions">
+			<Problem error={list.error} onRetry={list.reload} />
+			{list.value !== null && list.items.length === 0 && <Empty title="No subscription" />}
+			{list.items.length > 0 && (
+				<Table label="Subscriptions" columns={SUBSCRIPTIONS} rows={list.items} rowKey={(each) => each.channel_id} onEnd={list.loadMore} />
+			)}
+		</Card>
+	);
+}

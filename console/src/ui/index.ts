@@ -1,0 +1,10 @@
+/** The parts that screens are made of. */
+
+export * from "./basic.js";
+export * from "./dialog.js";
+export * from "./field.js";
+export * from "./json-tree.js";
+export * from "./load.js";
+export * from "./problem.js";
+export * from "./table.js";
+export * from "./tabs.js";

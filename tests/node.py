@@ -1,0 +1,48 @@
+"""Node.js in tests: install the tools of a folder from its lock, and run commands there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.children import started_with_parent
+
+FIRST: Final = 20
+NAME: Final = f"Node.js {FIRST} or newer with npm"
+INSTALL_S: Final = 300.0
+
+
+def is_there() -> bool:
+    """Return whether npm and a Node.js that is new enough are here."""
+    if shutil.which("npm") is None or (node := shutil.which("node")) is None:
+        return False
+    version = subprocess.run((node, "--version"), capture_output=True, text=True, check=False).stdout
+    return version.startswith("v") and int(version[1:].partition(".")[0]) >= FIRST
+
+
+def run(folder: Path, command: Sequence[str], timeout_s: float, environ: Mapping[str, str]) -> str:
+    """Run a command in the folder, and return its output. Ends its whole process group after `timeout_s`."""
+    process = started_with_parent(
+        command, cwd=folder, env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        output = process.communicate(timeout=timeout_s)[0].decode()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"{' '.join(command)} did not end:\n{process.communicate()[0].decode()[-5000:]}")
+    assert process.returncode == 0, f"{' '.join(command)} failed:\n{output[-10_000:]}"
+    return output
+
+
+def install(folder: Path, environ: Mapping[str, str]) -> None:
+    """Install the folder's packages from its lock, unless these versions are installed."""
+    installed = folder / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
+        run(folder, ("npm", "ci"), INSTALL_S, environ)
