@@ -174,7 +174,7 @@ async def test_waiting_pull_takes_a_new_message_and_only_one_agent_gets_it(it: G
     queue = await a_queue(it)
     workers = [await a_worker(it, queue) for _ in range(3)]
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(worker.pull(LONG)) for worker in workers]
+        waiting = [group.create_task(worker.pull(PullRequest.checked(limit=1, wait_s=25))) for worker in workers]
         await until(lambda: len(it.services.pulls.waits) == 3)
         for number in range(3):
             await publish(it, queue, number)

@@ -18,7 +18,7 @@ from artcafe.sdk.keys import load_signer
 from tests.fleet import Fleet, running_fleet
 from tests.platform import Cast
 
-CHALLENGES = 300
+CHALLENGES = 100
 PROCESSES = 4
 BOUND_S = 30.0
 """For one start of four Python processes, and for one answer, on a machine that is busy with other tests."""
