@@ -1,4 +1,4 @@
-"""The stream of one channel: new messages, or those after a position that its client names."""
+"""The stream of one channel: new messages, or those after a position named by its client."""
 
 from __future__ import annotations
 

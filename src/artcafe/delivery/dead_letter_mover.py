@@ -1,4 +1,4 @@
-"""Moves messages of queues that no subscriber shall get again to the dead-letter channels, and ends them in their queues."""
+"""Moves failed messages of queues to the dead-letter channels, and ends them in their queues."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from artcafe.wire import envelopes
 from artcafe.wire.envelopes import DeadLetterReason
 
 RETRY_S: Final = 20.0
-"""When a message that could not be moved is delivered again, to try once more."""
+"""Pause before the next attempt to move a message."""
 MOST_WAITING: Final = 1000
-"""Messages of one queue that wait to be moved on this server. Further ones are given back, and come again after `RETRY_S`."""
+"""Messages of one queue waiting to be moved on this server. Further ones are given back, and come again after `RETRY_S`."""
 
 
 class DeadLetterMover:
-    """The messages of all queues that this server moves, in the order in which they failed. `group` owns its tasks."""
+    """The messages of all queues to be moved by this server, in the order of their failures. `group` owns its tasks."""
 
     def __init__(
         self, dead_letters: DeadLetters, find: Callable[[TenantId, ChannelId], Awaitable[Channel]], group: asyncio.TaskGroup
@@ -36,7 +36,7 @@ class DeadLetterMover:
         self.supervisor = Supervisor("dead_letters")
 
     def screen(self, feed: QueueFeed, message: QueuedMessage) -> bool:
-        """Move a message that has expired, or was delivered as often as its channel allows, and return True; False for any
+        """Move an expired message, or one delivered as often as its channel allows, and return True; False for any
         other."""
         # NATS counts the attempts to move it too.
         before = min(message.deliveries - 1, feed.settings.max_deliveries)
@@ -65,7 +65,7 @@ class DeadLetterMover:
             feed.queue.nak(message, RETRY_S)
 
     async def _run(self, feed: QueueFeed) -> None:
-        """Move what waits in a queue, a batch at a time, until nothing does."""
+        """Move the waiting messages of a queue, a batch at a time, until none is left."""
         try:
             while waiting := self._waiting.get(feed):
                 some = waiting[:MOST_COPIES]

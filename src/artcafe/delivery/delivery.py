@@ -34,7 +34,7 @@ class Delivery(FeedMember):
         return Cursor(epoch=self.epoch, seq=self.sent, moves=self.moves)
 
     def continue_from(self, before: Delivery) -> None:
-        """Take over the acks and the start of a delivery of this connection that was withheld."""
+        """Take over the acks and the start of a withheld delivery of this connection."""
         self.acked, self.unacked, self.start = min(before.acked, self.acked), before.unacked, before.start
 
     def is_before(self, cursor: Cursor) -> bool:
@@ -55,7 +55,7 @@ class Delivery(FeedMember):
         """Return what the connection was sent and the last ack, for receipts; None in a channel without cursors."""
         if not self.feed.kind.has_cursors:
             return None
-        acked = self.acked if self.acked > self.start else 0  # The start may be a position that nobody acknowledged.
+        acked = self.acked if self.acked > self.start else 0  # The start may be a position without an ack.
         epoch = self.epoch or self.feed.lineage.epoch
         return AgentPosition(self.feed.channel, agent_id, epoch, acked, [(self.start, self.sent_up_to)])
 

@@ -1,4 +1,4 @@
-"""Counts what is delivered: once for each flush, however many channels and subscribers it has."""
+"""Counts deliveries: once for each flush, however many channels and subscribers it has."""
 
 from __future__ import annotations
 

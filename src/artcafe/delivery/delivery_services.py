@@ -1,4 +1,4 @@
-"""The services that a connection's deliveries use, and the result of beginning one."""
+"""The services used by a connection's deliveries, and the result of beginning one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.wire.replies import Gap
 
 NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
-"""The action that is refused to an agent without this permission."""
+"""The action refused to an agent without this permission."""
 
 
 class DeliveryServices(Protocol):

@@ -1,4 +1,4 @@
-"""A connection that only sends: one channel, or the inbox of an agent, from one request to its end. `delivery.streams` opens it.
+"""A connection for sending only: one channel, or the inbox of an agent, from one request to its end. `delivery.streams` opens it.
 
 The transport takes the encoded events with `chunks` at the reader's pace. What a slow reader has not taken is bounded like the
 buffer of a socket: above the bound its deliveries leave their feeds, and are fed from the log afterwards.
@@ -24,7 +24,7 @@ from artcafe.wire import receipts, replies
 from artcafe.wire.replies import Gap
 
 WRITE_HIGH_BYTES: Final = 256 * 1024
-"""Bytes that wait for the reader in this process, as for a socket. Above, its deliveries leave their feeds."""
+"""Bytes waiting for the reader in this process, as for a socket. Above, its deliveries leave their feeds."""
 KEEP_ALIVE_S: Final = 15.0
 """Longest silence before a keep-alive, which is no event: proxies end connections that they take for dead."""
 START, GAP, MOVED, PROBLEM, END = "start", "gap", "moved", "problem", "end"
@@ -55,13 +55,13 @@ class StreamTransport:
     until: datetime
     """The expiry of the caller's token."""
     waiting_bytes: Callable[[], int]
-    """Return the bytes that its socket has not accepted yet."""
+    """Return the bytes not yet accepted by its socket."""
     abort: Callable[[], None]
     """Close its socket at once, with unread bytes."""
 
 
 class EventStream:
-    """The part of both kinds of streams that writes: a `delivery.peer.Peer` whose events the transport takes."""
+    """The writing part of both kinds of streams: a `delivery.peer.Peer` with its events taken by the transport."""
 
     def __init__(
         self, principal: Principal, transport: StreamTransport, group: asyncio.TaskGroup, supervisor: Supervisor
@@ -77,7 +77,7 @@ class EventStream:
         self.reason: ArtcafeError | None = None
         """Why the stream ends; None as long as it is open."""
         self.slow_since: tuple[float, int] | None = None
-        """While it is paused: the time of the reader's last read, and the number of bytes that waited then."""
+        """While it is paused: the time of the reader's last read, and the number of bytes waiting then."""
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._written = asyncio.Event()
@@ -92,19 +92,19 @@ class EventStream:
     # --- what it delivers ----------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Feed every delivery that waits."""
+        """Feed every waiting delivery."""
         raise NotImplementedError
 
     def concerns(self, change: TenantChange) -> bool:
-        """Return whether a change may end the stream, or change what it delivers."""
+        """Return whether a change may end the stream, or change its deliveries."""
         raise NotImplementedError
 
     async def check(self) -> None:
-        """Apply changes to what the stream delivers. Raises the reason to end the stream, and `Unavailable`."""
+        """Apply changes to the stream's deliveries. Raises the reason to end the stream, and `Unavailable`."""
         raise NotImplementedError
 
     def event_id(self, channel_id: ChannelId, epoch: Epoch | None, seq: int) -> str:
-        """Return the id of the event that is sent next: of this message, or of a gap up to here."""
+        """Return the id of the next event: of this message, or of a gap up to here."""
         raise NotImplementedError
 
     # --- delivery.peer.Peer --------------------------------------------------------------------------------------------
@@ -128,16 +128,16 @@ class EventStream:
         self.send_event(GAP, replies.content(replies.gap(channel_id, gap, epoch)), self.event_id(channel_id, epoch, position))
 
     def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
-        """Send the place where a delivery begins whose cursor a request has set."""
+        """Send the start of a delivery after a request has set its cursor."""
         push = receipts.MovedPush(channel=channel_id, epoch=cursor.epoch, cursor=cursor.seq, moves=cursor.moves)
         self.send_event(MOVED, replies.content(receipts.moved(push)))
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
-        """Send an error that does not end the stream, with the affected channels."""
+        """Send an error, with the affected channels, and continue the stream."""
         self.send_event(PROBLEM, replies.content(replies.error(error, channels=channels)))
 
     def close(self, reason: ArtcafeError) -> None:
-        """End the stream with this reason, in place of what waits for the reader. May be repeated."""
+        """End the stream with this reason, in place of the bytes waiting for the reader. May be repeated."""
         if self.reason is None:
             self._waiting.clear()
             self._size = 0
@@ -153,7 +153,7 @@ class EventStream:
             self._add(self.encoding.event(name, data, id))
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield what is to be written, as the reader takes it: whole events, or a keep-alive. The last one is `end`."""
+        """Yield the bytes to write, as the reader takes them: whole events, or a keep-alive. The last one is `end`."""
         while self._waiting or self.reason is None:
             if self._waiting:
                 chunk = self._waiting.popleft()
@@ -171,7 +171,7 @@ class EventStream:
                 yield self.encoding.keep_alive
 
     def waiting_bytes(self) -> int:
-        """Return the number of bytes that wait for the reader."""
+        """Return the number of bytes waiting for the reader."""
         return self._size + self.transport.waiting_bytes()
 
     def _add(self, events: bytes) -> None:
@@ -207,7 +207,7 @@ class EventStream:
             self._is_checking = False
 
     def spawn(self, work: Work) -> asyncio.Task[None]:
-        """Start work in a task that ends with the stream."""
+        """Start work in a task of the stream, ended with it."""
         task = self._group.create_task(self._supervise(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -68,7 +68,7 @@ class PendingMessages:
 
 
 class _WriteGroup:
-    """Caught-up connections of one encoding: `direct` ones with `descriptors`, and `others`, which their transport writes to."""
+    """Caught-up connections of one encoding: `direct` ones with `descriptors`, and `others`, written to by their transport."""
 
     __slots__ = ("descriptors", "direct", "others")
 
@@ -145,7 +145,7 @@ class Feed:
         self.shown = 0
         """Messages sent to every member of `caught_up`. A flush to a thousand connections adds to this number only."""
         self.counts: dict[str, int] = {}
-        """By receiver: messages sent and not taken by `take_counts`, except those that members still have in their `count`."""
+        """By receiver: messages sent and not taken by `take_counts`, except those still in the `count` of members."""
         self.users = 0
         """Deliveries of this channel, members or not, and wakers. The hub closes the feed without any."""
         self.wakers: set[Callable[[], None]] = set()
@@ -153,7 +153,7 @@ class Feed:
 
     @property
     def seen(self) -> Seq:
-        """The newest message of the channel that this server knows of; 0 if there is none."""
+        """The newest message of the channel known to this server; 0 if there is none."""
         return self.pending.messages[-1].seq if self.pending.messages else self.flushed
 
     def begin(self, last: Seq, lineage: LogLineage) -> None:
@@ -259,7 +259,7 @@ class Feed:
     # --- usage -------------------------------------------------------------------------------------------------------
 
     def add_count(self, receiver: str, messages: int) -> None:
-        """Count messages that were sent to a connection of this principal."""
+        """Count messages sent to a connection of this principal."""
         if messages:
             self.counts[receiver] = self.counts.get(receiver, 0) + messages
 

@@ -1,4 +1,4 @@
-"""A connection's place in one channel: the last message sent, and the messages that wait for acks."""
+"""A connection's place in one channel: the last message sent, and the messages waiting for acks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FeedMember:
         """`receiver`: the principal of the connection, as in `Principal.sender`."""
         self.peer, self.epoch, self.max_unacked, self.receiver = peer, epoch, max_unacked, receiver
         self.count = 0
-        """Messages sent that the feed has not counted for the receiver yet, less `Feed.shown` while it is in `caught_up`."""
+        """Messages sent and not yet counted for the receiver by the feed, less `Feed.shown` while it is in `caught_up`."""
         self.sent = start
         self.unacked: deque[Seq] = _NO_SEQS if max_unacked is None else deque()
         """Sequences sent and not acknowledged; kept only with a `max_unacked`."""

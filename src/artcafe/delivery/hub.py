@@ -120,7 +120,7 @@ class Hub:
         return len(self._feeds)
 
     def behind_by_tenant(self) -> Counter[TenantId]:
-        """Return the number of deliveries outside their feeds, fed from the log instead, of each tenant that has any."""
+        """Return the number of deliveries outside their feeds, fed from the log instead, by tenant with any."""
         behind: Counter[TenantId] = Counter()
         for (tenant_id, _), feed in self._feeds.items():
             if outside := feed.users - len(feed.caught_up) - len(feed.windowed) - len(feed.ahead) - len(feed.wakers):
@@ -204,9 +204,9 @@ class Hub:
         count_flush(deliveries, oldest)
 
     def _send_traced(self, feeds: list[Feed]) -> int:
-        """Send within a span for each feed whose traced messages reach a connection. Return what `_send` does.
+        """Send within a span for each feed with traced messages and a receiver. Return what `_send` does.
 
-        A message that reaches none in this flush gets its span when the backlog delivers it.
+        A message without a receiver in this flush gets its span from the backlog.
         """
         spans = [
             feed.tracing.start_deliver(feed.pending.messages)

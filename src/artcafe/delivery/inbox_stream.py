@@ -1,6 +1,6 @@
 """The stream of an agent's inbox: its active subscriptions and its direct messages, from its cursors on.
 
-It is a connection of the agent that acknowledges nothing and holds nothing: messages of queues are for pulls and sockets.
+It is a connection of the agent without acks or holds: messages of queues are for pulls and sockets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RETRY_S: Final = 0.5
 
 
 class StreamSubscriber(Subscriber):
-    """The deliveries of an inbox stream: they begin at the cursors, or after what an earlier stream has sent."""
+    """The deliveries of an inbox stream: they begin at the cursors, or after the last event of an earlier stream."""
 
     __slots__ = ("_position",)
 

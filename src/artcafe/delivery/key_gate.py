@@ -1,7 +1,7 @@
 """The messages with keys of one queue channel on this server: each waits here until it is the first of its key.
 
-NATS delivers a message to one server at a time. That server holds it back until the log shows that every earlier message of its
-key has ended, on whichever server. So no server leads, and none must be asked (decision record 53).
+NATS delivers a message to one server at a time. That server holds it back until the log shows the end of every earlier
+message of its key, on any server. So no server leads, and none must be asked (decision record 53).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import EndMark
 
 MOST_WAITING: Final = 4096
-"""Messages that wait for earlier ones of their keys on a server. With as many, or `MOST_BYTES`, it pulls no further ones."""
+"""Messages waiting for earlier ones of their keys on a server. With as many, or `MOST_BYTES`, it pulls no further ones."""
 MOST_BYTES: Final = 16 << 20
 MOST_IN_MARK: Final = 1000
 """Sequences in one mark."""
 FRESH_S: Final = 0.5
-"""A message that was taken longer ago is extended before a holder gets it, who has the whole ack deadline then."""
+"""A message taken longer ago is extended before a holder gets it, and the holder has the whole ack deadline."""
 TICK_S: Final = 0.5
 POLL_S: Final = 2.0
 """How often the marks are read while messages wait: one may have been missed with a connection."""
@@ -39,7 +39,7 @@ RETRY_S: Final = 0.2
 ANSWER_S: Final = 4.0
 
 Place = Callable[[QueuedMessage], None]
-"""Give a message that is the first of its key to a holder."""
+"""Give the first message of its key to a holder."""
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 """Run something in a task until the server stops."""
 
@@ -52,18 +52,18 @@ class KeyedFeed(Protocol):
 
     @property
     def held(self) -> Mapping[Seq, object]:
-        """The messages that have holders on this server."""
+        """The messages with holders on this server."""
 
     @property
     def has_room(self) -> bool:
         """Whether a holder takes a message now."""
 
     def place(self, message: QueuedMessage) -> None:
-        """Give a message to the holder whose turn it is."""
+        """Give a message to the next holder in turn."""
 
 
 class _Waiting:
-    """A message that may not be the first of its key. `is_checked`: the log showed that it is not."""
+    """A message with possibly earlier ones of its key. `is_checked`: the log showed an earlier one."""
 
     __slots__ = ("is_checked", "message", "place")
 
@@ -73,7 +73,7 @@ class _Waiting:
 
 
 class KeyGate:
-    """Holds messages back, and stores the ends of those that were acknowledged. Its task runs from the first message on."""
+    """Holds messages back, and stores the ends of acknowledged ones. Its task runs from the first message on."""
 
     def __init__(self, feed: KeyedFeed, key_log: KeyLog, spawn: Spawn) -> None:
         self._feed, self._log, self._spawn = feed, key_log, spawn
@@ -82,13 +82,13 @@ class KeyGate:
         """The marks up to here were read."""
         self._waiting: dict[Seq, _Waiting] = {}
         self._candidates: set[Seq] = set()
-        """Waiting messages that may be the first of their keys, or ended, now."""
+        """Waiting messages, possibly the first of their keys, or ended, now."""
         self._bytes = 0
         """Size of the waiting messages."""
         self._ending: dict[Seq, QueuedMessage] = {}
-        """Acknowledged messages whose ends are to be stored."""
+        """Acknowledged messages with ends to be stored."""
         self._returning: dict[Seq, QueuedMessage] = {}
-        """Messages to be given back, which no holder got."""
+        """Messages to be given back, without a holder."""
         self._unseen: dict[Seq, int] = {}
         """By message: how many of its deliveries no holder got."""
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
@@ -130,7 +130,7 @@ class KeyGate:
         self._start()
 
     def counted(self, message: QueuedMessage) -> QueuedMessage:
-        """Return a message with the number of its deliveries to holders instead of that of all deliveries."""
+        """Return a message with the number of its deliveries to holders instead of all its deliveries."""
         unseen = self._unseen.get(message.seq, 0)
         return message._replace(deliveries=max(1, message.deliveries - unseen)) if unseen else message
 
@@ -151,7 +151,7 @@ class KeyGate:
                     await self._moved.wait()
 
     def forget(self) -> None:
-        """Forget every message and what was read: the log is another one."""
+        """Forget every message and everything read: the log is another one."""
         self._order = None
         self._waiting.clear()
         self._candidates.clear()
@@ -172,7 +172,7 @@ class KeyGate:
         self._wake.set()
 
     async def leave(self) -> None:
-        """Give back what waits, and store the last ends, after `close` and the last message. Raise `Unavailable`."""
+        """Give back waiting messages, and store the last ends, after `close` and the last message. Raise `Unavailable`."""
         for seq in list(self._waiting):
             self._return(self._take(seq).message)
         while self._ending or self._returning:
@@ -214,7 +214,7 @@ class KeyGate:
     # --- ends --------------------------------------------------------------------------------------------------------
 
     async def _store(self) -> None:
-        """Store ends and then acknowledge those messages; give back others, with the note that nobody got them. Raise
+        """Store ends and then acknowledge those messages; give back others, noted as never held. Raise
         `Unavailable`."""
         now = time.monotonic()
         for seq in [seq for seq, message in self._ending.items() if now >= self._until_of(message)]:
@@ -228,7 +228,7 @@ class KeyGate:
         try:
             await self._log.store(mark)
         except (LogRefused, QuotaFull) as exc:
-            # The work is done. Until the ack floor has passed it, other servers take this message for one that has not ended.
+            # The work is done. Until the ack floor has passed it, other servers take this message for an unfinished one.
             log.warning("key_gate.end_not_stored", messages=len(ended), error=str(exc))
         for seq, message in ended.items():
             if self._ending.pop(seq, None) is not None:
@@ -239,7 +239,7 @@ class KeyGate:
         self._note(mark)
 
     def _note(self, mark: EndMark) -> None:
-        """Take what a mark says, from this server or another."""
+        """Apply a mark from this server or another."""
         for seq, count in mark.unseen:
             self._unseen[seq] = max(count, self._unseen.get(seq, 0))
         for seq in mark.ended:
@@ -251,7 +251,7 @@ class KeyGate:
                     self._wake.set()
 
     def _return(self, message: QueuedMessage) -> None:
-        """Give a message back that no holder got, for another server whose holders have room."""
+        """Give back a message without a holder, for another server with room."""
         self._returning[message.seq] = message
         self._wake.set()
 
@@ -262,7 +262,7 @@ class KeyGate:
     # --- turns -------------------------------------------------------------------------------------------------------
 
     async def _admit(self) -> None:
-        """Give each waiting message to a holder that is the first of its key now. Raise `Unavailable`."""
+        """Give each waiting message, if it is the first of its key now, to a holder. Raise `Unavailable`."""
         order = await self._read()
         candidates, self._candidates = sorted(self._candidates), set()
         first: list[_Waiting] = []
@@ -289,7 +289,7 @@ class KeyGate:
                 self._admit_one(waiting)
 
     def _let_wait(self, waiting: _Waiting) -> None:
-        """Note that a message must wait for an earlier one."""
+        """Note a message waiting for an earlier one."""
         if not waiting.is_checked:
             waiting.is_checked, waiting.place = True, self._feed.place
             # It was never the first, so no holder got any of its deliveries.
@@ -338,10 +338,10 @@ class KeyGate:
             self._note(mark)
         self._polled_at = time.monotonic()
 
-    # --- messages that wait --------------------------------------------------------------------------------------------
+    # --- waiting messages ----------------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Extend what waits, and look for ends that no mark tells: messages that retention has removed, or without a mark."""
+        """Extend waiting messages, and look for ends without a mark, such as removals by retention."""
         now = time.monotonic()
         if not self._waiting or now < self._kept_at + TICK_S:
             return

@@ -17,7 +17,7 @@ from artcafe.wire.frames import Start
 async def begin_in_log(
     hub: Hub, peer: Peer, channel: Channel, start: Start, cursor: Callable[[], Cursor], max_unacked: int | None, receiver: str
 ) -> tuple[Delivery, Opened]:
-    """Return a delivery, to be added to the connection's and fed by its backlog, and where it begins.
+    """Return a delivery, to be added to the connection's and fed by its backlog, and its start.
 
     `cursor` is called again at the end: acks may move it meanwhile. Raises `Unavailable`.
     """
@@ -39,6 +39,6 @@ async def begin_in_log(
         if delivery is None:
             hub.release(feed)
     if gap is not None:
-        # An ack of the position where delivery continues acknowledges the gap, and moves the cursor over it.
+        # An ack of the position before the next message acknowledges the gap, and moves the cursor over it.
         delivery.acked = min(gap.from_, seq) - 1
     return delivery, Opened(channel.id, lineage.epoch, seq, last, gap)

@@ -16,20 +16,20 @@ _RETRY_S: Final = 1.0
 
 @dataclass(slots=True)
 class OpenLimits:
-    """Counts what is open, by principal and by tenant. `what` names it in refusals."""
+    """Counts open things, by principal and by tenant. `what` names them in refusals."""
 
     what: str
     most_per_principal: int
     most_per_tenant: int
     most: int
     by_tenant: Counter[TenantId] = field(default_factory=Counter)
-    """The number of each tenant that has any: the live count, not to be changed."""
+    """The number by tenant with any: the live count, not to be changed."""
     _of_one: Counter[tuple[TenantId, str]] = field(default_factory=Counter)
 
     @contextlib.contextmanager
     def entered(self, principal: Principal) -> Iterator[None]:
         """Count one more during the block. Raises `RateLimited` above the limits of the agent or person and of the tenant, and
-        `Overloaded` above that of the server."""
+        `Overloaded` above the server's."""
         tenant_id, who = principal.tenant_id, (principal.tenant_id, principal.sender)
         if self._of_one[who] >= self.most_per_principal:
             whose = "agent" if isinstance(principal, AgentPrincipal) else "person"

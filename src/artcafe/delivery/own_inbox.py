@@ -32,7 +32,7 @@ class OwnInbox:
             self.position = cursor
 
     def wake(self, due: dict[ChannelId, Subscription]) -> None:
-        """Add the subscription from which a delivery begins, unless the connection has left meanwhile."""
+        """Add the subscription of a delivery, unless the connection has left meanwhile."""
         if self.position is not None:
             due[self.id] = inboxes.subscription_at(self._agent, self.position)
             self.position = None

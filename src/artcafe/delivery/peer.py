@@ -72,7 +72,7 @@ class Peer(Protocol):
         """Push a gap, before any message written after this call. `epoch`: of the current log."""
 
     def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
-        """Push the place where a delivery begins whose cursor a request has set, before any message written after this call."""
+        """Push the start of a delivery after a request has set its cursor, before any message written after this call."""
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
         """Push an error outside any command, with the affected channels."""

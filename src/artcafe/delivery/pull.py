@@ -1,4 +1,4 @@
-"""Pull: what an agent without a connection receives, one call at a time. Shared by every door, so it knows nothing of HTTP.
+"""Pull: delivery to an agent without a connection, one call at a time. Shared by every door, so it knows nothing of HTTP.
 
 A pull acknowledges nothing: its messages come again until `acknowledge` has moved their cursors. Any server answers either call.
 """
@@ -56,7 +56,7 @@ from artcafe.wire.envelopes import channel_text, queue_frame
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
 MAX_WAIT_S: Final = 25
-"""Below the 30 s after which many clients and proxies give up."""
+"""Below the 30 s of many clients and proxies."""
 
 _BEFORE, _AFTER = len(b'{"message":'), len(b"}")
 """What surrounds a message in its push."""
@@ -86,7 +86,7 @@ class PullServices(DeliveryServices, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """A request for at most `limit` messages, of one channel or of all subscribed ones, that waits `wait_s` for the first."""
+    """A request for at most `limit` messages, of one channel or of all subscribed ones, with a wait of `wait_s` for the first."""
 
     limit: int = DEFAULT_LIMIT
     wait_s: float = 0
@@ -199,7 +199,7 @@ class Pulls:
         feeds: FollowedFeeds,
         deadline: float,
     ) -> LogPage:
-        """Wait for a message, for a change of what the agent receives, or until the deadline."""
+        """Wait for a message, for a change of the agent's subscriptions, or until the deadline."""
         await feeds.follow(sources.channels, deadline)
         page = NO_PAGE
         while page.is_empty and not queues.taken and not (wait.is_over or wait.is_changed):
@@ -259,7 +259,7 @@ class Pulls:
     async def _read(
         self, agent: AgentPrincipal, sources: _Sources, queues: QueuePull, limit: int, seen: Mapping[ChannelId, Seq]
     ) -> LogPage:
-        """Take what waits now, each channel its share: queue messages are in `queues`, the others returned."""
+        """Take the waiting messages, each channel its share: those of queues are in `queues`, the others returned."""
         share = _share_of_queues(limit, len(sources.logs), len(sources.queues))
         if share:
             await queues.fetch(share)
@@ -272,7 +272,7 @@ class Pulls:
         return page
 
     async def _read_log(self, agent: AgentPrincipal, sources: _Sources, limit: int, seen: Mapping[ChannelId, Seq]) -> LogPage:
-        """Read a page, as one of the commands that the agent and its tenant may have in progress at once."""
+        """Read a page, as one of the commands in progress of the agent and its tenant."""
         services, tenant_id = self._services, agent.tenant_id
         cursors = {channel_id: services.cursors.newest(row) for channel_id, row in sources.logs.items()}
         async with services.shares.of(agent).slot():
@@ -282,7 +282,7 @@ class Pulls:
         return without_expired(page, services.clock)
 
     async def _answer(self, agent: AgentPrincipal, sources: _Sources, page: LogPage, queues: QueuePull) -> Pulled:
-        """End the requests of a pull, encode what it brought, and count it."""
+        """End the requests of a pull, and encode and count its messages."""
         await queues.end()
         self._trace(agent.tenant_id, page, queues)
         items = [self._held_item(agent, taken) for taken in queues.taken]

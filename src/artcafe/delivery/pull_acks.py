@@ -52,8 +52,8 @@ class AckServices(Protocol):
 
 @dataclass(slots=True)
 class _Channel:
-    """A subscribed channel, its cursor, and the highest sequence that may be acknowledged: that of its newest message, or the
-    position after which a pull continues."""
+    """A subscribed channel, its cursor, and the highest sequence allowed in an ack: that of its newest message, or the
+    position of the next pull."""
 
     subscription: Subscription
     cursor: Cursor
@@ -63,7 +63,7 @@ class _Channel:
 class PullAcks:
     """Acknowledges messages without a connection.
 
-    A server does not know what a pull on another one showed, so the bound of an ack is the channel's newest message.
+    A server does not know the pulls of others, so the bound of an ack is the channel's newest message.
     """
 
     def __init__(self, services: AckServices) -> None:
@@ -72,9 +72,9 @@ class PullAcks:
     async def acknowledge(
         self, principal: AgentPrincipal, acks: Sequence[PulledAck], epoch: str | None
     ) -> list[ArtcafeError | None]:
-        """Move the cursors of acknowledged messages, and return the error of each ack; None for one that is written.
+        """Move the cursors of acknowledged messages, and return the error of each ack; None for a written one.
 
-        An ack below the cursor changes nothing, so acks may be repeated. `epoch` is that of the pull that showed the messages; an
+        An ack below the cursor changes nothing, so acks may be repeated. `epoch`: the log's at the pull of the messages; an
         agent must give it after a restore of the log, since sequences of both logs are alike. Raises `Unavailable` if nothing was
         changed.
         """
@@ -98,7 +98,7 @@ class PullAcks:
         return [error or failed.get(ack.channel) for ack, error in zip(acks, errors, strict=True)]
 
     async def _channels(self, principal: AgentPrincipal, names: Sequence[str]) -> dict[str, _Channel | ArtcafeError]:
-        """Return each channel, by id or handle, that the agent has a subscription to, or the error of its acks."""
+        """Return each subscribed channel, by id or handle, or the error of its acks."""
         ids = [await self._services.record_cache.channel_id(principal.tenant_id, name) for name in names]
         pairs = [(channel_id, principal.agent_id) for channel_id in ids]
         found: dict[str, _Channel | ArtcafeError] = {}
@@ -123,7 +123,7 @@ class PullAcks:
     async def _find_ends(
         self, log: TenantLog, state: LogState | None, channels: Mapping[str, _Channel], acks: Sequence[PulledAck]
     ) -> None:
-        """Set the highest sequence of each channel that may be acknowledged."""
+        """Set the highest sequence of each channel allowed in an ack."""
         if state is None:
             return
         newest = await newest_seqs(log, state, [each.subscription.channel_id for each in channels.values()])
@@ -136,7 +136,7 @@ class PullAcks:
             each.most = max(each.most, start)
 
     async def _write(self, channels: Mapping[str, _Channel], cursors: Mapping[str, Cursor]) -> dict[str, ArtcafeError]:
-        """Write cursors, and return the errors of those that are not written."""
+        """Write cursors, and return the errors of the others."""
         failed: dict[str, ArtcafeError] = {}
 
         async def write(name: str, cursor: Cursor) -> None:

@@ -1,7 +1,7 @@
-"""Queue messages that agents hold after a pull, without a connection, on the server that pulled them.
+"""Queue messages held by agents after a pull, without a connection, on the server of the pull.
 
 They are in the channel's `QueueFeed` like those of sockets: one holder at a time, with the channel's deadline, and the end of the
-server gives none of them back. An ack may reach any server, which passes it on by the receipt (`pull_settling`).
+server gives none of them back. An ack may reach any server, and is passed on by the receipt (`pull_settling`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import AgentId, Channel, ChannelId, Epoch, QueueSettings, Seq, TenantId
 
 MAX_HELD: Final = 1_000
-"""Messages of one queue that an agent may hold by pulls from one server."""
+"""Messages of one queue held by one agent's pulls from one server."""
 MAX_HELD_BYTES: Final = 4 << 20
-"""Their size, which is exceeded by at most one pull. They are kept, since any of them may become a dead letter."""
+"""Their size, exceeded by at most one pull. They are kept, since any of them may become a dead letter."""
 SWEEP_S: Final = 30.0
 """How often queues without held messages are left."""
 
@@ -34,7 +34,7 @@ EXTEND: Final = "extend"
 
 
 class HoldChange(msgspec.Struct, frozen=True, array_like=True):
-    """An ack, nak, rejection or extension of a held message, which was its delivery of this number."""
+    """An ack, nak, rejection or extension of a held message in its delivery of this number."""
 
     kind: str
     channel: ChannelId
@@ -51,7 +51,7 @@ class HoldOutcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PullHolder(Holder):
-    """The messages that an agent's pulls hold in one queue. It takes no turns: messages are fetched for it."""
+    """The messages held by an agent's pulls in one queue. It takes no turns: messages are fetched for it."""
 
     __slots__ = ("feed", "handle", "pulls", "tickets")
 
@@ -88,7 +88,7 @@ class PullHolder(Holder):
 
 
 class PullHolds:
-    """All messages that pulls on this server hold."""
+    """All messages held by pulls on this server."""
 
     def __init__(self, hub: QueueHub) -> None:
         self._hub = hub
@@ -113,7 +113,7 @@ class PullHolds:
             holder.pulls -= 1
 
     async def settle(self, tenant_id: TenantId, agent_id: AgentId, changes: Sequence[HoldChange]) -> list[HoldOutcome]:
-        """Apply changes to what an agent holds here. An ack or nak has reached NATS at the return, except for `unavailable`."""
+        """Apply changes to an agent's messages held here. On return an ack or nak has reached NATS, except for `unavailable`."""
         outcomes = [await self._change(tenant_id, agent_id, change) for change in changes]
         for channel_id in {change.channel for change, outcome in zip(changes, outcomes, strict=True) if outcome.code is None}:
             try:
@@ -126,7 +126,7 @@ class PullHolds:
         return outcomes
 
     def note_ack(self, tenant_id: TenantId, agent_id: AgentId, channel_id: ChannelId, seq: Seq, epoch: Epoch | None) -> None:
-        """Remember for receipts an ack of a message that a server had pulled which has ended."""
+        """Remember for receipts an ack of a message pulled by a server that has ended."""
         self._hub.note_ack(tenant_id, channel_id, seq, agent_id, epoch)
 
     async def _change(self, tenant_id: TenantId, agent_id: AgentId, change: HoldChange) -> HoldOutcome:
@@ -145,7 +145,7 @@ class PullHolds:
             self.sweep()
 
     def sweep(self) -> None:
-        """Leave the queues in which nothing is held."""
+        """Leave the queues without held messages."""
         for key, holder in list(self._holders.items()):
             holder.tickets = {seq: number for seq, number in holder.tickets.items() if seq in holder.held}
             if not holder.held and not holder.pulls:

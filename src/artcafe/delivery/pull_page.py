@@ -29,7 +29,7 @@ RemovedToEach = Callable[[Sequence[ChannelId]], Awaitable[list[Cursor]]]
 
 
 class ChannelGap(NamedTuple):
-    """Messages of a channel that the agent will not receive. Those above `after` follow; an ack of it acknowledges the gap."""
+    """Messages of a channel not received by the agent. Those above `after` follow; an ack of it acknowledges the gap."""
 
     channel_id: ChannelId
     gap: Gap
@@ -85,7 +85,7 @@ async def read_page(
 ) -> LogPage:
     """Return at most `limit` messages above the cursors: one of each channel in turn, beginning with any of them.
 
-    The first channel is drawn, so that a small limit starves none. `seen` has the newest messages that this server knows of: a
+    The first channel is drawn, so that a small limit starves none. `seen` has the newest messages known to this server: a
     replica of the log may lack them. Raises `Unavailable`.
     """
     state = await state_for(log, cursors.values())
@@ -149,7 +149,7 @@ async def newest_seqs(log: TenantLog, state: LogState, channels: list[ChannelId]
     found, end = await log.last_seqs_and_end(channels)
     if end >= state.last_seq or log.replicas == 1 or not state.messages:
         return {channel_id: seq for channel_id in channels if (seq := found.get(subjects.stored(channel_id)))}
-    # The answer came from a replica that lags, or it is empty, and then it does not say how far the replica is.
+    # The answer came from a lagging replica, or it is empty, and then it does not say how far the replica is.
     return {channel_id: await log.last_seq_of(channel_id) for channel_id in channels}
 
 
@@ -172,7 +172,7 @@ async def _read_first(log: TenantLog, due: Sequence[_Place], limit: int) -> None
 
 
 async def _read_rest(log: TenantLog, due: Sequence[_Place], limit: int) -> None:
-    """Fill the page from the channels that have more than their share."""
+    """Fill the page from the channels with more than their share."""
     while True:
         left = limit - sum(len(place.found) for place in due)
         behind = [place for place in due if place.found and place.is_behind]
@@ -189,7 +189,7 @@ async def _read_rest(log: TenantLog, due: Sequence[_Place], limit: int) -> None:
 
 
 async def _find_gaps(log: TenantLog, state: LogState, places: Sequence[_Place], removed_to: RemovedToEach) -> None:
-    """Find messages that retention removed above the places, and the predecessors of the first messages.
+    """Find messages removed by retention above the places, and the predecessors of the first messages.
 
     Called after the messages are read: retention records a removal before it removes anything.
     """

@@ -1,6 +1,6 @@
 """Acks, naks and extensions of pulled queue messages, by their receipts, whichever server they reach.
 
-The server that pulled a message decides: it alone knows whether the message is still held. If that server has ended, it gives the
+The server of the pull decides: it alone knows whether the message is still held. If that server has ended, it gives the
 message back no more, so the receipt's deadline decides, by this server's clock. NATS redelivers `MARGIN_S` later than that.
 """
 
@@ -52,7 +52,7 @@ class Settled(NamedTuple):
 
 
 class _Request(msgspec.Struct, frozen=True, array_like=True):
-    """Changes that are passed on to the server that holds the messages."""
+    """Changes to be passed on to the server of the pull."""
 
     tenant_id: TenantId
     agent_id: AgentId
@@ -86,7 +86,7 @@ class PullSettling:
         services.fabric.hold_requests.answer_by(self._answer)
 
     def receipt(self, principal: AgentPrincipal, feed: QueueFeed, message: QueuedMessage, until: datetime) -> str:
-        """Return the receipt of a message that the agent's pull holds on this server until then."""
+        """Return the receipt of a message held by the agent's pull on this server until then."""
         server, epoch = self._services.fabric.hold_requests.server, feed.queue.epoch
         made = Receipt(server, feed.channel, message.seq, message.deliveries, message.ack_subject, epoch, _ms(until))
         return receipts.seal(self._key, principal.tenant_id, principal.agent_id, made)
@@ -127,7 +127,7 @@ class PullSettling:
     async def _settle_at(
         self, server: str, principal: AgentPrincipal, changes: list[HoldChange]
     ) -> list[HoldOutcome] | OurFault | None:
-        """Return the outcomes of the server that pulled the messages; None if it has ended, and an error if it did not answer."""
+        """Return the outcomes of the server of the pull; None if it has ended, and an error without an answer."""
         requests, who = self._services.fabric.hold_requests, (principal.tenant_id, principal.agent_id)
         if server == requests.server:
             return await self._holds.settle(*who, changes)
@@ -162,7 +162,7 @@ class PullSettling:
             return Settled(exc)
 
     async def _settle_directly(self, principal: AgentPrincipal, entry: SettleEntry, receipt: Receipt) -> Settled:
-        """Send an entry to NATS without the server that pulled the message, before its deadline. Raises `Unavailable`."""
+        """Send an entry to NATS without the server of the pull, before the message's deadline. Raises `Unavailable`."""
         began = time.monotonic()
         log = await self._services.fabric.tenant(principal.tenant_id).connected_log()
         state = await log.state()

@@ -1,4 +1,4 @@
-"""Pulls that wait for a message: how many at once, and what wakes them."""
+"""Pulls waiting for a message: their number, and the signals to wake them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_WAITS_PER_TENANT: Final = 500
 MAX_WAITS: Final = 2_000
 """Of one server. Each takes a connection and some 50 KB."""
 OPEN_S: Final = 5.0
-"""Longest wait for the feeds of the channels that a pull waits for."""
+"""Longest wait for the feeds of a pull's channels."""
 RECHECK_S: Final = 1.0
 """Shortest time between two reads of an agent's subscriptions by a waiting pull; a revocation has 5 s (contract, sentence 12)."""
 
@@ -28,7 +28,7 @@ WAITING: Final = "waiting pulls"
 
 
 class PullWait:
-    """One pull that may wait. The transport makes it, and ends it when the caller is gone."""
+    """One pull, waiting or not. The transport makes it, and ends it when the caller is gone."""
 
     __slots__ = ("_checked_at", "_event", "is_changed", "is_gone", "is_over")
 
@@ -36,11 +36,11 @@ class PullWait:
         self._event = asyncio.Event()
         self._checked_at = float("-inf")
         self.is_over = False
-        """Whether the pull must answer now, with what it has."""
+        """Whether the pull must answer now, with any messages so far."""
         self.is_gone = False
         """Whether nobody reads the answer."""
         self.is_changed = False
-        """Whether the agent, or what it receives, may have changed since `take_change`."""
+        """Whether the agent or its subscriptions may have changed since `take_change`."""
 
     def wake(self) -> None:
         """Look for messages again."""
@@ -52,7 +52,7 @@ class PullWait:
         self._event.set()
 
     def abandon(self) -> None:
-        """End the pull, whose caller is gone. May be repeated."""
+        """End the pull, because its caller is gone. May be repeated."""
         self.is_gone = True
         self.end()
 
@@ -64,7 +64,7 @@ class PullWait:
             loop.call_at(max(loop.time(), self._checked_at + RECHECK_S), self._event.set)
 
     def take_change(self) -> bool:
-        """Return whether to read the agent's subscriptions again. Clears both signals: what follows sees what caused them."""
+        """Return whether to read the agent's subscriptions again. Clears both signals: a later read sees their causes."""
         self._event.clear()
         changed, self.is_changed = self.is_changed, False
         if changed:
@@ -72,7 +72,7 @@ class PullWait:
         return changed
 
     def clear(self) -> None:
-        """Clear the signal of `wake`: what is read after this sees what caused it."""
+        """Clear the signal of `wake`: a later read sees its cause."""
         self._event.clear()
 
     async def until(self, deadline: float) -> None:
@@ -100,7 +100,7 @@ class PullWaits:
     @contextlib.contextmanager
     def entered(self, principal: AgentPrincipal, wait: PullWait) -> Iterator[None]:
         """Count a pull as waiting during the block. Raises `RateLimited` above the limits of the agent and the tenant, and
-        `Overloaded` above that of the server."""
+        `Overloaded` above the server's."""
         tenant_id = principal.tenant_id
         with self.limits.entered(principal):
             self._waits.setdefault(tenant_id, {})[wait] = principal.agent_id
@@ -129,14 +129,14 @@ class PullWaits:
 
 
 class FollowedFeeds:
-    """The feeds of the channels that one pull waits for. Each wakes it at a new message."""
+    """The feeds of one pull's channels. Each wakes it at a new message."""
 
     def __init__(self, hub: Hub, tenant_id: TenantId, wake: Callable[[], None]) -> None:
         self._hub, self._tenant_id, self._wake = hub, tenant_id, wake
         self._feeds: dict[ChannelId, Feed] = {}
 
     def seen(self) -> dict[ChannelId, Seq]:
-        """Return the newest message of each channel that this server knows of."""
+        """Return the newest message of each channel known to this server."""
         return {channel_id: feed.seen for channel_id, feed in self._feeds.items() if feed.opened.is_set()}
 
     async def follow(self, channels: Mapping[ChannelId, Channel], deadline: float) -> None:

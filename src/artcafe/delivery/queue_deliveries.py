@@ -26,7 +26,7 @@ _KIND: Final = KINDS[ChannelType.QUEUE]
 
 
 class QueueDelivery(Holder):
-    """One connection in one queue channel. Messages that it does not read wait in its socket's buffer, up to its window."""
+    """One connection in one queue channel. Unread messages wait in its socket's buffer, up to its window."""
 
     __slots__ = ("_peer", "feed")
 
@@ -64,7 +64,7 @@ class QueueDeliveries:
         return list(self._deliveries)
 
     def begin(self, channel: Channel, max_unacked: int | None, receiver: str) -> None:
-        """Begin a delivery, or give the current one another window: it keeps what it holds. Raises `Unavailable`."""
+        """Begin a delivery, or give the current one another window: it keeps its messages. Raises `Unavailable`."""
         window = DEFAULT_UNACKED if max_unacked is None else max_unacked
         delivery = self._deliveries.get(channel.id)
         if delivery is None:
@@ -120,7 +120,7 @@ def check_start(channel: Channel, start: Start) -> None:
 
 
 async def check_start_in_open(record_cache: RecordCache, tenant_id: TenantId, channel_id: ChannelId, start: Start) -> None:
-    """Raise `Invalid` for a start in an open queue, where the agent itself would create the subscription."""
+    """Raise `Invalid` for a start in an open queue: the agent itself would create the subscription."""
     if start != "cursor":
         channel = await record_cache.subscribed(tenant_id, channel_id)
         if channel.access is Access.OPEN:

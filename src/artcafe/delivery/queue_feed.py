@@ -1,7 +1,7 @@
 """One queue channel on this server: its holders, the messages they hold, and the deadlines of those.
 
 A message has one holder at a time. It goes to the next agent in turn, and to the next of that agent's holders in turn, among
-those with room in their windows. It is given back when its holder asks for that, leaves, or misses the deadline.
+those with room in their windows. It is given back when its holder gives it back, leaves, or misses the deadline.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import DeadLetterReason, key_of
 
 Bury = Callable[["QueueFeed", QueuedMessage, DeadLetterReason, int], None]
-"""Move a message that nobody holds to the dead-letter channel, for a reason and after this many deliveries."""
+"""Move a message without a holder to the dead-letter channel, for a reason and after this many deliveries."""
 Screen = Callable[["QueueFeed", QueuedMessage], bool]
 """Look at a message before it gets a holder. Return True to keep it from delivery; the screen then ends it, by `WorkQueue.ack`,
 `nak` or `terminate`."""
 
 HEAP_SLACK: Final = 1024
-"""Entries of ended messages that the heap of deadlines may have beside as many as there are held messages."""
+"""Most entries of ended messages in the heap of deadlines, beside as many as there are held messages."""
 
 _acked, _nacked, _expired, _returned = (metrics.QUEUE_ENDS.of(how) for how in metrics.QUEUE_OUTCOMES)
 
@@ -60,7 +60,7 @@ class QueueFeed:
         self.held: dict[Seq, HeldMessage] = {}
         self.recent_acks = RecentAcks()
         self.users = 0
-        """Holders that have joined or are about to. The hub closes the feed without any."""
+        """Present holders, and those about to join. The hub closes the feed without any."""
         self.counts: dict[str, int] = {}
         """Messages handed out by receiver, since the last `take_counts`."""
         self._members: set[Holder] = set()
@@ -82,7 +82,7 @@ class QueueFeed:
 
     @property
     def room(self) -> int:
-        """How many messages can be pulled now: the free places of all windows that no pulled message waits for."""
+        """How many messages can be pulled now: the free places of all windows, less the pulled messages waiting for one."""
         return 0 if self.gate is not None and self.gate.is_full else max(0, self._room - len(self._waiting))
 
     @property
@@ -96,7 +96,7 @@ class QueueFeed:
         self.update(holder)
 
     def leave(self, holder: Holder) -> None:
-        """Remove a holder, and give back what it holds, to be delivered again at once. May be repeated."""
+        """Remove a holder, and give back its messages, to be delivered again at once. May be repeated."""
         if holder not in self._members:
             return
         self._members.remove(holder)
@@ -109,7 +109,7 @@ class QueueFeed:
         holder.held.clear()
 
     def update(self, holder: Holder) -> None:
-        """Note that a holder's room has changed: another `max_unacked`, or `is_open`."""
+        """Note a change of a holder's room: another `max_unacked`, or `is_open`."""
         if holder in self._members:
             self._count(holder, holder.room)
             self._place_waiting()
@@ -130,7 +130,7 @@ class QueueFeed:
                 del self._ready[holder.receiver]
 
     def _next_holder(self) -> Holder | None:
-        """Return the holder whose turn it is, and move it and its agent to the end; None if nobody has room."""
+        """Return the next holder in turn, and move it and its agent to the end; None if none has room."""
         while self._ready:
             agent = next(iter(self._ready))
             holders = self._ready.pop(agent)
@@ -157,12 +157,12 @@ class QueueFeed:
             (place or self.place)(message)
 
     def place(self, message: QueuedMessage) -> None:
-        """Give a message to the holder whose turn it is, unless a screen ends it."""
+        """Give a message to the next holder in turn, unless a screen ends it."""
         if not self._is_screened(message):
             self._place(message)
 
     def hold_for(self, holder: Holder, message: QueuedMessage) -> HeldMessage | None:
-        """Give a message that was fetched for this holder to it, outside of the turns. Return None if it is not delivered."""
+        """Give a message to the holder it was fetched for, outside of the turns. Return None if it is not delivered."""
         deadline = message.taken_at + self.settings.ack_wait_s
         if self._is_screened(message):
             return None
@@ -172,11 +172,11 @@ class QueueFeed:
         return self._hold(message, holder, deadline)
 
     def _gate_of(self, message: QueuedMessage) -> KeyGate | None:
-        """Return the gate that orders a message, or None for one without a key."""
+        """Return the gate of a message's key, or None for a message without one."""
         return self.gate if self.settings.key_ordered and key_of(message.envelope) is not None else None
 
     def _keeps_holder(self, message: QueuedMessage) -> bool:
-        """Return whether a message that NATS has sent is held already."""
+        """Return whether a message sent by NATS is held already."""
         known = self.held.get(message.seq)
         if known is None:
             return False
@@ -233,7 +233,7 @@ class QueueFeed:
     # --- ends --------------------------------------------------------------------------------------------------------
 
     def ack(self, holder: Holder, seq: Seq) -> None:
-        """Remove a message that the holder has done from the queue. Raises `NotHeld`."""
+        """Remove a message from the queue: its holder is done. Raises `NotHeld`."""
         held = self._held_by(holder, seq)
         self._release(held)
         self.recent_acks.note(seq, holder.receiver, self.queue.epoch)
@@ -254,7 +254,7 @@ class QueueFeed:
         _nacked.add()
 
     def reject(self, holder: Holder, seq: Seq) -> None:
-        """Move a message that its holder will never do to the dead-letter channel. Raises `NotHeld`."""
+        """Move a message to the dead-letter channel: its holder rejects it. Raises `NotHeld`."""
         held = self._held_by(holder, seq)
         self._release(held)
         self._bury(self, held.message, DeadLetterReason.REJECTED, held.message.deliveries)
@@ -308,7 +308,7 @@ class QueueFeed:
         self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
 
     def _expire(self) -> None:
-        """Give back every message whose deadline has passed."""
+        """Give back every message past its deadline."""
         self._timer = None
         now, heap = time.monotonic(), self._deadlines
         with self.supervisor.contain(channel=self.channel):

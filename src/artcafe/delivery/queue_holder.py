@@ -36,7 +36,7 @@ class Holder(ABC):
 
     @abstractmethod
     def hand(self, messages: Sequence[QueuedMessage]) -> None:
-        """Pass on messages, which it holds from now on."""
+        """Pass on messages, held by it from now on."""
 
 
 class HeldMessage:

@@ -28,7 +28,7 @@ from artcafe.supervision import Supervisor
 CLOSE_S: Final = 5.0
 """How long a shutdown waits until every held message is given back."""
 MOST_LEFT: Final = 256
-"""Queues without holders whose last acks are remembered."""
+"""Queues without holders, and with remembered acks."""
 
 FindChannel = Callable[[TenantId, ChannelId], Awaitable[Channel]]
 """Return a channel. Raises `ChannelNotFound` or `Unavailable`."""
@@ -61,7 +61,7 @@ class QueueHub:
         return len(self._feeds)
 
     def held_by_tenant(self) -> Counter[TenantId]:
-        """Return the number of messages that holders on this server hold, by tenant."""
+        """Return the number of messages held on this server, by tenant."""
         held: Counter[TenantId] = Counter()
         for (tenant_id, _), feed in self._feeds.items():
             held[tenant_id] += len(feed.held)
@@ -87,7 +87,7 @@ class QueueHub:
         return feed
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something for a feed, whose end a shutdown waits for."""
+        """Run something for a feed. A shutdown waits for its end."""
         task = self._group.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -135,7 +135,7 @@ class QueueHub:
     # --- receipts ----------------------------------------------------------------------------------------------------
 
     def note_ack(self, tenant_id: TenantId, channel_id: ChannelId, seq: Seq, receiver: str, epoch: Epoch | None) -> None:
-        """Remember an ack of a message that another server delivered, which has ended."""
+        """Remember an ack of a message delivered by another server that has ended."""
         feed = self._feeds.get((tenant_id, channel_id))
         acks = feed.recent_acks if feed is not None else self._left_acks.pop((tenant_id, channel_id), RecentAcks())
         acks.note(seq, receiver, epoch)
@@ -149,7 +149,7 @@ class QueueHub:
             self._left_acks.popitem(last=False)
 
     def outcomes(self, tenant_id: TenantId, question: OutcomeQuestion) -> list[KnownOutcome]:
-        """Return which of these messages agents hold on this server, or have acknowledged here lately."""
+        """Return those of these messages held on this server, or acknowledged here lately."""
         found: list[KnownOutcome] = []
         for channel_id, seqs in question.wanted.items():
             feed = self._feeds.get((tenant_id, channel_id))
@@ -179,7 +179,7 @@ class QueueHub:
 
 
 def _held(feed: QueueFeed, seqs: Sequence[Seq]) -> Iterator[tuple[Seq, AgentId]]:
-    """Yield which of these messages agents hold, and who does. The timer of a passed deadline may be late."""
+    """Yield those of these messages held by agents, with their holders. The timer of a passed deadline may be late."""
     now = time.monotonic()
     for seq in seqs:
         held = feed.held.get(seq)

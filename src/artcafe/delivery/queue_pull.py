@@ -19,11 +19,11 @@ from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import AgentPrincipal, Channel
 
 PULL_BYTES: Final = 512 * 1024
-"""Size of the messages of a pull above which no more are fetched."""
+"""Size of a pull's messages; above it, no more are fetched."""
 
 
 class TakenMessage(NamedTuple):
-    """A message that the agent holds now, with its envelope."""
+    """A message held by the agent now, with its envelope."""
 
     holder: PullHolder
     message: QueuedMessage
@@ -31,7 +31,7 @@ class TakenMessage(NamedTuple):
 
 
 class QueuePull:
-    """The requests of one pull to its queues, and what they brought. `open_queues` makes it."""
+    """The requests of one pull to its queues, and their messages. `open_queues` makes it."""
 
     def __init__(self, holders: Sequence[PullHolder], wake: Callable[[], None]) -> None:
         """`wake` is called at each message, and when `begin` must be called again."""
@@ -62,7 +62,7 @@ class QueuePull:
             self._wake()
 
     async def fetch(self, limit: int) -> None:
-        """Take at most `limit` messages that wait now: each queue's share, then what is left of them. Raises `Unavailable`."""
+        """Take at most `limit` waiting messages: each queue's share, then the rest. Raises `Unavailable`."""
         most = len(self.taken) + limit
         share = max(1, limit // max(1, len(self)))
         full = [each for each in self._queues if await self._fetch_from(*each, min(share, most - len(self.taken)))]
@@ -91,7 +91,7 @@ class QueuePull:
 
     @property
     def renew_at(self) -> float:
-        """The time of the event loop's clock at which `begin` must be called again, unless `wake` is called before."""
+        """The time, by the event loop's clock, of the next `begin`, unless `wake` is called before."""
         open_s = min((fetch.open_s for _, fetch in self._queues), default=math.inf)
         return asyncio.get_running_loop().time() + open_s
 
@@ -114,7 +114,7 @@ class QueuePull:
 async def open_queues(
     holds: PullHolds, principal: AgentPrincipal, channels: Sequence[Channel], wake: Callable[[], None]
 ) -> AsyncIterator[QueuePull]:
-    """Yield the queue side of a pull. An exception in the block gives back what was taken."""
+    """Yield the queue side of a pull. An exception in the block gives back its messages."""
     with contextlib.ExitStack() as stack:
         holders = [stack.enter_context(holds.pulling(principal.agent_id, channel, principal.sender)) for channel in channels]
         pull = QueuePull(holders, wake)

@@ -1,4 +1,4 @@
-"""Who acknowledged the last messages of a queue on this server, for receipts. JetStream knows only up to where all have ended."""
+"""Who acknowledged the last messages of a queue on this server, for receipts. JetStream knows only the ack floor."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Final
 from artcafe.model import AgentId, Epoch, Seq
 
 MOST: Final = 256
-"""Acks that are remembered in each queue, some 130 bytes each: those before the first question about their messages."""
+"""Remembered acks in each queue, some 130 bytes each: those before the first question about their messages."""
 MOST_WATCHED: Final = 4096
-"""Messages of a queue whose acks are remembered because they were asked for."""
+"""Messages of a queue with acks remembered because of a question."""
 KEEP_S: Final = 60.0
 """How long they are, since the last question about them."""
 
 
 class RecentAcks:
-    """The last acks of one queue on this server, and those of messages that somebody has asked for."""
+    """The last acks of one queue on this server, and those of messages asked about."""
 
     __slots__ = ("_epoch", "_newest", "_timer", "_watched")
 
     def __init__(self) -> None:
         self._newest: deque[tuple[Seq, str, Epoch | None]] = deque(maxlen=MOST)
         self._watched: dict[Seq, tuple[str | None, float]] = {}
-        """By message: who has acknowledged it, and when it was asked for, by the monotonic clock."""
+        """By message: the agent of its ack, and the time of the last question, by the monotonic clock."""
         self._epoch: Epoch | None = None
         """The log of the watched messages."""
         self._timer: asyncio.TimerHandle | None = None
@@ -38,7 +38,7 @@ class RecentAcks:
             self._watched[seq] = receiver, self._watched[seq][1]
 
     def find(self, seqs: Sequence[Seq], epoch: Epoch | None) -> dict[Seq, AgentId]:
-        """Return who acknowledged which of these messages, and remember the acks of the others for `KEEP_S`."""
+        """Return the agent of each acknowledged message, and remember the acks of the others for `KEEP_S`."""
         if epoch != self._epoch:
             self._epoch = epoch
             self._watched.clear()
@@ -55,7 +55,7 @@ class RecentAcks:
         return found
 
     def _drop(self) -> None:
-        """Forget the messages that nobody has asked for since `KEEP_S`, and all of them `KEEP_S` after the last question."""
+        """Forget the messages without a question since `KEEP_S`, and all of them `KEEP_S` after the last question."""
         if self._timer is not None:
             self._timer.cancel()
         until = time.monotonic() - KEEP_S
@@ -63,6 +63,6 @@ class RecentAcks:
         self._timer = asyncio.get_running_loop().call_later(KEEP_S, self._end_watch)
 
     def _end_watch(self) -> None:
-        """Forget the messages that were asked for: the last question is `KEEP_S` ago."""
+        """Forget the messages asked about: the last question is `KEEP_S` ago."""
         self._timer = None
         self._watched.clear()

@@ -1,4 +1,4 @@
-"""The services that streams use."""
+"""The services used by streams."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Streams of messages over HTTP: opened by one request, and ended by its client or for a reason that the last event names.
+"""Streams of messages over HTTP: opened by one request, and ended by its client or for the reason in the last event.
 
-A stream acknowledges nothing, and needs no cursor: its events have ids, from which any server resumes. Like a socket it counts in
-the tenant's limits of connections and in its usage; it ends when its token expires, within 5 s of a revocation (contract,
+A stream acknowledges nothing, and needs no cursor: its events have ids, and any server resumes from one. Like a socket it counts
+in the tenant's limits of connections and in its usage; it ends when its token expires, within 5 s of a revocation (contract,
 sentence 12), and when its reader takes nothing for 10 s while messages wait.
 """
 
@@ -67,7 +67,7 @@ class Streams:
         return set(self._open)
 
     def by_tenant(self) -> Counter[TenantId]:
-        """Return the number of streams of each tenant that has any: the live count, not to be changed."""
+        """Return the number of streams by tenant with any: the live count, not to be changed."""
         return self._limits.by_tenant
 
     @contextlib.asynccontextmanager
@@ -141,13 +141,13 @@ class Streams:
     # --- how they end --------------------------------------------------------------------------------------------------
 
     def on_change(self, change: TenantChange) -> None:
-        """Have the affected streams check that they may go on."""
+        """Have the affected streams check their permission to go on."""
         for stream in self._open.get(change.tenant_id, ()):
             if stream.concerns(change):
                 stream.check_soon(partial(self._check, stream), CHECK_S)
 
     async def _check(self, stream: EventStream) -> None:
-        """End a stream whose caller may not read it any more. While the tables are away, try again."""
+        """End a stream if its caller may not read it any more. While the tables are away, try again."""
         try:
             async with self._services.shares.of(stream.principal).slot():
                 await self._check_principal(stream.principal)
@@ -187,7 +187,7 @@ class Streams:
         return [stream for streams in self._open.values() for stream in streams]
 
     async def run(self) -> None:
-        """End streams whose token has expired, and those of readers that stall, until cancelled."""
+        """End streams with an expired token, and those of stalled readers, until cancelled."""
         while True:
             await asyncio.sleep(self._sweep_s)
             now, time = self._services.clock(), asyncio.get_running_loop().time()
@@ -199,7 +199,7 @@ class Streams:
                         self._check_reader(stream, time)
 
     def _check_reader(self, stream: EventStream, time: float) -> None:
-        """Close the socket of a reader that has taken no byte for `STALL_S`: it would not read a last event either."""
+        """Close the socket of a reader without a read for `STALL_S`: it would not read a last event either."""
         waits = stream.waiting_bytes()
         since, waited = stream.slow_since or (time, waits)
         if waits < waited or stream.slow_since is None:

@@ -148,11 +148,11 @@ class Subscriber:
             self._withheld.pop(channel_id, None)
 
     def wake_inbox(self) -> None:
-        """Make the delivery of the agent's inbox due. It begins where the inbox was when it began to wait."""
+        """Make the delivery of the agent's inbox due. It begins at the inbox's position at the start of its wait."""
         self._inbox.wake(self._due)
 
     def start_of(self, row: Subscription) -> Cursor:
-        """Return where the delivery of a subscription begins on this connection."""
+        """Return the start of a subscription's delivery on this connection."""
         return self._services.cursors.newest(row)
 
     def _is_delivered(self, channel_id: ChannelId) -> bool:
@@ -160,12 +160,12 @@ class Subscriber:
 
     @property
     def _delivered(self) -> int:
-        """The number of channels that this connection receives. The agent's inbox is not counted."""
+        """The number of channels received by this connection. The agent's inbox is not counted."""
         queues = 0 if self._queues is None else len(self._queues)
         return len(self._deliveries) - (self._inbox.id in self._deliveries) + queues
 
     def _end_moved(self, row: Subscription) -> None:
-        """End the delivery of a subscription whose cursor a request has moved since it began."""
+        """End the delivery of a subscription if a request has moved its cursor since it began."""
         if (delivery := self._deliveries.get(row.channel_id)) is not None and delivery.is_before(row.cursor):
             self._end_delivery(row.channel_id)
         if (withheld := self._withheld.get(row.channel_id)) is not None and withheld.is_before(row.cursor):
@@ -213,7 +213,7 @@ class Subscriber:
         self._has_failed = False
 
     async def _resume(self, channel_id: ChannelId, row: Subscription) -> None:
-        """Begin a delivery at its subscription's cursor, or where it was withheld."""
+        """Begin a delivery at its subscription's cursor, or at the position of its withheld one."""
         before = self._withheld.get(channel_id)
         if before is None:
             await self._begin(channel_id, "cursor", partial(self.start_of, row), self._max_unacked)
@@ -307,7 +307,7 @@ class Subscriber:
         return self._queues
 
     def resume(self) -> None:
-        """Feed every delivery that waits: after a pause of the connection, or when a feed has begun again."""
+        """Feed every waiting delivery: after a pause of the connection, or when a feed has begun again."""
         self.backlog.resume()
         if self._queues is not None:
             self._queues.resume()
