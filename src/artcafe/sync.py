@@ -1,6 +1,6 @@
-"""`artcafe.sync.Agent`: the SDK for programs without asyncio. Its methods block, and its functions run in threads.
+"""`artcafe.sync.Agent` and `Client`: the SDK for programs without asyncio. Their methods block, and functions run in threads.
 
-All agents share one event loop in a background thread (decision 54).
+All of them share one event loop in a background thread (decision 54).
 """
 
 from __future__ import annotations
@@ -12,40 +12,46 @@ import inspect
 import queue
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
-from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from artcafe.sdk import agent as asynchronous
-from artcafe.sdk.blocking import Call, call, post
-from artcafe.sdk.blocking_messages import Message, Messages, Pulled, PulledMessage, TrackedReceipt, TypedMessage
+from artcafe.sdk.blocking import Blocking, Call, blocking, call, post
+from artcafe.sdk.blocking_client import Client, TenantClient
+from artcafe.sdk.blocking_messages import (
+    Message,
+    Messages,
+    MessageStream,
+    Pulled,
+    PulledMessage,
+    TrackedReceipt,
+    TypedMessage,
+)
 from artcafe.sdk.consumers import ATTEMPTS, Failure
 from artcafe.sdk.messages import Gap, Receipt
 from artcafe.sdk.requests import Request
 from artcafe.sdk.states import AgentState, StateEvent
 from artcafe.wire import frames, replies
 
-__all__ = ["Agent", "Message", "Messages", "Pulled", "PulledMessage", "TrackedReceipt", "TypedMessage"]
+__all__ = [
+    "Agent",
+    "Client",
+    "Message",
+    "MessageStream",
+    "Messages",
+    "Pulled",
+    "PulledMessage",
+    "TenantClient",
+    "TrackedReceipt",
+    "TypedMessage",
+]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _END: Final = object()
-
-
-def _blocking(
-    method: Callable[Concatenate[asynchronous.Agent, P], Coroutine[Any, Any, R]],
-) -> Callable[Concatenate[Agent, P], R]:
-    """Return the blocking form of a method."""
-
-    @functools.wraps(method)
-    def blocking(self: Agent, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return call(method(self._agent, *args, **kwargs))
-
-    return blocking
 
 
 def _documented_as(method: Callable[..., Any]) -> Callable[[F], F]:
@@ -58,7 +64,7 @@ def _documented_as(method: Callable[..., Any]) -> Callable[[F], F]:
     return decorate
 
 
-class Agent:
+class Agent(Blocking[asynchronous.Agent]):
     """`artcafe.Agent` for synchronous programs: the same arguments and methods, without `await`.
 
     It may be used by several threads. Ctrl-C interrupts a blocking call; a message that arrives at that moment goes to the next
@@ -67,65 +73,62 @@ class Agent:
 
     def __init__(self, url: str | Sequence[str] | None = None, **options: Any) -> None:
         """The options are those of `artcafe.Agent`."""
-        self._agent = asynchronous.Agent(url, **options)
-
-    def __repr__(self) -> str:
-        return f"sync.{self._agent!r}"
+        super().__init__(asynchronous.Agent(url, **options))
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        call(self._agent.__aexit__(kind, exc, traceback))
+        call(self._inner.__aexit__(kind, exc, traceback))
 
     @property
     def tenant(self) -> str:
-        return self._agent.tenant
+        return self._inner.tenant
 
     @property
     def agent(self) -> str:
-        return self._agent.agent
+        return self._inner.agent
 
     @property
     def service(self) -> str | None:
         """The name of the service that the agent logs in to; None before the first login if none was given."""
-        return self._agent.service
+        return self._inner.service
 
     @property
     def limits(self) -> Mapping[str, replies.LimitState]:
         """The last known state of the tenant's limits, by name."""
-        return self._agent.limits
+        return self._inner.limits
 
     @property
     def state(self) -> AgentState:
         """The state of the connection."""
-        return self._agent.state
+        return self._inner.state
 
     def start(self) -> Self:
         """Log in, and stay connected until `close`, as `artcafe.Agent.start` does."""
-        call(self._agent.start())
+        call(self._inner.start())
         return self
 
-    close = _blocking(asynchronous.Agent.close)
-    aclose = _blocking(asynchronous.Agent.aclose)
-    subscribe = _blocking(asynchronous.Agent.subscribe)
-    set_status = _blocking(asynchronous.Agent.set_status)
-    history = _blocking(asynchronous.Agent.history)
-    flush = _blocking(asynchronous.Agent.flush)
-    send = _blocking(asynchronous.Agent.send)
-    ask = _blocking(asynchronous.Agent.ask)
-    answer = _blocking(asynchronous.Agent.answer)
+    close = blocking(asynchronous.Agent.close)
+    aclose = blocking(asynchronous.Agent.aclose)
+    subscribe = blocking(asynchronous.Agent.subscribe)
+    set_status = blocking(asynchronous.Agent.set_status)
+    history = blocking(asynchronous.Agent.history)
+    flush = blocking(asynchronous.Agent.flush)
+    send = blocking(asynchronous.Agent.send)
+    ask = blocking(asynchronous.Agent.ask)
+    answer = blocking(asynchronous.Agent.answer)
 
     @_documented_as(asynchronous.Agent.publish)
     def publish(self, channel: str, data: object, **options: Any) -> Any:
-        published = call(self._agent.publish(channel, data, **options))
+        published = call(self._inner.publish(channel, data, **options))
         return published if isinstance(published, Receipt) else TrackedReceipt(published)
 
     @_documented_as(asynchronous.Agent.ask_stream)
     def ask_stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()  # The server sends at most `max_replies`.
-        asking = Call(_pump(self._agent.ask_stream(*args, **kwargs), answers))
+        asking = Call(_pump(self._inner.ask_stream(*args, **kwargs), answers))
         try:
             while (answer := answers.get()) is not _END:
                 yield answer
@@ -133,9 +136,13 @@ class Agent:
         finally:
             asking.cancel()
 
+    @_documented_as(asynchronous.Agent.client)
+    def client(self) -> Client:
+        return Client.of(call(self._inner.client()))
+
     @_documented_as(asynchronous.Agent.pull)
     def pull(self, **options: Any) -> Pulled:
-        return Pulled(call(self._agent.pull(**options)))
+        return Pulled(call(self._inner.pull(**options)))
 
     @overload
     def messages(
@@ -162,7 +169,7 @@ class Agent:
     ) -> Messages[Any]:
         """Iterate over messages as `artcafe.Agent.messages` does. `Messages.next` takes a timeout."""
 
-        agent: Any = self._agent  # None of the overloads takes all of these arguments.
+        agent: Any = self._inner  # None of the overloads takes all of these arguments.
 
         async def begin() -> Messages[Any]:
             items = agent.messages(*channels, type=type, start=start, auto_ack=auto_ack, gaps=gaps)
@@ -181,12 +188,12 @@ class Agent:
         start: frames.Start = "cursor",
     ) -> Callable[[F], F]:
         """Handle the messages of these channels with a function in threads, at most `concurrency`, as `artcafe.Agent.on` does."""
-        on = functools.partial(self._agent.on, type=type, concurrency=concurrency, attempts=attempts, start=start)
+        on = functools.partial(self._inner.on, type=type, concurrency=concurrency, attempts=attempts, start=start)
         return functools.partial(self._handle, functools.partial(on, *channels), type)
 
     def on_direct(self, handler: F | None = None, /, *, type: Any = None, concurrency: int = 1, attempts: int = ATTEMPTS) -> Any:
         """Handle the direct messages of this agent, as `artcafe.Agent.on_direct` does. A decorator."""
-        on = functools.partial(self._agent.on_direct, type=type, concurrency=concurrency, attempts=attempts)
+        on = functools.partial(self._inner.on_direct, type=type, concurrency=concurrency, attempts=attempts)
         return functools.partial(self._handle, on, type) if handler is None else self._handle(on, type, handler)
 
     def _handle(self, on: Callable[[], Callable[[Any], Any]], type: Any, handler: F) -> F:
@@ -206,7 +213,7 @@ class Agent:
             await asyncio.to_thread(handler, dataclasses.replace(failure, message=Message(failure.message)))
 
         _check(handler)
-        _register(lambda: self._agent.on_failure(handle))
+        _register(lambda: self._inner.on_failure(handle))
         return handler
 
     def on_state(self, handler: F) -> F:
@@ -216,7 +223,7 @@ class Agent:
             await asyncio.to_thread(handler, event)
 
         _check(handler)
-        _register(lambda: self._agent.on_state(handle))
+        _register(lambda: self._inner.on_state(handle))
         return handler
 
     def on_request(self, handler: F) -> F:
@@ -235,14 +242,14 @@ class Agent:
 
         if not inspect.isgeneratorfunction(handler):
             _check(handler)
-        _register(lambda: self._agent.on_request(answer_several if inspect.isgeneratorfunction(handler) else answer))
+        _register(lambda: self._inner.on_request(answer_several if inspect.isgeneratorfunction(handler) else answer))
         return handler
 
     def run(self, *, signals: bool = True) -> None:
         """Run until the agent is closed, or SIGINT or SIGTERM, as `artcafe.Agent.run` does."""
         is_handling = signals and threading.current_thread() is threading.main_thread()
-        with _first_signal(self._agent.end_run) if is_handling else nullcontext():
-            call(self._agent.run(signals=False))
+        with _first_signal(self._inner.end_run) if is_handling else nullcontext():
+            call(self._inner.run(signals=False))
 
 
 def _check(handler: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, assert_type
 
 import msgspec
 import pytest
@@ -20,13 +20,11 @@ import artcafe
 from artcafe import sync
 from artcafe.errors import ChannelNotFound, PayloadMismatch, RequestTimedOut
 from artcafe.sdk.blocking import call
+from artcafe.sdk.records import AgentInfo, ChannelInfo
 from tests.casts import recast
 from tests.platform import Cast, Platform
 
 BOUND_S = 60
-ONLY_ASYNCHRONOUS = {"client"}
-"""There is no synchronous `Client`."""
-
 LISTEN = """
 from artcafe.sync import Agent
 with Agent() as agent:
@@ -68,7 +66,7 @@ def public(kind: type) -> set[str]:
 
 def test_agent_has_every_method_of_the_asynchronous_one_with_the_same_parameters() -> None:
     names = public(sync.Agent) - {"tenant", "agent"}  # Those are attributes of an instance there.
-    assert names == public(artcafe.Agent) - ONLY_ASYNCHRONOUS - {"end_run"}
+    assert names == public(artcafe.Agent) - {"end_run"}
     for name in names:
         ours, theirs = getattr(sync.Agent, name), getattr(artcafe.Agent, name)
         if callable(theirs):
@@ -76,6 +74,87 @@ def test_agent_has_every_method_of_the_asynchronous_one_with_the_same_parameters
             assert not inspect.iscoroutinefunction(ours), name
     for ours, theirs in ((sync.Message, artcafe.Message), (sync.TrackedReceipt, artcafe.TrackedReceipt)):
         assert public(theirs) - {"end", "take"} <= public(ours)  # The connection calls those two.
+
+
+def synchronous_forms(ours: object, theirs: object) -> Iterator[tuple[type, type]]:
+    """Yield the class of a synchronous object with that of its asynchronous one, and those of the objects in them."""
+    yield type(ours), type(theirs)
+    for name in {name for name in vars(ours) if not name.startswith("_")}:
+        yield from synchronous_forms(getattr(ours, name), getattr(theirs, name))
+
+
+def test_client_has_every_method_of_the_asynchronous_one_with_the_same_parameters() -> None:
+    ours, theirs = sync.Client("http://127.0.0.1:1").tenant("ten_1"), artcafe.Client("http://127.0.0.1:1").tenant("ten_1")
+    forms = [(sync.Client, artcafe.Client), (type(ours.inbox("a")), type(theirs.inbox("a"))), *synchronous_forms(ours, theirs)]
+    assert public_of(ours) == public_of(theirs)
+    assert len(forms) == 16
+    for our_class, their_class in forms:
+        assert public(our_class) - {"of"} == public(their_class), our_class
+        for name in public(their_class):
+            method, original = getattr(our_class, name), getattr(their_class, name)
+            if callable(original):
+                assert list(inspect.signature(method).parameters) == list(inspect.signature(original).parameters), name
+                assert not inspect.iscoroutinefunction(method), name
+
+
+def public_of(calls: object) -> set[str]:
+    return {name for name in vars(calls) if not name.startswith("_")}
+
+
+def test_client_calls_lists_pulls_and_follows(cast: Cast) -> None:
+    threads: list[threading.Thread] = []
+
+    def fetch() -> str:
+        threads.append(threading.current_thread())
+        return cast.token
+
+    with sync.Client(cast.url, fetch) as client:
+        tenant = client.tenant(cast.tenant)
+        channel = tenant.channels.create("made by a script", access="open")
+        assert_type(channel, ChannelInfo)
+        assert_type(next(tenant.agents.list(limit=1)), AgentInfo)
+        assert channel.id in {each.id for each in tenant.channels.list()}
+        tenant.subscriptions.create(channel.id, cast.agents[0])
+        assert [tenant.messages.publish(channel.id, number).seq for number in (1, 2)] == [1, 2]
+        with pytest.raises(ChannelNotFound):
+            tenant.channels.get("chn_unknown")
+        followed = tenant.messages.follow(channel.id, after=0)
+        assert [item.data for item in (followed.next(BOUND_S), followed.next(BOUND_S)) if isinstance(item, sync.Message)] == [
+            1,
+            2,
+        ]
+        with pytest.raises(TimeoutError):
+            followed.next(timeout_s=0.05)
+        tenant.messages.publish(channel.id, 3)
+        third = followed.next(BOUND_S)
+        assert isinstance(third, sync.Message)
+        assert (third.data, followed.last_id is None) == (3, False)
+        with pytest.raises(RuntimeError, match="acknowledges nothing"):
+            third.ack()
+        followed.close()
+    assert threads
+    assert threading.main_thread() not in threads
+    assert all(thread.name.startswith("artcafe-handler") for thread in threads)
+    with agent_of(cast) as agent:
+        inbox = agent.client().tenant(cast.tenant).inbox(cast.agents[0])
+        pulled = inbox.pull(channel=channel.id)
+        assert [message.data for message in pulled] == [1, 2, 3]
+        pulled[1].ack()
+        pulled[0].ack()
+        assert [message.data for message in inbox.pull(channel=channel.id)] == [3]
+        inbox.ack(channel.id, 3)
+        assert len(inbox.pull(channel=channel.id)) == 0
+    with sync.Client(cast.url) as client:
+        client.login(cast.tenant, cast.agents[0], cast.keys[0])
+        assert client.me().agent_id == cast.agents[0]
+
+
+def test_token_function_of_a_synchronous_client_is_a_plain_one() -> None:
+    async def fetch() -> str:
+        return "token"
+
+    with pytest.raises(TypeError, match="no plain function"):
+        sync.Client("http://127.0.0.1:1", fetch)  # type: ignore[arg-type]  # That is the mistake.
 
 
 def test_messages_are_published_received_acknowledged_and_read_again(cast: Cast) -> None:

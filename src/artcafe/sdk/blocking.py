@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
+InnerT_co = TypeVar("InnerT_co", covariant=True)
+
+_END: Final = object()
 
 MAX_THREADS: Final = 256
 """Functions of the program that run at once, over all agents. Further ones wait."""
@@ -112,3 +118,36 @@ async def _await(awaitable: Awaitable[T]) -> T:
 def post(function: Any, *arguments: object) -> None:
     """Let the background loop call a function soon. Signal handlers may use it."""
     _background.get().call_soon_threadsafe(function, *arguments)
+
+
+class Blocking(Generic[InnerT_co]):
+    """The synchronous form of an object, whose methods are made of its by `blocking` and `blocking_items`."""
+
+    def __init__(self, inner: InnerT_co) -> None:
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return f"sync.{self._inner!r}"
+
+
+def blocking(method: Callable[Concatenate[T, P], Awaitable[R]]) -> Callable[Concatenate[Blocking[T], P], R]:
+    """Return the synchronous form of a coroutine method, with its parameters and documentation."""
+
+    @functools.wraps(method)
+    def wait(self: Blocking[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return call(method(self._inner, *args, **kwargs))
+
+    return wait
+
+
+def blocking_items(method: Callable[Concatenate[T, P], AsyncIterator[R]]) -> Callable[Concatenate[Blocking[T], P], Iterator[R]]:
+    """Return the synchronous form of a method with an asynchronous iterator, such as a list over all pages."""
+
+    @functools.wraps(method)
+    def iterate(self: Blocking[T], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        items = method(self._inner, *args, **kwargs)
+        end: Any = _END
+        while (item := call(anext(items, end))) is not end:
+            yield item
+
+    return iterate

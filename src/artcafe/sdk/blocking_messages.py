@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, overload
 
-from artcafe.sdk import handling, iteration, messages, pull, tracked_receipts
+from artcafe.sdk import event_streams, handling, iteration, messages, pull, tracked_receipts
 from artcafe.sdk.blocking import Call, call
 from artcafe.sdk.messages import Gap, Receipt
 
@@ -153,17 +154,13 @@ async def _next(items: Any) -> Any:
     return await anext(items, None)
 
 
-class Messages(Generic[ItemT]):
-    """An endless iterator over messages, for synchronous programs. A step that is interrupted loses no message."""
+class Steps(ABC, Generic[ItemT]):
+    """An iterator over asynchronous items, for synchronous programs. A step that is interrupted loses no item."""
 
-    def __init__(self, items: iteration.Messages[Any], tenant: str, wrap: Callable[[messages.Message], Message]) -> None:
-        self._items, self._tenant, self._wrap = items, tenant, wrap
-        self._loop = object()
-        self._kept: messages.Message | Gap | None = None
+    def __init__(self, items: AsyncIterator[Any]) -> None:
+        self._items = items
+        self._kept: Any = None
         """What arrived while a step was interrupted."""
-
-    def __del__(self) -> None:
-        handling.end(self._loop)
 
     def __iter__(self) -> Self:
         return self
@@ -172,11 +169,10 @@ class Messages(Generic[ItemT]):
         return self.next()
 
     def next(self, timeout_s: float | None = None) -> ItemT:
-        """Return the next item. Raises TimeoutError after `timeout_s`, and StopIteration when the agent is closed.
+        """Return the next item. Raises TimeoutError after `timeout_s`, and StopIteration at the end.
 
-        After a timeout the loop continues: no message is skipped.
+        After a timeout the loop continues: no item is skipped.
         """
-        handling.end(self._loop)
         item, self._kept = self._kept, None
         if item is None:
             step = Call(self._step(timeout_s))
@@ -187,13 +183,59 @@ class Messages(Generic[ItemT]):
                 raise
         if item is None:
             raise StopIteration
+        return self._wrapped(item)
+
+    async def _step(self, timeout_s: float | None) -> Any:
+        async with asyncio.timeout(timeout_s):
+            return await anext(self._items, None)
+
+    @abstractmethod
+    def _wrapped(self, item: Any) -> ItemT:
+        """Return the form of an item for synchronous programs."""
+
+
+class Messages(Steps[ItemT]):
+    """An endless iterator over messages, for synchronous programs, which ends when the agent is closed."""
+
+    def __init__(self, items: iteration.Messages[Any], tenant: str, wrap: Callable[[messages.Message], Message]) -> None:
+        super().__init__(items)
+        self._tenant, self._wrap = tenant, wrap
+        self._loop = object()
+
+    def __del__(self) -> None:
+        handling.end(self._loop)
+
+    def next(self, timeout_s: float | None = None) -> ItemT:
+        """Return the next item. Raises TimeoutError after `timeout_s`, and StopIteration when the agent is closed.
+
+        After a timeout the loop continues: no message is skipped.
+        """
+        handling.end(self._loop)
+        return super().next(timeout_s)
+
+    def _wrapped(self, item: Any) -> ItemT:
         found: Any = item
         if isinstance(item, messages.Message):
             found = self._wrap(item)
             handling.begin(found, self._tenant, self._loop)
         return found  # type: ignore[no-any-return]  # The agent chose the iterator and the wrapper for ItemT.
 
-    async def _step(self, timeout_s: float | None) -> messages.Message | Gap | None:
-        async with asyncio.timeout(timeout_s):
-            found: messages.Message | Gap | None = await anext(self._items, None)
-            return found
+
+class MessageStream(Steps[Message | Gap]):
+    """`MessageStream` for synchronous programs."""
+
+    def __init__(self, stream: event_streams.MessageStream) -> None:
+        super().__init__(stream)
+        self._stream = stream
+
+    @property
+    def last_id(self) -> str | None:
+        """The position after the last item, for another stream. None before the first event."""
+        return self._stream.last_id
+
+    def close(self) -> None:
+        """Close the connection. The next step would open another one."""
+        call(self._stream.aclose())
+
+    def _wrapped(self, item: Any) -> Message | Gap:
+        return Message(item) if isinstance(item, messages.Message) else item
