@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from artcafe.errors import KeyLocked, KeyUnusable
-from artcafe.sdk.keys import agent_signer, load_signer
+from artcafe.sdk.keys import SshAgentSigner, agent_signer, load_signer
+from artcafe.sdk.ssh_agent_connection import OPENSSH_PIPE, address
 from artcafe.wire import sshsig
 from artcafe.wire.ssh_bytes import string
 from artcafe.wire.sshkeys import parse_public_key
@@ -233,6 +234,50 @@ async def test_missing_ssh_agent_is_refused_with_its_path(
     monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "gone"))
     problem = await refusal(load_signer(f"{plain_key}.pub").sign(CHALLENGE))
     assert str(short_folder / "gone") in problem
+
+
+@pytest.mark.parametrize(
+    ("platform", "named", "expected"),
+    [
+        ("linux", "/run/agent", "/run/agent"),
+        ("darwin", "", None),
+        ("win32", None, r"\\.\pipe\openssh-ssh-agent"),
+        ("win32", r"\\.\pipe\gpg-agent", r"\\.\pipe\gpg-agent"),
+        ("win32", "//./pipe/gpg-agent", "//./pipe/gpg-agent"),
+    ],
+)
+def test_ssh_agent_is_a_unix_socket_or_on_windows_a_named_pipe(platform: str, named: str | None, expected: str | None) -> None:
+    assert address(platform, {} if named is None else {"SSH_AUTH_SOCK": named}) == expected
+
+
+def test_unix_socket_on_windows_is_refused_with_the_alternatives() -> None:
+    with pytest.raises(KeyUnusable, match=r"unset it, to use the service ssh-agent at .*, or name the private key file"):
+        address("win32", {"SSH_AUTH_SOCK": "/tmp/ssh-XX/agent.1"})
+
+
+class LoopWithPipes(asyncio.SelectorEventLoop):
+    """A loop with the method for named pipes of asyncio's loop for Windows, which opens a Unix socket here."""
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__()
+        self._socket = socket
+
+    async def create_pipe_connection(self, make: Callable[[], asyncio.Protocol], at: str) -> tuple[asyncio.Transport, object]:
+        """Connect to the socket."""
+        assert at == OPENSSH_PIPE
+        return await self.create_unix_connection(make, str(self._socket))
+
+
+def test_ssh_agent_at_a_named_pipe_signs(plain_key: Path, ssh_agent: Path, short_folder: Path) -> None:
+    add_to_agent(plain_key)
+    key = parse_public_key(ssh_keygen.public_line(plain_key))
+    signer = SshAgentSigner(key, OPENSSH_PIPE, 30)
+    with asyncio.Runner(loop_factory=lambda: LoopWithPipes(ssh_agent)) as runner:
+        assert sshsig.verify(runner.run(signer.sign(CHALLENGE)), CHALLENGE.encode(), key)
+    with asyncio.Runner(loop_factory=lambda: LoopWithPipes(short_folder / "gone")) as runner:
+        assert "Start-Service ssh-agent" in runner.run(refusal(signer.sign(CHALLENGE)))
+    with asyncio.Runner() as runner:
+        assert "opens no named pipe" in runner.run(refusal(signer.sign(CHALLENGE)))
 
 
 def test_public_key_that_cannot_be_registered_needs_no_ssh_agent() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, assert_never
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from artcafe.errors import BadKey, KeyLocked, KeyUnusable, SignatureInvalid
+from artcafe.sdk import ssh_agent_connection
 from artcafe.wire import sshsig
 from artcafe.wire.ssh_bytes import SshReader, mpint, string
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
@@ -81,7 +83,9 @@ def load_signer(path: str | Path, passphrase: str | None = None) -> Signer:
 
 
 def agent_signer(public_key: str | Path, timeout_s: float = SSH_AGENT_TIMEOUT_S) -> Signer:
-    """Return a signer for the ssh-agent at `$SSH_AUTH_SOCK`. `public_key` is a public key's line, or the path of its file.
+    """Return a signer for the ssh-agent at `$SSH_AUTH_SOCK`, or on Windows of the service `ssh-agent`.
+
+    `public_key` is a public key's line, or the path of its file.
 
     The ssh-agent is contacted only to sign, so it may start or receive the key later. Raises `KeyUnusable`.
     """
@@ -92,13 +96,13 @@ def agent_signer(public_key: str | Path, timeout_s: float = SSH_AGENT_TIMEOUT_S)
         key = parse_public_key(line)
     except BadKey as exc:
         raise KeyUnusable(exc.problem) from exc
-    socket_path = os.environ.get("SSH_AUTH_SOCK")
-    if not socket_path:
+    address = ssh_agent_connection.address(sys.platform, os.environ)
+    if address is None:
         raise KeyUnusable(
             f"ssh-agent must hold its private half ({key.fingerprint}), but SSH_AUTH_SOCK is not set: start one with"
             ' eval "$(ssh-agent)" and ssh-add the key, or name the private key file'
         )
-    return SshAgentSigner(key, socket_path, timeout_s)
+    return SshAgentSigner(key, address, timeout_s)
 
 
 # --- a key file --------------------------------------------------------------------------------------------------------
@@ -203,7 +207,7 @@ class SshAgentSigner:
     """Signs by ssh-agent, with a new connection for each signature; the private key may be in a hardware token."""
 
     key: PublicKey
-    socket_path: str
+    address: str
     timeout_s: float
 
     @property
@@ -222,7 +226,7 @@ class SshAgentSigner:
         except TimeoutError as exc:
             raise KeyUnusable(f"ssh-agent did not sign within {self.timeout_s:g} s; does a token wait for a touch?") from exc
         except (OSError, EOFError, ValueError) as exc:
-            raise KeyUnusable(f"no valid answer from ssh-agent at {self.socket_path} (SSH_AUTH_SOCK): {exc}") from exc
+            raise KeyUnusable(f"no valid answer from ssh-agent at {self.address}: {exc}") from exc
         armored = sshsig.armor(self.key.blob, signature, sshsig.NAMESPACE, "sha512")
         if sshsig.verify(armored, message, self.key):
             return armored
@@ -233,7 +237,7 @@ class SshAgentSigner:
 
     async def _request(self, data: bytes) -> bytes:
         """Request the signature blob for `data`. Raises `KeyUnusable` if the ssh-agent does not hold the key or refuses."""
-        reader, writer = await asyncio.open_unix_connection(self.socket_path)
+        reader, writer = await ssh_agent_connection.connect(self.address)
         try:
             await self._require_key(reader, writer)
             flags = _RSA_SHA2_512 if self.key.type == "ssh-rsa" else 0
