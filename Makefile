@@ -82,4 +82,4 @@ lock: setup
 		--output-file requirements.lock $(LOCK) pyproject.toml
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

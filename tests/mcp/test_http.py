@@ -152,7 +152,7 @@ async def test_errors_of_tools_are_results_and_foreign_ids_are_like_unknown_ones
 async def test_client_that_sends_megabytes_fails_one_call_and_goes_on(cast: Cast, mode: str) -> None:
     async with asyncio.timeout(BOUND_S), http_client(cast.url, cast.tenant, await token_of(cast, 0), mode) as client:
         with pytest.raises(MCPError):
-            await client.call_tool("publish", {"channel": "channel-0", "data": "x" * 3_000_000})
+            await client.call_tool("publish", {"channel": "channel-0", "data": "x" * 10_000_000})
         assert (await call(client, "publish", channel="channel-0", data="small"))["seq"] is not None
 
 
