@@ -116,7 +116,7 @@ export function restSource(document) {
 		["get", "post", "put", "patch", "delete"].filter((verb) => item[verb] && !isStream(item[verb])).map((verb) => methodOf(path, verb, item[verb])),
 	);
 	const head = `${BANNER}
-import { segment, type RequestOptions, type RequestParts } from "../http.js";
+import { segment, tenantPath, type RequestOptions, type RequestParts } from "../http.js";
 
 `;
 	const body = `/** A method for each operation of the REST API. Path parameters come first, then the body, then the query. */
@@ -152,7 +152,8 @@ function methodOf(path, verb, operation) {
 	}
 	given.push("options: RequestOptions = {}");
 	parts.push("options");
-	const template = "`" + path.replace(/\{(\w+)\}/g, (_, name) => `\${segment(${camel(name)})}`) + "`";
+	const segments = path.replace(/\{(\w+)\}/g, (_, name) => `\${segment(${camel(name)})}`);
+	const template = "`" + segments.replace("/v1/tenants/${segment(tenantId)}", "${tenantPath(tenantId)}") + "`";
 	const answer = resultOf(operation.responses);
 	return `
 ${comment(`${operation.summary}. ${operation.description ?? ""}`, "\t")}\t${camel(operation.operationId)}(${given.join(", ")}): Promise<${answer}> {

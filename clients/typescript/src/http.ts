@@ -36,6 +36,11 @@ export function segment(id: string): string {
 	}
 }
 
+/** Return the path of a tenant. */
+export function tenantPath(tenantId: string): string {
+	return `/v1/tenants/${segment(tenantId)}`;
+}
+
 /** Return the parsed JSON of an answer; undefined if it has none. Throws the error in the answer. */
 export async function fetchJson(url: string, options: FetchOptions): Promise<unknown> {
 	const response = await fetchResponse(url, options);
