@@ -3,7 +3,7 @@
  * committed, so that the server needs no Node.js, and a test builds them again and compares them byte by byte.
  */
 
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -12,6 +12,24 @@ import { build } from "esbuild-wasm";
 const here = dirname(fileURLToPath(import.meta.url));
 const target = resolve(process.argv[2] ?? join(here, "..", "src", "artcafe", "console", "static"));
 const BUNDLED = ["preact", "@preact/signals", "@preact/signals-core", "oauth4webapi"];
+
+/** Leave out the operations of the REST client that no source of the console names: a bundler keeps every method of a class. */
+const usedOperations = {
+	name: "used-operations",
+	setup({ onLoad }) {
+		onLoad({ filter: /generated\/rest\.ts$/ }, async ({ path }) => {
+			const folder = join(here, "src");
+			const names = (await readdir(folder, { recursive: true })).filter((name) => /\.tsx?$/.test(name));
+			const sources = (await Promise.all(names.map((name) => readFile(join(folder, name), "utf8")))).join("");
+			const [types, operations] = (await readFile(path, "utf8")).split("export abstract class ");
+			const methods = operations.split(/(?<=\n\t}\n)/).filter((text) => {
+				const name = /\n\t(\w+)\([^]*return this\.send/.exec(text)?.[1];
+				return name === undefined || new RegExp(`\\.${name}\\(`).test(sources);
+			});
+			return { contents: `${types}export abstract class ${methods.join("")}`, loader: "ts" };
+		});
+	},
+};
 
 const { outputFiles } = await build({
 	absWorkingDir: here,
@@ -26,6 +44,7 @@ const { outputFiles } = await build({
 	jsxImportSource: "preact",
 	legalComments: "none",
 	write: false,
+	plugins: [usedOperations],
 });
 
 async function notices() {

@@ -1,6 +1,7 @@
 /** The console's page: sign in, accept the terms, choose a tenant, and show its screens. */
 
 import "./style.css";
+import "./screens.css";
 
 import { render } from "preact";
 

@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 
 import type { Agent, Key, Subscription } from "../../../clients/typescript/src/generated/rest.js";
 import { complete, presenceOf } from "../agents.js";
+import { BEHIND, CURSOR, MAY, STATE } from "../channels/subscription-columns.js";
 import { KeyField } from "../key-field.js";
 import { PresenceBadge } from "../presence.js";
 import { keyProblem } from "../public-key.js";
@@ -11,8 +12,8 @@ import { go, tenantLink } from "../router.js";
 import type { ScreenProps } from "../screens.js";
 import { canWrite, client, tenantId } from "../session.js";
 import {
-	Badge, Button, Card, Code, type Column, Confirm, Copy, Count, Dialog, Empty, Fact, Facts, Field, Form, Loading, Name, PageHead, Problem, Table,
-	Time, useAction, useLoad, usePages,
+	Badge, Button, Card, Code, type Column, Confirm, Copy, Fact, Facts, Field, FormDialog, List, Loading, Name, PageHead, Problem, Time,
+	useLoad, usePages,
 } from "../ui/index.js";
 
 export function AgentScreen({ params }: ScreenProps) {
@@ -116,28 +117,16 @@ function Edit({ agent, onChanged, onClose }: ActionsProps & { onClose: () => voi
 	const [name, setName] = useState(agent.name);
 	const [description, setDescription] = useState(agent.description);
 	const [capabilities, setCapabilities] = useState(agent.capabilities.join("\n"));
-	const { error, isBusy, run } = useAction();
-	const save = () =>
-		run(async () => {
-			const lines = capabilities.split("\n").map((each) => each.trim()).filter(Boolean);
-			onChanged(complete(await client.changeAgent(tenantId(), agent.id, { name, description, capabilities: lines })));
-			onClose();
-		});
+	const save = async () => {
+		const lines = capabilities.split("\n").map((each) => each.trim()).filter(Boolean);
+		onChanged(complete(await client.changeAgent(tenantId(), agent.id, { name, description, capabilities: lines })));
+	};
 	return (
-		<Dialog title="Edit the agent" onClose={onClose}>
-			<Form label="Edit the agent" onSubmit={save}>
-				<Field label="Name" value={name} onInput={setName} required maxLength={64} />
-				<Field label="Description" value={description} onInput={setDescription} lines={3} maxLength={1024} />
-				<Field label="Capabilities" value={capabilities} onInput={setCapabilities} lines={4} hint="One a line. Other agents find it by them." />
-				<Problem error={error} />
-				<div class="buttons">
-					<Button type="submit" kind="primary" busy={isBusy}>
-						Save
-					</Button>
-					<Button onClick={onClose}>Cancel</Button>
-				</div>
-			</Form>
-		</Dialog>
+		<FormDialog title="Edit the agent" action="Save" act={save} onClose={onClose}>
+			<Field label="Name" value={name} onInput={setName} required maxLength={64} />
+			<Field label="Description" value={description} onInput={setDescription} lines={3} maxLength={1024} />
+			<Field label="Capabilities" value={capabilities} onInput={setCapabilities} lines={4} hint="One a line. Other agents find it by them." />
+		</FormDialog>
 	);
 }
 
@@ -155,8 +144,7 @@ function Keys({ agent }: { agent: Agent }) {
 	return (
 		<Card title="Keys" actions={canWrite.value && <Button onClick={() => setAdding(true)}>Add a key</Button>}>
 			<p class="note">To rotate: add the new key, change the agent to it, and then revoke the old one. Both work meanwhile.</p>
-			<Problem error={keys.error} onRetry={keys.reload} />
-			<Table label="Keys" columns={columns} rows={keys.items} rowKey={(key) => key.id} onEnd={keys.loadMore} />
+			<List label="Keys" pages={keys} columns={columns} rowKey={(key) => key.id} empty="No key" />
 			{isAdding && <AddKey agent={agent} onAdded={keys.reload} onClose={() => setAdding(false)} />}
 			{asked !== null && <KeyQuestion agent={agent} {...asked} onDone={keys.reload} onClose={() => setAsked(null)} />}
 		</Card>
@@ -216,28 +204,16 @@ interface AddKeyProps {
 function AddKey({ agent, onAdded, onClose }: AddKeyProps) {
 	const [line, setLine] = useState("");
 	const [until, setUntil] = useState("");
-	const { error, isBusy, run } = useAction();
-	const add = () =>
-		run(async () => {
-			const end = until === "" ? null : new Date(until).toISOString();
-			await client.addKey(tenantId(), agent.id, { public_key: line.trim(), not_after: end });
-			onAdded();
-			onClose();
-		});
+	const add = async () => {
+		const end = until === "" ? null : new Date(until).toISOString();
+		await client.addKey(tenantId(), agent.id, { public_key: line.trim(), not_after: end });
+		onAdded();
+	};
 	return (
-		<Dialog title="Add a key" onClose={onClose}>
-			<Form label="Add a key" onSubmit={add}>
-				<KeyField value={line} onInput={setLine} />
-				<Field label="Ends" type="datetime-local" value={until} onInput={setUntil} hint="Your local time. Empty: it does not end." />
-				<Problem error={error} />
-				<div class="buttons">
-					<Button type="submit" kind="primary" busy={isBusy} disabled={keyProblem(line) !== null}>
-						Add
-					</Button>
-					<Button onClick={onClose}>Cancel</Button>
-				</div>
-			</Form>
-		</Dialog>
+		<FormDialog title="Add a key" action="Add" act={add} onClose={onClose} disabled={keyProblem(line) !== null}>
+			<KeyField value={line} onInput={setLine} />
+			<Field label="Ends" type="datetime-local" value={until} onInput={setUntil} hint="Your local time. Empty: it does not end." />
+		</FormDialog>
 	);
 }
 
@@ -250,9 +226,10 @@ const SUBSCRIPTIONS: readonly Column<Subscription>[] = [
 			</a>
 		),
 	},
-	{ title: "May", cell: (each) => each.permissions.map((permission) => <Badge key={permission}>{permission}</Badge>) },
-	{ title: "State", cell: (each) => (each.status === "active" ? <Badge tone="good">active</Badge> : <Badge tone="warn">paused</Badge>) },
-	{ title: "Acknowledged up to", align: "end", cell: (each) => <Count of={each.cursor?.seq} /> },
+	STATE,
+	MAY,
+	CURSOR,
+	BEHIND,
 	{ title: "Since", minor: true, cell: (each) => <Time at={each.created_at} /> },
 ];
 
@@ -260,11 +237,7 @@ function Subscriptions({ agent }: { agent: Agent }) {
 	const list = usePages((cursor) => client.listAgentSubscriptions(tenantId(), agent.id, { cursor, limit: 200 }), [agent.id]);
 	return (
 		<Card title="Subscriptions">
-			<Problem error={list.error} onRetry={list.reload} />
-			{list.value !== null && list.items.length === 0 && <Empty title="No subscription" />}
-			{list.items.length > 0 && (
-				<Table label="Subscriptions" columns={SUBSCRIPTIONS} rows={list.items} rowKey={(each) => each.channel_id} onEnd={list.loadMore} />
-			)}
+			<List label="Subscriptions" pages={list} columns={SUBSCRIPTIONS} rowKey={(each) => each.channel_id} empty="No subscription" />
 		</Card>
 	);
 }

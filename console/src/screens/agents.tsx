@@ -7,7 +7,7 @@ import { complete, presenceOf } from "../agents.js";
 import { PresenceBadge } from "../presence.js";
 import { location, setQuery, tenantLink } from "../router.js";
 import { canWrite, client, tenantId } from "../session.js";
-import { Badge, ButtonLink, Code, type Column, Empty, Field, Loading, Name, PageHead, Problem, Select, Table, Time, usePages } from "../ui/index.js";
+import { Badge, ButtonLink, Code, type Column, Field, List, Name, PageHead, Select, Time, usePages } from "../ui/index.js";
 
 const COLUMNS: readonly Column<Agent>[] = [
 	{
@@ -71,26 +71,22 @@ export function AgentsScreen() {
 					}}
 				/>
 			</div>
-			<Problem error={agents.error} onRetry={agents.reload} />
-			{agents.isLoading && agents.items.length === 0 && <Loading />}
-			{agents.value !== null && agents.items.length === 0 && <NoAgents isFiltered={isFiltered} />}
-			{agents.items.length > 0 && (
-				<Table label="Agents" columns={COLUMNS} rows={agents.items} rowKey={(agent) => agent.id} onEnd={agents.loadMore} />
-			)}
+			<List label="Agents" pages={agents} columns={COLUMNS} rowKey={(agent) => agent.id} empty={isFiltered ? "No agent fits these filters" : "No agent yet"}>
+				{!isFiltered && <NoAgents />}
+			</List>
 		</>
 	);
 }
 
-function NoAgents({ isFiltered }: { isFiltered: boolean }) {
-	if (isFiltered) return <Empty title="No agent fits these filters" />;
+function NoAgents() {
 	return (
-		<Empty title="No agent yet">
+		<>
 			<p>An agent takes about a minute: a key, a name, and three lines of a program.</p>
 			{canWrite.value && (
 				<ButtonLink kind="primary" href={tenantLink("connect")}>
 					Connect your first agent
 				</ButtonLink>
 			)}
-		</Empty>
+		</>
 	);
 }

@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import type { Invitation, Member, NewInvitation, Role } from "../../../clients/typescript/src/generated/rest.js";
 import { client, me, readMe, role, tenantId } from "../session.js";
 import {
-	Badge, Button, Card, type Column, Confirm, Dialog, Empty, Field, Form, Name, PageHead, Problem, Select, Snippet, Table, Time, useAction,
+	Badge, Button, Card, type Column, Confirm, Dialog, Empty, Field, Form, FormDialog, Name, PageHead, Problem, Select, Snippet, Table, Time, useAction,
 	usePages,
 } from "../ui/index.js";
 
@@ -109,30 +109,18 @@ interface ChangeRoleProps {
 
 function ChangeRole({ member, onChanged, onClose }: ChangeRoleProps) {
 	const [chosen, setChosen] = useState<Role>(member.role);
-	const { error, isBusy, run } = useAction();
-	const save = () =>
-		run(async () => {
-			await client.changeMember(tenantId(), member.user_id, { role: chosen });
-			if (member.user_id === me.value?.user_id) await readMe();
-			onChanged();
-			onClose();
-		});
+	const save = async () => {
+		await client.changeMember(tenantId(), member.user_id, { role: chosen });
+		if (member.user_id === me.value?.user_id) await readMe();
+		onChanged();
+	};
 	return (
-		<Dialog title="Change the role" onClose={onClose}>
-			<Form label="Change the role" onSubmit={save}>
-				<p>
-					<Name>{member.user_id}</Name>
-				</p>
-				<Select label="Role" value={chosen} options={grantable()} onChange={setChosen} />
-				<Problem error={error} />
-				<div class="buttons">
-					<Button type="submit" kind="primary" busy={isBusy}>
-						Save
-					</Button>
-					<Button onClick={onClose}>Cancel</Button>
-				</div>
-			</Form>
-		</Dialog>
+		<FormDialog title="Change the role" action="Save" act={save} onClose={onClose}>
+			<p>
+				<Name>{member.user_id}</Name>
+			</p>
+			<Select label="Role" value={chosen} options={grantable()} onChange={setChosen} />
+		</FormDialog>
 	);
 }
 

@@ -11,6 +11,7 @@ const SPARE = 12;
 const SMALL = 120;
 
 export interface Column<T> {
+	/** Empty for a column of buttons. */
 	title: string;
 	cell: (row: T) => ComponentChildren;
 	/** `end` aligns numbers at the right. */
@@ -40,11 +41,14 @@ export function Table<T>({ label, columns, rows, rowKey, onEnd }: TableProps<T>)
 			<table aria-rowcount={rows.length + 1}>
 				<thead>
 					<tr>
-						{columns.map((column) => (
-							<th key={column.title} scope="col" class={classOf(column)}>
-								{column.title}
-							</th>
-						))}
+						{columns.map((column) => {
+							const Head = column.title === "" ? "td" : "th";
+							return (
+								<Head key={column.title} class={classOf(column)}>
+									{column.title}
+								</Head>
+							);
+						})}
 					</tr>
 				</thead>
 				<tbody ref={body}>
