@@ -199,7 +199,7 @@ class Agents:
         raise Conflict("the agent or its key is being changed by another request at the same time; try again")
 
     async def _existing(self, tenant: TenantStore, agent: Agent) -> Agent | None:
-        """Return the agent that an earlier attempt of the same request created; None if there is none.
+        """Return the agent created by an earlier attempt of the same request, or None.
 
         Raises IdempotencyMismatch if another request created it, and Conflict if it was deleted.
         """

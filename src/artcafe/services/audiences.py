@@ -46,7 +46,7 @@ UNKNOWN: Final = Audience(None, None)
 
 
 class _CountedChannel:
-    """The audience of one channel: the agents that receive it, and those of them that are connected."""
+    """The audience of one channel: its receiving agents, and the connected ones among them."""
 
     __slots__ = (
         "audience",
@@ -104,7 +104,7 @@ class _CountedChannel:
 
 
 class Audiences:
-    """The audiences of the channels that this server publishes to."""
+    """The audiences of the channels to which this server publishes."""
 
     def __init__(self, store: Store, fabric: Fabric, record_cache: RecordCache) -> None:
         self._store, self._fabric, self._record_cache = store, fabric, record_cache
@@ -177,7 +177,7 @@ class Audiences:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Read what is due, and drop idle audiences, until cancelled."""
+        """Read due rows, and drop idle audiences, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._drop_idle())
             while True:
@@ -276,7 +276,7 @@ class Audiences:
             self.drop_idle()
 
     def drop_idle(self) -> None:
-        """Drop the audiences that were not used since the last call, and those of tenants that were closed since."""
+        """Drop the audiences not used since the last call, and those of tenants closed since."""
         registries = {id(each.presence) for each in self._fabric.open_tenants()}
         for counted in self._all():
             if not counted.is_used or id(counted.registry) not in registries:

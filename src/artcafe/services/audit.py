@@ -1,4 +1,4 @@
-"""The audit: who did what, when and from where, in one hash chain for each tenant, so that edits are detectable (decision 12).
+"""The audit: actor, action, time and address of each change. One hash chain for each tenant makes edits detectable (decision 12).
 
 Each change is written twice: the intent before the change, so that no change is made without an entry, and the outcome after it.
 Frequent events are counted first (`services.audit_counters`). An entry never contains a payload, a token or a key, but only the
@@ -67,7 +67,7 @@ class Chains(Protocol):
 
 
 class ChainedEntry(NamedTuple):
-    """An audit entry with its sequence, and its digest, which the next entry contains."""
+    """An audit entry with its sequence, and its digest, repeated in the next entry."""
 
     seq: Seq
     entry: Entry
@@ -75,14 +75,14 @@ class ChainedEntry(NamedTuple):
 
 
 class AuditedAction:
-    """An action in progress: set the target and facts that are known only during the action."""
+    """An action in progress: set the target and facts known only during the action."""
 
     def __init__(self, target: str | None, facts: Mapping[str, str]) -> None:
         self.target, self.facts = target, dict(facts)
 
 
 class Audit:
-    """Writes and reads the audits of all tenants, and the platform's own audit, whose tenant is None."""
+    """Writes and reads the audits of all tenants, and the platform's own audit under the tenant None."""
 
     def __init__(self, chains: Chains, store: Store, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._chains, self._clock, self._monotonic = chains, clock, monotonic
@@ -125,7 +125,7 @@ class Audit:
     def action(
         self, principal: Principal, action: str, target: str | None = None, **facts: str
     ) -> AbstractAsyncContextManager[AuditedAction]:
-        """Audit a change that a principal makes in their own tenant, as `change` does. Call it after the access checks."""
+        """Audit a principal's change in their own tenant, as `change` does. Call it after the access checks."""
         return self.change(principal.tenant_id, principal.sender, action, target, **facts)
 
     async def _append(

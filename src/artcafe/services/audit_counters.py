@@ -36,7 +36,7 @@ ByTenant = dict[TenantId | None, Counts]
 
 
 class AuditCounters:
-    """Counts events of all tenants, and of the platform, whose tenant is None."""
+    """Counts events of all tenants, and of the platform under the tenant None."""
 
     def __init__(self, append: Append, store: Store, clock: Clock) -> None:
         self._append, self._store, self._clock = append, store, clock

@@ -1,4 +1,4 @@
-"""Find the message that a publish answers, and its place in its chain.
+"""Find the message answered by a publish, and its place in its chain.
 
 A principal may name a message that it may receive or has published; any other is answered like a missing one. A stored message
 is found in the tenant's log. A message of a `live` channel is found only by a server that sent or received it (decision record
@@ -30,7 +30,7 @@ a busy log has more than `SEARCHED` messages in it."""
 
 
 class Cause(NamedTuple):
-    """A message that may be answered: its id, channel and sender, and its place in its chain."""
+    """A message to answer: its id, channel and sender, and its place in its chain."""
 
     message_id: str
     channel: ChannelId
@@ -39,7 +39,7 @@ class Cause(NamedTuple):
     chain: str
 
     def link(self) -> ChainLink:
-        """Return the place in the chain of a message that answers this one."""
+        """Return the place in the chain of an answer to this message."""
         return ChainLink(self.message_id, self.hops + 1, self.chain)
 
 
@@ -65,7 +65,7 @@ class Causes:
         return found
 
     def remember(self, tenant_id: TenantId, cause: Cause) -> None:
-        """Keep a message for those who answer it on this server."""
+        """Keep a message for answers on this server."""
         self._known[tenant_id, cause.message_id] = cause
         self._known.move_to_end((tenant_id, cause.message_id))
         if len(self._known) > self._size:
@@ -96,7 +96,7 @@ class Causes:
         return read
 
     def _recent(self, tenant_id: TenantId, message_id: str) -> Cause | None:
-        """Return a message that this server has found or published lately, or that it saw in a `live` channel."""
+        """Return a message found, published or seen in a `live` channel by this server lately."""
         known = self._known.get((tenant_id, message_id))
         if known is None and (tenant_fabric := self._fabric.peek(tenant_id)) is not None:
             live = tenant_fabric.readers.recent_live.find(message_id)

@@ -57,7 +57,7 @@ class Changes:
 
 
 def change_of(tenant_id: TenantId, writes: Sequence[Write]) -> TenantChange:
-    """Return what the writes of a transaction change, by their tables and keys."""
+    """Return the changes of a transaction's writes, by their tables and keys."""
     keys = [(write.table, write.key.partition, write.key.sort or "") for write in writes if not isinstance(write, Check)]
     pairs = [sort.split("#") for table, _, sort in keys if table is CHANNEL_SUBSCRIPTIONS]
     if any(len(pair) != 2 for pair in pairs):  # an id of an older system contains '#', so the parts are ambiguous

@@ -45,7 +45,7 @@ class Figures:
         self._fabric, self._record_cache = fabric, record_cache
 
     async def of_channel(self, channel: Channel) -> ChannelFigures:
-        """Return the figures of a channel; unknown for one that stores nothing."""
+        """Return the figures of a channel; unknown for one without stored messages."""
         if not KINDS[channel.type].has_log:
             return UNKNOWN
         try:

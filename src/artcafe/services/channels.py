@@ -107,7 +107,7 @@ class Channels:
             return await self._insert(self._store.tenant(principal.tenant_id), channel, dead_letter)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
-        """Return a page of the tenant's channels in id order; for an agent, of those that it can find. Raises Forbidden."""
+        """Return a page of the tenant's channels in id order; for an agent, of the visible ones. Raises Forbidden."""
         rules.check(principal, Action.READ_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
         if not isinstance(principal, AgentPrincipal):
@@ -266,7 +266,7 @@ class Channels:
         raise Conflict("the channel or its handle is being changed by another request at the same time; try again")
 
     async def _existing(self, tenant: TenantStore, channel: Channel) -> Channel | None:
-        """Return the channel that an earlier attempt of the same request created; None if there is none.
+        """Return the channel created by an earlier attempt of the same request, or None.
 
         Raises IdempotencyMismatch if another request created it, and Conflict if it was deleted.
         """
@@ -326,7 +326,7 @@ async def _there(tenant: TenantStore, channel_id: str) -> Channel:
 
 
 async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> None:
-    """Delete the subscriptions to a channel marked as deleting, which takes no new ones."""
+    """Delete the subscriptions to a channel marked as deleting. It takes no new ones."""
     ask: PageRequest | None = FIRST
     while ask is not None:
         page = await tenant.subscriptions.of_channel(channel_id, ask)

@@ -20,7 +20,7 @@ NOWHERE: Final = Elsewhere(0, {})
 
 @dataclass(slots=True, eq=False)
 class _Applicant:
-    """A connection that waits for its admission."""
+    """A connection waiting for its admission."""
 
     who: Principal
     refusal: ArtcafeError | None = None
@@ -97,7 +97,7 @@ class Connections:
         return self._of_tenant.get(tenant_id, 0), [self._of_one.get((tenant_id, name), 0) for name in names]
 
     async def usage(self, tenant_id: TenantId, name: str) -> tuple[int, int]:
-        """Return the connections of a tenant, and of one of its principals, to all servers that answer."""
+        """Return the connections of a tenant, and of one of its principals, to all answering servers."""
         elsewhere = NOWHERE
         if not self._census.is_alone:
             async with self._census.turn(tenant_id, lambda: [name]) as found:
@@ -118,12 +118,12 @@ class Connections:
         return {limit: self._plans.limit_of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}
 
     def leave(self, who: Principal) -> None:
-        """Remove a connection that `enter` counted."""
+        """Remove a connection counted by `enter`."""
         _decrement(self._of_one, (who.tenant_id, who.sender))
         _decrement(self._of_tenant, who.tenant_id)
 
     def by_tenant(self) -> Counter[TenantId]:
-        """Return the number of connections of each tenant that has any: the live count, not to be changed."""
+        """Return the number of connections by tenant with any: the live count, not to be changed."""
         return self._of_tenant
 
     def __len__(self) -> int:

@@ -38,7 +38,7 @@ class TokenIssuer(Protocol):
 
 
 class ConsoleCode(msgspec.Struct, frozen=True):
-    """A code that signs its creator in once, until `expires_at`."""
+    """A code to sign its creator in once, until `expires_at`."""
 
     code: str
     expires_at: datetime

@@ -107,7 +107,7 @@ class CursorMoves:
 
 
 def skipped_by(before: Subscription, to: Cursor) -> SkippedRange | None:
-    """Return the messages that count as skipped after a move to `to`: not acknowledged, though they are below the cursor.
+    """Return the messages skipped by a move to `to`: not acknowledged, though below the cursor.
 
     One range covers all moves, so it may include messages that were acknowledged between two of them, and never the reverse.
     """

@@ -65,7 +65,7 @@ class Cursors:
         return unwritten if unwritten is not None and is_newer(unwritten, newest) else newest
 
     def known(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId) -> Cursor | None:
-        """Return the newest ack of an agent that this server has in memory, or None."""
+        """Return the newest ack of an agent in this server's memory, or None."""
         who = (tenant_id, agent_id)
         for place in (self._unwritten, *self._written):
             cursor = place.get(who, {}).get(channel_id)

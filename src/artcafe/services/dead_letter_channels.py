@@ -59,7 +59,7 @@ async def named(tenant: TenantStore, type: ChannelType, text: str) -> tuple[Chan
 async def deleted_with(tenant: TenantStore, channel: Channel) -> list[ChannelId]:
     """Return the channels to delete together: a queue with its own dead-letter channel, unless another queue names that too.
 
-    Raises Conflict for a dead-letter channel that a queue names.
+    Raises Conflict for the dead-letter channel of a queue.
     """
     if channel.is_dead_letter:
         if users := await _queues_of(tenant, channel.id):

@@ -25,7 +25,7 @@ SENDER: Final = "artcafe"
 
 
 class FailedMessage(NamedTuple):
-    """A queue's message that no subscriber will get again, why, and how often it was delivered."""
+    """A failed message of a queue, the reason, and the number of its deliveries."""
 
     seq: Seq
     envelope: bytes

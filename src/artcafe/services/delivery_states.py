@@ -35,7 +35,7 @@ SENT = FINAL | {DeliveryState.DELIVERED}
 
 
 def is_recipient(row: Subscription, seq: Seq, lineage: LogLineage) -> bool:
-    """Return whether a message is one of those that a subscription delivers: it was stored after the subscription's start.
+    """Return whether a subscription delivers a message: it was stored after the subscription's start.
 
     A row of an older system does not name the log of its start, which counts as the current one.
     """
@@ -45,9 +45,9 @@ def is_recipient(row: Subscription, seq: Seq, lineage: LogLineage) -> bool:
 
 
 def state_of_row(row: Subscription, seq: Seq, lineage: LogLineage) -> DeliveryState | None:
-    """Return what the stored cursor shows, or None if it is below the message.
+    """Return the state shown by the stored cursor, or None if it is below the message.
 
-    A cursor above the message shows an ack, except in the range that a request has moved it over.
+    A cursor above the message shows an ack, except in a range skipped by a move.
     """
     if lineage.to_seq(row.cursor) < seq:
         return None
@@ -60,7 +60,7 @@ def state_of_row(row: Subscription, seq: Seq, lineage: LogLineage) -> DeliverySt
 
 
 def state_of_positions(positions: Iterable[AgentPosition], seq: Seq, epoch: Epoch | None) -> DeliveryState | None:
-    """Return what the servers of an agent's sockets know, or None if none of them has sent it the message."""
+    """Return the state known to the servers of an agent's sockets, or None if none of them has sent it the message."""
     found: DeliveryState | None = None
     for position in positions:
         if position.epoch != epoch:

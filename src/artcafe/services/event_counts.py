@@ -42,7 +42,7 @@ class Counted:
         self.count, self.first, self.last = count, first, last or first
 
     def add(self, more: Counted) -> None:
-        """Add other occurrences. `first` ignores occurrences that were already written."""
+        """Add other occurrences. `first` ignores written occurrences."""
         self.first = min(self.first, more.first) if self.count else more.first
         self.count, self.last = self.count + more.count, max(self.last, more.last)
 
@@ -60,7 +60,7 @@ class Counts:
         return len(self._counted)
 
     def __iter__(self) -> Iterator[tuple[Event, Counted]]:
-        """Yield the events with occurrences that are not written yet."""
+        """Yield the events with unwritten occurrences."""
         return ((event, counted) for event, counted in self._counted.items() if counted.count)
 
     @property

@@ -1,4 +1,4 @@
-"""Choose the handle of an agent or channel, and claim and release it in the transaction that writes its row."""
+"""Choose the handle of an agent or channel, and claim and release it in the transaction of its row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kind_of(record: Agent | Channel) -> HandleKind:
 
 
 async def choose(tenant: TenantStore, record: RecordT, attempt: int = 0) -> tuple[RecordT, Put]:
-    """Return the record with a handle, the given one or a default made from its name, and the write that claims it.
+    """Return the record with a handle, the given one or a default made from its name, and the write to claim it.
 
     The write fails if another one claims the handle first. `attempt` counts these failures from 0. Raises HandleTaken if the
     record's own handle is taken.
@@ -44,7 +44,7 @@ async def choose(tenant: TenantStore, record: RecordT, attempt: int = 0) -> tupl
 
 
 async def claim(tenant: TenantStore, record: Agent | Channel, handle: str) -> Put:
-    """Return the write that claims the handle for the record. It fails if another one claims it first. Raises HandleTaken."""
+    """Return the write to claim the handle for the record. It fails if another one claims it first. Raises HandleTaken."""
     kind = kind_of(record)
     claimed_by = await tenant.handles.owner(kind, handle)
     if claimed_by not in (None, record.id):
@@ -57,7 +57,7 @@ async def claim(tenant: TenantStore, record: Agent | Channel, handle: str) -> Pu
 
 
 async def exchange(tenant: TenantStore, record: Agent | Channel, handle: str) -> list[Write]:
-    """Return the writes that claim another handle for the record, and release its present one. Raises HandleTaken."""
+    """Return the writes to claim another handle for the record, and release its present one. Raises HandleTaken."""
     return [await claim(tenant, record, handle), *await release(tenant, record)]
 
 
@@ -99,7 +99,7 @@ async def _first_free(tenant: TenantStore, kind: HandleKind, base: str, owner: s
 
 
 async def release(tenant: TenantStore, record: Agent | Channel) -> list[Write]:
-    """Return the writes that release the record's handle; none if it has none, or if another one has claimed it."""
+    """Return the writes to release the record's handle; none if it has none, or if another record has claimed it."""
     kind = kind_of(record)
     if record.handle is None or await tenant.handles.owner(kind, record.handle) not in (None, record.id):
         return []

@@ -1,4 +1,4 @@
-"""The requests that agents' connections to this server were sent and have not answered yet (`services.requests` sends them).
+"""The unanswered requests at agents' connections to this server (`services.requests` sends them).
 
 A request is held by one connection, and only that one can answer it.
 """
@@ -35,7 +35,7 @@ class PushedRequest(NamedTuple):
 
 
 class Receiver(Protocol):
-    """A connection of an agent that may take requests. No method waits or raises."""
+    """A connection of an agent, able to take requests. No method waits or raises."""
 
     held: dict[str, HeldRequest]
     """By request id."""
@@ -46,17 +46,17 @@ class Receiver(Protocol):
 
     @property
     def is_reading(self) -> bool:
-        """Whether the peer reads what it is sent."""
+        """Whether the peer reads its messages."""
 
     def push_request(self, request: PushedRequest) -> None:
         """Send a request to the agent."""
 
     def push_cancel(self, request_id: str, reason: CancelReason) -> None:
-        """Notify the agent that a request needs no answer any more."""
+        """Notify the agent: a request needs no answer any more."""
 
 
 class HeldRequest:
-    """A request that a connection was sent."""
+    """A request sent to a connection."""
 
     __slots__ = ("id", "key", "receiver", "replies_left", "sink", "timer")
 
@@ -152,7 +152,7 @@ class HeldRequests:
                 receiver.push_cancel(held.id, "max_replies")
 
     def release(self, receiver: Receiver) -> None:
-        """End every request of a connection that is closed: its agent cannot answer any more."""
+        """End every request of a closed connection: its agent cannot answer any more."""
         for held in list(receiver.held.values()):
             self._forget(held)
             with self.supervisor.contain():
@@ -171,7 +171,7 @@ class HeldRequests:
 
 
 class DeliveredBody(NamedTuple):
-    """What the sender of a request has chosen, for the connection that takes it."""
+    """The choices of a request's sender, for the connection that takes it."""
 
     data: msgspec.Raw
     headers: Mapping[str, str] | None

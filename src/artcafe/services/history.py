@@ -97,7 +97,7 @@ class MessageHistory:
                 return lineage, None
             if await log.last_seqs([channel.id], until=after):
                 return lineage, None
-            after = 0  # it is unknown which of the removed messages were stored since then
+            after = 0  # it is unknown how many of the removed messages were stored since then
         removed = lineage.to_seq(removed_to)
         return lineage, Gap(after + 1, removed, start_position.RETENTION) if removed > after else None
 
@@ -131,7 +131,7 @@ async def _forward(
 
 
 def _fitting(found: Sequence[StoredMessage], limit: int) -> Sequence[StoredMessage]:
-    """Return the first messages that fit a page, but at least one if there is any."""
+    """Return the first messages up to a page's size, and at least one if there is any."""
     size = 0
     for at, one in enumerate(found[:limit]):
         size += len(one.envelope)

@@ -17,7 +17,7 @@ MINUTE_MS: Final = 60_000
 
 
 def parts_of(agent: str | None, channel: str | None) -> tuple[Part, ...]:
-    """Return the parts for an agent (or a person) and for a channel, without ids that are too long for a row."""
+    """Return the parts for an agent (or a person) and for a channel, without ids too long for a row."""
     parts = []
     if agent is not None and len(agent) <= MAX_ID_CHARS:
         parts.append(Part(Attribution.AGENT, agent))
@@ -82,13 +82,13 @@ class HourCounts:
         return last if last and len(self._keys[last]) < MAX_PARTS else last + 1
 
     def changed_rows(self, run: str, open_connections: int = 0) -> Iterator[RunRow]:
-        """Yield the next version of each row that changed since `note_written`. `open_connections`: 0 for an ended hour."""
+        """Yield the next version of each row changed since `note_written`. `open_connections`: 0 for an ended hour."""
         for number in sorted(self._changed):
             self._versions[number] = self._versions.get(number, 0) + 1
             yield self._row(run, number, open_connections)
 
     def note_written(self, row: RunRow) -> None:
-        """Record that a row is written, unless it has changed since."""
+        """Record a row as written, unless it has changed since."""
         self._created.add(row.number)
         if self._row(row.run, row.number).counts == row.counts:
             self._changed.discard(row.number)

@@ -1,7 +1,7 @@
 """Notification of changes: every cache of a tenant's rows is called with each change, on this server and on the others.
 
 A change names the written rows, and a subscriber reads only those again. Announcements between servers are fast but can
-be lost; `version_watch` finds changes whose announcement was lost.
+be lost; `version_watch` finds changes with a lost announcement.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Invalidation:
         self._subscribers.append(callback)
 
     def notify(self, tenant_id: TenantId) -> None:
-        """Publish that anything in the tenant may have changed. May be repeated."""
+        """Publish a possible change of anything in the tenant. May be repeated."""
         self.publish(TenantChange(tenant_id=tenant_id, is_whole=True))
 
     def publish(self, change: TenantChange) -> None:

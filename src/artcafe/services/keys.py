@@ -89,7 +89,7 @@ class AgentKeys:
             return await self._add(tenant, agent_id, made, key)
 
     async def _add(self, tenant: TenantStore, agent_id: str, made: AgentKey, key: PublicKey) -> tuple[Agent, AgentKey]:
-        """Add the key, or return the one that an earlier attempt of the same request added."""
+        """Add the key, or return the one added by an earlier attempt of the same request."""
         for _ in range(_TRIES):
             agent = await _there(tenant, agent_id)
             first = next((each for each in agent.keys if made.request is not None and each.request == made.request), None)
@@ -205,7 +205,7 @@ def _heir(agent: Agent) -> AgentKey:
 
 
 def _promotion(heir: AgentKey) -> list[Change]:
-    """Return the changes that make a key the first one and keep its serial, so its tokens and sockets stay valid."""
+    """Return the changes to make a key the first one and keep its serial, so its tokens and sockets stay valid."""
     return [
         Assign("public_key", heir.line),
         Assign("key_serial", heir.serial),

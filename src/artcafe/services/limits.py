@@ -1,6 +1,6 @@
-"""The limits of a tenant, and what is used of each.
+"""The limits of a tenant, and the use of each.
 
-Each `UsageSource` knows what is used of some limits; a limit without one, and one whose source cannot answer now, is unknown.
+Each `UsageSource` knows the use of some limits. Without a source or its answer the use of a limit is unknown.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Limits:
         self._sources: list[UsageSource] = [self._counts]
 
     def add(self, source: UsageSource) -> None:
-        """Ask `source` too. Of two sources that know a limit, the one added last counts."""
+        """Ask `source` too. Of two sources of a limit, the one added last counts."""
         self._sources.append(source)
 
     async def read(self, principal: Principal) -> PlanLimits:
@@ -88,7 +88,7 @@ class Limits:
 
 
 def storage(used: Callable[[TenantId], Awaitable[int]]) -> UsageSource:
-    """Return the source of the bytes that a tenant's messages take."""
+    """Return the source of the bytes of a tenant's messages."""
 
     async def source(_principal: Principal, tenant: Tenant) -> Mapping[Limit, Use]:
         return {Limit.STORAGE_BYTES: Use(await used(tenant.id))}

@@ -255,5 +255,5 @@ def _claimed(id: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Percent-encode a claimed id, so that it cannot end the line or look like another field."""
+    """Percent-encode a claimed id. Otherwise it could end the line or look like another field."""
     return quote(text[: ids.MAX_BYTES], safe=":@", errors="replace")

@@ -1,6 +1,6 @@
-"""Stop agents that keep answering each other: count the messages of each chain of answers, and refuse those above a limit.
+"""Stop endless answers between agents: count the messages of each chain of answers, and refuse those above a limit.
 
-A chain is a message that answers none, and all that answer it, directly or not. Its place is in each stored envelope, so `hops`
+A chain is a message without a cause, and all direct and indirect answers to it. Its place is in each stored envelope, so `hops`
 needs no counter. The number of its messages is a counter shared by all servers (`fabric.counters`): an addition before the
 message is stored returns the new total, and is taken back if the message is not stored. A chain is forgotten when nothing was
 added to it for a day, and when NATS restarts as a whole: then its messages are counted anew (decision record 42).
@@ -62,7 +62,7 @@ class ChainStatus(StrEnum):
 
 
 class Chain(Record, frozen=True, kw_only=True):
-    """A message that answers none, whose id is the chain's, and all messages that answer it, directly or not.
+    """A message without a cause, and all direct and indirect answers to it. The chain has that message's id.
 
     `messages` counts all of them. The limits are the plan's, multiplied by one more than the number of `releases`.
     """
@@ -78,7 +78,7 @@ class Chain(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """A chain that has exceeded its plan's limits: how often it was released, and whether all its budget is used."""
+    """A chain above its plan's limits: the number of its releases, and whether all its budget is used."""
 
     until: float
     releases: int
@@ -88,7 +88,7 @@ class _Remembered:
 
 
 class LoopGuard:
-    """Admits messages that answer others, and releases stopped chains."""
+    """Admits answers to messages, and releases stopped chains."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class LoopGuard:
         return await self._read(principal.tenant_id, chain)
 
     async def release(self, principal: Principal, chain: str) -> Chain:
-        """Let a stopped chain continue until it has used its limits once more. A chain that is not stopped stays as it is.
+        """Let a stopped chain continue until it has used its limits once more. Any other chain stays as it is.
 
         Raises Forbidden, ChainNotFound, Conflict if it is released by another request at the same time, and Unavailable.
         """

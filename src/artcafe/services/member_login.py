@@ -1,4 +1,4 @@
-"""Sessions of people: admission to a tenant by a membership, and the check that it still holds."""
+"""Sessions of people: admission to a tenant by a membership, and later checks of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from artcafe.services.terms import Terms
 
 
 class MemberLogin:
-    """Admits people to a tenant, and checks that they may stay. Reads the tables at every call: a membership may end any time."""
+    """Admits people to a tenant, and checks their memberships later. Reads the tables at every call: memberships end any time."""
 
     def __init__(self, tenants: Tenants, terms: Terms, audit: Audit) -> None:
         self._tenants, self._terms, self._audit = tenants, terms, audit
@@ -36,7 +36,7 @@ class MemberLogin:
         return principal
 
     async def check(self, principal: UserPrincipal) -> None:
-        """Check that the membership is as before. Raises MembershipEnded, RoleChanged, TenantSuspended, Unavailable."""
+        """Check the membership for changes. Raises MembershipEnded, RoleChanged, TenantSuspended, Unavailable."""
         try:
             now = await self._tenants.enter(principal.user_id, principal.tenant_id)
         except TenantNotFound as exc:

@@ -90,7 +90,7 @@ async def _there(people: PeopleStore, user_id: str) -> Member:
 
 
 async def _one_stays(people: PeopleStore, member: Member) -> list[Write]:
-    """Return the writes that require another owner to exist in the transaction that removes this one. Raises LastOwner.
+    """Return the writes to require another owner in the transaction that removes this one. Raises LastOwner.
 
     The transactions of two owners leaving at the same time require each other's owner, so only the first succeeds.
     """

@@ -88,7 +88,7 @@ class MessageReceipts:
     async def _find(self, principal: Principal, channel_id: str, seq: Seq) -> tuple[Channel, datetime | None]:
         """Return the channel of a message, and when it expires.
 
-        To an agent, a message of another sender is like one that does not exist.
+        To an agent, a message of another sender is like a missing one.
         """
         try:
             channel = await self._record_cache.destination(principal, channel_id)

@@ -81,7 +81,7 @@ class Messaging:
         return replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, *audience)
 
     async def admit(self, principal: Principal, answers: Sequence[frames.Publish]) -> Sequence[Admission]:
-        """Count messages that answer others in their chains, all at once. Publish each with its admission, or withdraw that."""
+        """Count answers to messages in their chains, all at once. Publish each with its admission, or withdraw that."""
         try:
             limits = await self._record_cache.limits(principal.tenant_id)
         except ArtcafeError as exc:
@@ -89,7 +89,7 @@ class Messaging:
         return await self._loop_guard.admit(principal, [each.caused_by for each in answers if each.caused_by], limits)
 
     def withdraw(self, principal: Principal, admission: Admission | None) -> None:
-        """Subtract an admitted message that will not be published."""
+        """Subtract an admitted message instead of publishing it."""
         if isinstance(admission, ChainLink):
             self._loop_guard.refund(principal.tenant_id, admission)
 
@@ -191,7 +191,7 @@ class Messaging:
     async def _submit_answer(
         self, principal: Principal, channel: Channel, publish: frames.Publish, link: ChainLink
     ) -> asyncio.Future[replies.PublishReply]:
-        """Queue an admitted message that answers another one."""
+        """Queue an admitted answer to a message."""
         try:
             prepared = self._prepare(principal, await self._handle_of(principal), channel, publish, link)
             outcome = await self._send(principal, channel, publish, *prepared)
@@ -220,7 +220,7 @@ class Messaging:
         admission: Admission | None,
         problem: Invalid | ScheduledLimit,
     ) -> asyncio.Future[replies.PublishReply]:
-        """Raise the problem with a message's times. The repeat of a message that was accepted before gets its outcome."""
+        """Raise the problem with a message's times. The repeat of an accepted message gets its outcome."""
         repeat = await self._find_repeat(principal, channel, publish)
         if repeat is None:
             raise problem
@@ -316,7 +316,7 @@ def _trace(
     message_id: str,
     stored: asyncio.Future[replies.PublishReply],
 ) -> None:
-    """Record the span of a publish in the turn that queued it, before the writer takes it into a group."""
+    """Record the span of a publish in the same turn, before the writer takes it into a group."""
     agent_id = principal.agent_id if isinstance(principal, AgentPrincipal) else None
     tracing.record_publish(
         principal.tenant_id, channel.id, message_id, agent_id, trace_context.parent_of(publish.headers), stored
@@ -332,7 +332,7 @@ def _with_times(channel: Channel, publish: frames.Publish) -> frames.Publish:
 
 
 def check_receipt(channel: Channel, publish: frames.Publish) -> None:
-    """Raise `Invalid` for a receipt of a message that is not stored, or not yet."""
+    """Raise `Invalid` for a receipt of a live or scheduled message."""
     if publish.receipt is None:
         return
     if not KINDS[channel.type].has_log:
@@ -342,7 +342,7 @@ def check_receipt(channel: Channel, publish: frames.Publish) -> None:
 
 
 def check_partition(channel: Channel, publish: frames.Publish) -> None:
-    """Raise `Invalid` for a key that is too long, in a queue that orders messages by it."""
+    """Raise `Invalid` for a key too long for a queue ordered by key."""
     if publish.headers and channel.queue is not None and channel.queue.key_ordered:
         fields.partition(publish.headers.get(envelopes.PARTITION, ""))
 

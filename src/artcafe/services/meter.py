@@ -43,7 +43,7 @@ RELEASE_S: Final = 1.0
 
 
 class Meter:
-    """Counts the messages that are stored in the tenants' logs."""
+    """Counts the messages stored in the tenants' logs."""
 
     def __init__(
         self, store: Store, fabric: Fabric, clock: Clock, *, interval_s: float = INTERVAL_S, look_s: float = LOOK_S
@@ -66,7 +66,7 @@ class Meter:
     async def run(self) -> None:
         """Count the open tenants, each every `interval_s` while it has something to count, until cancelled.
 
-        At the start, and when another server may have died, tenants that are not open are looked for too.
+        At the start, and when another server may have died, closed tenants are looked for too.
         """
         async with asyncio.TaskGroup() as group:
             while True:
@@ -110,7 +110,7 @@ class Meter:
         return len(behind) <= OPENED_AT_ONCE
 
     async def look(self) -> None:
-        """Count the open tenants that are due, once."""
+        """Count the due open tenants, once."""
         async with asyncio.TaskGroup() as group:
             for tenant in self._due():
                 group.create_task(self._work(tenant))
@@ -164,7 +164,7 @@ class Meter:
             meter.look_again()
 
     async def catch_up(self, tenant_id: TenantId) -> MeterState | None:
-        """Count every message that was stored before the call. Return the meter's row, None without one. Raise `Unavailable`."""
+        """Count every message stored before the call. Return the meter's row, None without one. Raise `Unavailable`."""
         return await self._of(self._fabric.tenant(tenant_id)).catch_up()
 
     async def counted_to(self, tenant_id: TenantId, end: LogState) -> Seq:
@@ -197,7 +197,7 @@ class Meter:
         await self._fabric.purge(tenant_id, channel_id, up_to=None if counted is None else counted.cursor.seq)
 
     async def release(self) -> None:
-        """Count what this server stored, and end its leases, within `RELEASE_S`: the server is about to stop."""
+        """Count this server's messages, and end its leases, within `RELEASE_S`: the server is about to stop."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S), asyncio.TaskGroup() as group:
                 for tenant in self._open():
@@ -210,7 +210,7 @@ class Meter:
 
 
 class MeteredLogs:
-    """The tenants' logs, where a channel's messages are counted before they are removed."""
+    """The tenants' logs: a channel's messages are counted before their removal."""
 
     def __init__(self, fabric: Fabric, meter: Meter) -> None:
         self._fabric, self._meter = fabric, meter

@@ -49,7 +49,7 @@ AWAY: Final = Seen(connected=False)
 
 
 class PresenceWatch:
-    """Notifies one observer of each agent whose presence differs from the last notification."""
+    """Notifies one observer of each agent with a presence other than in the last notification."""
 
     def __init__(self, registry: PresenceRegistry, notify: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
         """While `is_held` returns true, changes are not notified: call `look_at_all` afterwards."""
@@ -58,7 +58,7 @@ class PresenceWatch:
         registry.watch(self._look)
 
     def look_at_all(self) -> None:
-        """Notify of every agent whose presence differs from the last notification; at first, of all connected ones."""
+        """Notify of every agent with a presence other than in the last notification; at first, of all connected ones."""
         for agent_id in sorted({*self._notified, *self._registry.agents()}):
             self._look(agent_id)
 

@@ -1,7 +1,7 @@
-"""What became of messages of queues: who holds each one, who has acknowledged it, or why it is a dead letter.
+"""The outcomes of messages of queues: the holder of each one, the agent of its ack, or its reason as a dead letter.
 
-A queue has one state for each message, and stores none for receipts. The servers know who holds a message and who acknowledged it
-lately; the consumer's ack floor and the marks of dead letters, which NATS has, tell what has ended (decision record 64).
+A queue has one state for each message, and stores none for receipts. The servers know the holders of messages and the
+agents of recent acks. The consumer's ack floor and the marks of dead letters, both in NATS, show the ends (decision record 64).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _nothing(_: TenantId, __: OutcomeQuestion) -> Sequence[KnownOutcome]:
 
 
 class QueueOutcomes:
-    """Looks up what became of messages."""
+    """Looks up the outcomes of messages."""
 
     def __init__(self, fabric: Fabric, clock: Clock) -> None:
         self._fabric, self._clock = fabric, clock
@@ -96,7 +96,7 @@ class QueueOutcomes:
 
 
 def _by_message(known: Iterable[KnownOutcome]) -> dict[tuple[ChannelId, Seq], MessageOutcome]:
-    """Return the outcome of each message that a server knows. One that is held has lost its ack, if there was one."""
+    """Return the outcome of each message known to a server. A held one has lost its ack, if there was one."""
     found: dict[tuple[ChannelId, Seq], MessageOutcome] = {}
     for each in sorted(known, key=lambda one: not one.is_acked):
         state = DeliveryState.ACKED if each.is_acked else DeliveryState.DELIVERED
@@ -109,7 +109,7 @@ def _is_held(outcome: MessageOutcome | None) -> bool:
 
 
 def _waiting(seq: Seq, progress: QueueProgress, *, has_expired: bool, is_complete: bool) -> MessageOutcome:
-    """Return the outcome of a message that has not certainly ended, and that nobody is known to hold.
+    """Return the outcome of a message without a known holder or a certain end.
 
     One that was delivered before it expired may have been acknowledged; without its mark that is uncertain.
     """
@@ -119,7 +119,7 @@ def _waiting(seq: Seq, progress: QueueProgress, *, has_expired: bool, is_complet
 
 
 async def _dead(log: TenantLog, channel: ChannelId, seqs: list[Seq]) -> dict[Seq, MessageOutcome]:
-    """Return those of the messages that are dead letters, as far as a replica knows."""
+    """Return the dead letters among the messages, as far as a replica knows."""
     found: dict[Seq, MessageOutcome] = {}
     for start in range(0, len(seqs), MARKS_AT_ONCE):
         wanted = [subjects.dead_mark(channel, seq) for seq in seqs[start : start + MARKS_AT_ONCE]]

@@ -215,7 +215,7 @@ class RateLimits:
                 await self._due.wait()
 
     async def renew(self) -> None:
-        """Begin a new slot if one has begun, give back what was not spent, and reserve what is due."""
+        """Begin a new slot if one has begun, give back unspent units, and reserve due ones."""
         self._due.clear()
         self._advance()
         due = [rate for rate in self._rates.values() if rate.is_due]
@@ -232,7 +232,7 @@ class RateLimits:
 
     def _advance(self) -> None:
         slot = self._slot_now()
-        if slot <= self._slot:  # A clock that was set back repeats no slot.
+        if slot <= self._slot:  # A clock set back repeats no slot.
             return
         self._slot = slot
         for key, rate in list(self._rates.items()):
@@ -285,7 +285,7 @@ class RateLimits:
             self._due.set()
 
     def _settle(self, rate: TenantRate, amount: int, total: int | None) -> None:
-        """Take the answer to a reservation (None: the counters are away), and serve those that wait for it."""
+        """Take the answer to a reservation (None: the counters are away), and serve those waiting for it."""
         if total is None:
             rate.grant_alone(amount)
         elif excess := rate.grant(amount, total):
@@ -293,7 +293,7 @@ class RateLimits:
         self._serve(rate)
 
     def _serve(self, rate: TenantRate) -> None:
-        """Give the reserved units to those that wait, in order, or refuse them if the limit is reached."""
+        """Give the reserved units to the waiting ones, in order, or refuse them if the limit is reached."""
         waiters, rate.waiters = rate.waiters, []
         for waiter in waiters:
             if waiter.done():

@@ -17,7 +17,7 @@ from artcafe.tables.usage_rows import UsageKey
 
 
 def metered_by(store: Store) -> ReadMetered:
-    """Return a reader of what the meter has written to the tables."""
+    """Return a reader of the meter's rows in the tables."""
 
     async def read(tenant_id: TenantId, time: datetime) -> Metered | None:
         usage = store.usage(tenant_id)
@@ -32,7 +32,7 @@ def metered_by(store: Store) -> ReadMetered:
 
 
 def rates(limits: RateLimits) -> UsageSource:
-    """Return the source of what is used of the rate limits, for `services.limits`."""
+    """Return the source of the use of the rate limits, for `services.limits`."""
 
     async def read(_principal: Principal, tenant: Tenant) -> Mapping[Limit, Use]:
         found = {}
@@ -46,7 +46,7 @@ def rates(limits: RateLimits) -> UsageSource:
 
 
 def connections(open_ones: Connections) -> UsageSource:
-    """Return the source of the open connections to all servers: of the tenant, and of the principal that asks."""
+    """Return the source of the open connections to all servers: of the tenant, and of the asking principal."""
 
     async def read(principal: Principal, tenant: Tenant) -> Mapping[Limit, Use]:
         of_tenant, of_one = await open_ones.usage(tenant.id, principal.sender)

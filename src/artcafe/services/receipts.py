@@ -1,4 +1,4 @@
-"""Receipts: what became of a message for each recipient, pushed to its publisher until it is settled or the deadline is over.
+"""Receipts: the outcome of a message for each recipient, pushed to its publisher until it is settled or the deadline is over.
 
 Nothing is stored for a message. While a receipt waits, its recipients' rows, presence and positions are looked up again, less and
 less often; nothing is asked when nobody waits (decision record 52).
@@ -47,7 +47,7 @@ Push = Callable[[receipts.ReceiptPush], None]
 
 @dataclass(slots=True, eq=False)
 class FollowedReceipt:
-    """A message whose recipients are followed for its publisher."""
+    """A message and its recipients, followed for its publisher."""
 
     tenant_id: TenantId
     channel_id: ChannelId
@@ -80,7 +80,7 @@ class FollowedReceipt:
         self.push(self._part([], None, reason))
 
     def report_outcome(self, outcome: MessageOutcome, reason: str | None) -> None:
-        """Push the state of a message of a queue, which is the end if there is a reason."""
+        """Push the state of a message of a queue. With a reason it is the end."""
         self.outcome = outcome
         shown = receipts.Recipient(outcome.agent, outcome.state.value, reason=outcome.reason)
         self.push(self._part([shown], int(self.is_open(outcome.state)), reason))
@@ -114,7 +114,7 @@ class _ChannelRows:
 
 @dataclass(slots=True, eq=False)
 class _TenantReceipts:
-    """The receipts of one tenant that wait, and the rows of their channels."""
+    """The waiting receipts of one tenant, and the rows of their channels."""
 
     tenant_id: TenantId
     waiting: dict[FollowedReceipt, None] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class _TenantReceipts:
 
 
 class Receipts:
-    """The receipts that publishers on this server wait for."""
+    """The receipts for publishers on this server."""
 
     def __init__(self, fabric: Fabric, record_cache: RecordCache, recipients: Recipients, queue_outcomes: QueueOutcomes) -> None:
         self._fabric, self._record_cache = fabric, record_cache
@@ -137,7 +137,7 @@ class Receipts:
     def follow(
         self, tenant_id: TenantId, name: str, publish: frames.Publish, reply: replies.PublishReply, push: Push
     ) -> FollowedReceipt | None:
-        """Push what becomes of a message stored in the channel with this id or handle, until a final push. Return None if that
+        """Push the outcome of a message stored in the channel with this id or handle, until a final push. Return None if that
         was pushed at once."""
         assert publish.receipt is not None
         channel = self._record_cache.peek_destination(tenant_id, name)
@@ -174,7 +174,7 @@ class Receipts:
             tenant.rows.clear()
 
     async def run(self) -> None:
-        """Follow the receipts of each tenant that has any, until cancelled."""
+        """Follow the receipts of each tenant with any, until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._has_begun.wait()
@@ -210,7 +210,7 @@ class Receipts:
             return 0
 
     async def _look(self, tenant: _TenantReceipts) -> int:
-        """Look up the recipients of every waiting receipt, and push what has changed. Return how many were looked up."""
+        """Look up the recipients of every waiting receipt, and push changes. Return the number looked up."""
         now = time.monotonic()
         lineage = await self._lineage(tenant.tenant_id)
         of_queues = [receipt for receipt in tenant.waiting if receipt.is_of_queue]
@@ -244,7 +244,7 @@ class Receipts:
     async def _look_at_queues(
         self, tenant: _TenantReceipts, waiting: Sequence[FollowedReceipt], lineage: LogLineage, now: float
     ) -> None:
-        """Look up the messages of queues, and push what has changed; at the deadline, also what is open."""
+        """Look up the messages of queues, and push changes; at the deadline, also open ones."""
         wanted: defaultdict[ChannelId, dict[Seq, datetime | None]] = defaultdict(dict)
         for receipt in waiting:
             if receipt.epoch not in (None, lineage.epoch):
@@ -274,7 +274,7 @@ class Receipts:
         *,
         is_over: bool,
     ) -> None:
-        """Push the recipients of a receipt whose state has changed; at the deadline, also those that are still open."""
+        """Push the changed recipients of a receipt; at the deadline, also the open ones."""
         before = receipt.states
         states = dict(before or {})
         has_expired = receipt.expires_at is not None and look.now >= receipt.expires_at
@@ -309,7 +309,7 @@ class Receipts:
 
 
 def _agents(receipt: FollowedReceipt, rows: dict[AgentId, Subscription], lineage: LogLineage) -> list[AgentId]:
-    """Return the agents to look up: at first all recipients, then those that are open."""
+    """Return the agents to look up: at first all recipients, then the open ones."""
     if receipt.states is None:
         active = {agent_id: row for agent_id, row in rows.items() if row.allows(Permission.RECEIVE)}
         return [agent_id for agent_id, row in active.items() if is_recipient(row, receipt.seq, lineage)]
@@ -322,7 +322,7 @@ def _next_state(
     if row is None:  # The subscription has ended.
         return before if before is DeliveryState.DELIVERED else DeliveryState.SKIPPED
     state = look.state(row, seq, lineage)
-    # A position is lost with its socket; what was sent stays sent.
+    # A position is lost with its socket; sent messages stay sent.
     return before if before is DeliveryState.DELIVERED and state not in FINAL else state
 
 

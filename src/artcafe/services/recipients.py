@@ -1,4 +1,4 @@
-"""Where the recipients of messages are: by their rows, their presence, and the positions that all servers have in memory."""
+"""Where the recipients of messages are: by their rows, their presence, and the positions in the memory of all servers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Look:
         return DeliveryState.PENDING if has_answers else DeliveryState.UNKNOWN
 
     def newest_ack(self, row: Subscription, lineage: LogLineage) -> Seq | None:
-        """Return the highest ack in the memory of a server that the row does not have yet, or None."""
+        """Return the highest ack in the memory of a server and not yet in the row, or None."""
         positions = self._positions.get((row.channel_id, row.agent_id), ())
         highest = max((each.acked for each in positions if each.epoch == lineage.epoch), default=0)
         return highest if highest > lineage.to_seq(row.cursor) else None

@@ -83,7 +83,7 @@ class RecordCache:
         return known
 
     async def channel(self, tenant_id: TenantId, channel: str) -> Channel:
-        """Return the channel with this id or handle. Raises ChannelNotFound, which names the text that was given.
+        """Return the channel with this id or handle. Raises ChannelNotFound with the given text.
 
         Use the `id` of the answer from then on.
         """
@@ -102,7 +102,7 @@ class RecordCache:
         return self._channels.get(tenant_id, channel)
 
     async def agent(self, tenant_id: TenantId, agent: str) -> Agent:
-        """Return the agent with this id or handle. Raises AgentNotFound, which names the text that was given.
+        """Return the agent with this id or handle. Raises AgentNotFound with the given text.
 
         Use the `id` of the answer from then on.
         """
@@ -117,7 +117,7 @@ class RecordCache:
         return known or await self._find(self._agents, tenant_id, HandleKind.AGENT, agent)
 
     async def handles_of(self, tenant_id: TenantId, kind: HandleKind, ids: Iterable[str]) -> dict[str, str]:
-        """Return the handles of agents or channels by id, without those that have none. One read for all that are not cached."""
+        """Return the handles of agents or channels by id, without those that have none. One read for all uncached ones."""
         known: _Known[Agent] | _Known[Channel] = self._agents if kind is HandleKind.AGENT else self._channels
         found: dict[str, str] = {}
         unknown: list[str] = []
@@ -133,7 +133,7 @@ class RecordCache:
         """Return the channel with this id, or the inbox of the agent with this id. A channel comes first, unless the name begins
         with `@`. Raises ChannelNotFound, and AgentNotFound for a name with `@`.
 
-        A managed channel without a subscription of the agent that asks is answered like a missing one.
+        A managed channel without a subscription of the asking agent is answered like a missing one.
         """
         tenant_id = principal.tenant_id
         owner = inboxes.owner_of(name)
@@ -238,7 +238,7 @@ class RecordCache:
     async def _load(self, known: _Known[NamedT], tenant_id: TenantId, kind: HandleKind, id: str) -> NamedT | None:
         tenant = self._store.tenant(tenant_id)
         reading = tenant.agent(id) if kind is HandleKind.AGENT else tenant.channel(id)
-        # `known` and `kind` belong together, which the types do not say.
+        # `known` and `kind` belong together; the types do not say so.
         return await known.load(tenant_id, id, cast(Awaitable[NamedT | None], reading))
 
     def forget(self, change: TenantChange) -> None:

@@ -97,7 +97,7 @@ class RecountResult(Record, frozen=True, kw_only=True):
 
 
 class FoundMessages:
-    """The messages found in a range of a log: their counts by hour, and which sequences have one."""
+    """The messages found in a range of a log: their counts by hour, and their sequences."""
 
     def __init__(self, after: Seq) -> None:
         self._counts: Counts = {}
@@ -138,7 +138,7 @@ class Recount:
         self._store, self._fabric, self._meter, self._clock, self._margin = store, fabric, meter, clock, margin
 
     async def recount(self, tenant_id: TenantId, period: Period, on_progress: OnProgress = lambda read: None) -> RecountResult:
-        """Read the tenant's log of a period, and compare it with the rows. Changes nothing, after counting what is new.
+        """Read the tenant's log of a period, and compare it with the rows. Changes nothing, after counting new messages.
 
         A million messages take about a minute. Raise `Unavailable`.
         """
@@ -173,7 +173,7 @@ Rows = dict[UsageKey, UsageRow]
 
 
 def _compared_periods(period: Period, now: datetime) -> list[Period]:
-    """Return the shortest periods in a period whose rows have not expired, and the longer ones up to it."""
+    """Return the shortest periods in a period with unexpired rows, and the longer ones up to it."""
     found = [period]
     for kind in (PeriodKind.DAY, PeriodKind.HOUR):
         parts = _parts(period, kind)
@@ -220,7 +220,7 @@ async def _read(tenant_log: TenantLog, after: Seq, up_to: Seq, on_progress: OnPr
 
 
 def _compare(period: Period, shortest: int, rows: Rows, found: FoundMessages, end: LogState) -> list[Comparison]:
-    """Compare each of the shortest periods, by the length of their texts, that has a row or a message in the log."""
+    """Compare each of the shortest periods, by the length of their texts, with a row or a message in the log."""
     sums: dict[Period, StoredCount] = {}
     for hour, counted in found.by_hour().items():
         if period.contains(hour):
@@ -276,12 +276,12 @@ def _removed(row: UsageRow, messages: FoundMessages, end: LogState) -> int:
         return messages.missing(1, end.last_seq)
     shared = end.lineage.last_shared_seq(row.epoch)
     if shared is not None and row.last_seq > shared:
-        return row.value  # Messages of an older log, which were lost when it was restored.
+        return row.value  # Messages of an older log, lost at its restore.
     return messages.missing(row.first_seq, row.last_seq)
 
 
 def _sums(rows: Rows, shortest: int) -> list[Comparison]:
-    """Return the longer periods whose rows differ from the sums of the rows of the shortest ones in them."""
+    """Return the longer periods with rows other than the sums of the shortest ones in them."""
     longer = sorted({key.period for key in rows if len(key.period.text) < shortest})
     found = []
     for period in longer:

@@ -173,7 +173,7 @@ class Redrives:
         return RedriveResult(dead_letter=redrive.channel, items=(item,), after=seq, up_to=seq, has_more=False)
 
     async def redrive_all(self, principal: Principal, channel_id: str, wanted: RedriveRange) -> RedriveResult:
-        """Send letters back that were not yet, oldest first, as many as one request may. May be repeated.
+        """Send letters back for the first time, oldest first, as many as one request may. May be repeated.
 
         Raises as `redrive_one` does, except DeadLetterNotFound; a letter of a deleted queue is skipped.
         """
@@ -311,7 +311,7 @@ def _redriven(letter: _Letter, stored: StoredCopy) -> RedrivenLetter:
 
 
 def _sent(letter: _Letter, mark: StreamMessage) -> RedrivenLetter:
-    """Return a letter that was sent back with this mark. Its message is stored just before the mark."""
+    """Return the letter with this mark, sent back before. Its message is stored just before the mark."""
     return _redriven(letter, StoredCopy(mark.seq - 1, parse_head(mark.data).message_id, is_new=False))
 
 

@@ -71,7 +71,7 @@ class Requests:
         fabric.take_requests(self._on_remote)
 
     def by_tenant(self) -> Counter[TenantId]:
-        """Return the number of pending requests of each tenant that has any: the live count, not to be changed."""
+        """Return the number of pending requests by tenant with any: the live count, not to be changed."""
         return self._of_tenant
 
     # --- asking -------------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Requests:
         pending.pass_on(fault)
 
     def abandon(self, pending: PendingRequest) -> None:
-        """End a request whose sender has disconnected. May be repeated."""
+        """End a request after its sender has disconnected. May be repeated."""
         if not pending.is_over:
             self._finish(pending, "cancelled", RequestCancelled())
             self._cancel(pending, "asker_away")
@@ -309,7 +309,7 @@ class Requests:
         return True
 
     def _on_remote(self, tenant_id: TenantId, incoming: Ask | Withdraw) -> None:
-        """Handle what another server sent."""
+        """Handle a message of another server."""
         if isinstance(incoming, Withdraw):
             self.held.withdraw_remote(tenant_id, incoming.request_id, incoming.reason)
             return
@@ -348,7 +348,7 @@ _OUTCOMES: Final[dict[type[ArtcafeError], str]] = {
 
 
 def _no_place(pending: PendingRequest) -> ArtcafeError:
-    """Return the error of a request that no connection took."""
+    """Return the error of a request without a connection to take it."""
     if pending.is_busy:
         return AgentBusy(pending.body.agent)
     return Unavailable("the agent's server (NATS)") if pending.is_cut_off else AgentAway(pending.body.agent)

@@ -1,4 +1,4 @@
-"""Retention: a loop that removes expired messages, and limits the size of tenants' logs. Agents get a gap for removed messages.
+"""Retention: a loop to remove expired messages and limit the size of tenants' logs. Agents get a gap for removed messages.
 
 NATS's own expiry is not used: after it, the next message does not name its predecessor, and a gap would look like a quiet channel
 (design, decision 2).
@@ -44,7 +44,7 @@ CHANNELS_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class LogRetention:
-    """What a tenant's log keeps: its size limit, the seconds that inboxes keep messages, and its channels by theirs."""
+    """The limits of a tenant's log: its size, the seconds for messages of inboxes, and its channels by theirs."""
 
     storage_bytes: int
     inboxes_s: int
@@ -63,7 +63,7 @@ async def read_retention(store: TenantStore, plans: Plans) -> LogRetention | Non
 
 
 class Retention:
-    """Removes messages that are older than their channel's retention, oldest first.
+    """Removes messages older than their channel's retention, oldest first.
 
     Several servers of a fleet may sweep the same tenant, and each may stop at any point. The position up to which messages are
     removed is written to the channel's row first, so a reader of a missing message finds the extent of the gap there.
@@ -99,7 +99,7 @@ class Retention:
             self._is_due.set()
 
     async def run(self) -> None:
-        """Sweep the tenants that are open on this server every `period_s`, until cancelled."""
+        """Sweep the tenants open on this server every `period_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
             tenant_fabrics = self._fabric.open_tenants()
@@ -111,9 +111,9 @@ class Retention:
                     await self._try_sweep(tenant_fabric)
 
     async def follow_limits(self) -> None:
-        """Set the size limits of open logs whose tenant's plan or limits have changed, until cancelled.
+        """Set the size limits of open logs after changes of their tenants' plans or limits, until cancelled.
 
-        A sweep sets them too: this loop only keeps the five seconds in which a change takes effect.
+        A sweep sets them too: this loop only keeps the five seconds until a change takes effect.
         """
         while True:
             await self._is_due.wait()
@@ -183,7 +183,7 @@ class Retention:
     async def _counted(
         self, tenant_fabric: TenantFabric, state: LogState, channels: list[ChannelId], due: Mapping[Subject, Seq]
     ) -> dict[ChannelId, Seq]:
-        """Return the newest message of each channel that is due and that the meter has counted."""
+        """Return the newest due message of each channel that the meter has counted."""
         found = {channel_id: seq for channel_id in channels if (seq := due.get(subjects.stored(channel_id)))}
         if not found or self._counted_to is None:
             return found
@@ -222,7 +222,7 @@ class Retention:
         return await self._store.tenant(tenant_id).removal(channel_id)
 
     async def storage_bytes(self, tenant_id: TenantId) -> int:
-        """Return the disk space that the tenant's messages may use. Raises `Unavailable`."""
+        """Return the disk space for the tenant's messages. Raises `Unavailable`."""
         tenant = await self._store.tenant(tenant_id).tenant()
         return self._plans.limit_of(tenant, Limit.STORAGE_BYTES)
 

@@ -79,7 +79,7 @@ class ScheduledDeliveries:
 
     @staticmethod
     async def _visible(principal: Principal, channel: Channel, scheduled: ScheduledMessages, one: Scheduled) -> bytes | None:
-        """Return the envelope of a message that the principal may see, or None. In an inbox everyone sees their own only."""
+        """Return the envelope of a message visible to the principal, or None. In an inbox everyone sees their own only."""
         envelope = await scheduled.read(one)
         if envelope is None or not (isinstance(principal, AgentPrincipal) or inboxes.owner_of(channel.id)):
             return envelope

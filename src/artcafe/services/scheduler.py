@@ -54,7 +54,7 @@ class Scheduler:
         self.supervisor = Supervisor("scheduler")
 
     async def prepare(self, tenant_id: TenantId, due: datetime) -> None:
-        """Make sure that a message stored now in the tenant's log will be delivered when it is due. May be repeated.
+        """Ensure the delivery of a message stored now in the tenant's log when it is due. May be repeated.
 
         Raises `ScheduledLimit` and `Unavailable`.
         """
@@ -80,7 +80,7 @@ class Scheduler:
                 self._is_due.clear()
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
-        """Begin to serve tenants whose minutes have come, each in a task, and sweep the open ones now and then."""
+        """Begin to serve tenants at their minutes, each in a task, and sweep the open ones now and then."""
         with contextlib.suppress(OurFault):
             await self._wake_ups.refresh()
         for tenant_id in [each for each in self._wake_ups.minutes() if each not in self._active and self._minutes_now(each)]:
@@ -93,7 +93,7 @@ class Scheduler:
                     await self.sweep(tenant_fabric)
 
     def _minutes_now(self, tenant_id: TenantId) -> list[int]:
-        """Return the tenant's minutes that have come, if this server is to look: all, or those that another one has missed."""
+        """Return the tenant's past minutes, if this server is to look: all, or those missed by another one."""
         wait = -LEAD if self._fabric.is_first_for(tenant_id) else timedelta(seconds=MINUTE_S) + AFTER + TAKE_OVER
         now = self._clock()
         return sorted(each for each in self._wake_ups.minutes().get(tenant_id, ()) if _start(each) + wait <= now)
@@ -120,7 +120,7 @@ class Scheduler:
             return QUOTA_S
 
     async def _step(self, tenant_id: TenantId, minutes: list[int]) -> float:
-        """Deliver what is due, and return the seconds until the next step. Raises `Unavailable` and `QuotaFull`."""
+        """Deliver due messages, and return the seconds until the next step. Raises `Unavailable` and `QuotaFull`."""
         minutes = [each for each in minutes if await self._is_there(tenant_id, each)]
         if not minutes:
             return 0.0

@@ -108,7 +108,7 @@ class Share:
     def count_request(self) -> None:
         """Count a command in the tenant's usage."""
         if not self.requests:
-            self._server.used.append(self)  # which keeps the share until its requests are taken
+            self._server.used.append(self)  # this keeps the share until its requests are taken
         self.requests += 1
 
     def begin(self) -> None:
@@ -153,7 +153,7 @@ class Share:
 
 
 class Shares:
-    """All shares of this server. `max_per_turn` limits the commands that each tenant begins in a turn of the event loop."""
+    """All shares of this server. `max_per_turn` limits each tenant's new commands in a turn of the event loop."""
 
     def __init__(self) -> None:
         self._tenants: WeakValueDictionary[TenantId, _Tenant] = WeakValueDictionary()

@@ -1,6 +1,6 @@
 """Count one tenant's stored messages: from the cursor in the tenant's usage row to the end of its log, each message once.
 
-What is counted is written together with the cursor, in a transaction that requires the row to be as it was read. So the count is
+Counts are written together with the cursor, in a transaction conditional on the row as it was read. So the count is
 exact however many meters work and wherever one stops; the lease in the row only saves the others the work.
 """
 
@@ -45,7 +45,7 @@ COUNTS_AT_ONCE: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """Where counting continues in the present log: the meter's positions in it, and an hour that became uncertain."""
+    """The position for further counting in the present log: the meter's positions in it, and an hour that became uncertain."""
 
     seq: Seq
     attributed: Seq
@@ -83,7 +83,7 @@ class TenantMeter:
 
     @property
     def is_needed(self) -> bool:
-        """Whether this server has counts in memory that it would otherwise read again, or is the tenant's meter."""
+        """Whether this server has unwritten counts in memory, or is the tenant's meter."""
         return bool(self.tenant_fabric.writer.stored) or self._has_parts or self._is_holder
 
     @property
@@ -98,11 +98,11 @@ class TenantMeter:
     # --- calls ---
 
     def look_again(self) -> None:
-        """Expect messages that this server did not store with its writer."""
+        """Expect messages not stored by this server's writer."""
         self._is_up_to_date = False
 
     async def work(self, interval_s: float) -> None:
-        """Count what is new and write parts that are due, unless another server is the tenant's meter at present."""
+        """Count new messages and write due parts, unless another server is the tenant's meter at present."""
         async with self._lock:
             for _ in range(COUNTS_AT_ONCE):
                 if await self._leave_to_another(interval_s):
@@ -127,7 +127,7 @@ class TenantMeter:
             return state
 
     async def release(self) -> None:
-        """Count what is new, and end this server's lease, so that another one need not wait. Bound it by a timeout."""
+        """Count new messages, and end this server's lease, so that another one need not wait. Bound it by a timeout."""
         async with self._lock:
             while not await self._count():
                 pass
@@ -151,7 +151,7 @@ class TenantMeter:
         return True
 
     async def _known_state(self) -> MeterState | None:
-        """Return the row as last read or written, read if that is not known; None if there is none."""
+        """Return the row as last read or written, reading it if it is unknown; None if there is none."""
         if self._state is None:
             self._state = await self._usage.meter()
         return self._state
@@ -197,7 +197,7 @@ class TenantMeter:
         return [] if stored is None else stored.sealed()
 
     def _forget(self) -> None:
-        """Forget what this server stored in a log that was replaced by another."""
+        """Forget this server's messages in a replaced log."""
         if self.tenant_fabric.writer.stored is not None:
             self.tenant_fabric.writer.stored.clear()
         self._parts_range = None
@@ -233,7 +233,7 @@ class TenantMeter:
             self.tenant_fabric.writer.stored.drop(counted.to_seq)
 
     async def _gauges(self, end: LogState, now: datetime) -> dict[UsageKey, Gauge]:
-        """Measure the gauges if that is due: at first, every `GAUGES_S`, and in every new hour."""
+        """Measure the gauges when due: at first, every `GAUGES_S`, and in every new hour."""
         hour = period_of(now, PeriodKind.HOUR)
         last = self._gauges_at
         if last is not None and now - last < timedelta(seconds=GAUGES_S) and hour.contains(period_of(last, PeriodKind.HOUR)):
@@ -266,7 +266,7 @@ class TenantMeter:
         """Write the parts of agents and channels up to the cursor.
 
         The range is written to the meter's row first, as a window with a number, and each part's row notes the window's number.
-        So a meter that stops is followed by one that reads the same range again, and adds to the rows that lack it.
+        So after a meter has stopped, the next one reads the same range again, and adds to the rows without it.
         """
         state = self._state
         if state is None:

@@ -1,4 +1,4 @@
-"""One rate limit of one tenant on one server: its window, who waits for it, its refusals and its notices."""
+"""One rate limit of one tenant on one server: its window, its waiting commands, its refusals and its notices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ReadMetered = Callable[[TenantId, datetime], Awaitable[Metered | None]]
 
 
 class Notice(NamedTuple):
-    """A limit that is nearly used (80 %) or used (100 %)."""
+    """A nearly used (80 %) or used (100 %) limit."""
 
     limit: Limit
     percent: int
@@ -95,7 +95,7 @@ class TenantRate(RateWindow):
         """Return the error of a refusal. It is the same for a moment, since a flood causes many. `now`: epoch seconds."""
         if self.refusal is None or not 0 <= now - self.refused_at < REFUSAL_S:
             self.refusal, self.refused_at = self._new_refusal(now), now
-        return self.refusal.with_traceback(None)  # which would grow with each time that it is raised
+        return self.refusal.with_traceback(None)  # it would grow each time that it is raised
 
     def _new_refusal(self, now: float) -> RateExceeded:
         kind, usage, monthly = self.kind, self.usage(now), self.monthly_usage()
@@ -104,11 +104,11 @@ class TenantRate(RateWindow):
         # Without any use, the limit is 0.
         wait_s = max(LEAST_WAIT_S, usage.resets_at - now if usage.used else WINDOW_S)
         resets_at = times.to_text(datetime.fromtimestamp(now + wait_s, UTC))
-        used = min(usage.used, usage.limit)  # Others may not have given back yet what exceeds it.
+        used = min(usage.used, usage.limit)  # Others may not have given back the excess yet.
         return RateExceeded(kind.value, usage.limit, used, resets_at, wait_s)
 
     def note(self, now: float) -> None:
-        """Update `notices`: limits of messages that are used to 80 % or 100 %, each once per window."""
+        """Update `notices`: limits of messages used to 80 % or 100 %, each once per window."""
         if self.kind is not Limit.MESSAGES_A_MINUTE:
             return
         for kind, usage in ((self.kind, self.usage(now)), (Limit.MESSAGES_A_MONTH, self.monthly_usage())):

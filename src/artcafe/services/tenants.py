@@ -28,11 +28,11 @@ class TenantLogs(Protocol):
     """Stores the messages of tenants."""
 
     async def drop(self, tenant_id: TenantId) -> None:
-        """Delete everything that is stored for the tenant. May be repeated, and does nothing for a tenant without messages."""
+        """Delete everything stored for the tenant. May be repeated, and does nothing for a tenant without messages."""
         ...
 
     async def limit_log(self, tenant_id: TenantId, max_bytes: int) -> None:
-        """Set the most bytes that the tenant's messages may take; remove none. May be repeated."""
+        """Set the most bytes of the tenant's messages; remove none. May be repeated."""
         ...
 
 
@@ -46,7 +46,7 @@ class Membership(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class PerPerson:
-    """Limits on the tenants that one person owns at a time, and creates in a day of UTC. 0 is unlimited."""
+    """Limits on one person's tenants at a time, and new ones in a day of UTC. 0 is unlimited."""
 
     owned: int = 100
     made_a_day: int = 100
@@ -152,9 +152,9 @@ class Tenants:
         return await self._there(principal.tenant_id)
 
     async def change(self, principal: Principal, *, name: str | None = None, plan: str | None = None) -> Tenant:
-        """Rename the tenant, or move it to another plan, one of those that the operator offers. May be repeated.
+        """Rename the tenant, or move it to another plan offered by the operator. May be repeated.
 
-        A plan with lower limits than what is used refuses new things, and removes nothing but messages older than its retention.
+        A plan with limits below the present use refuses new things, and removes nothing but messages older than its retention.
         Raises Forbidden, Invalid and TenantNotFound.
         """
         facts: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Read what a tenant used: the rows of metrics, and what servers have counted and not moved into them yet."""
+"""Read a tenant's usage: the rows of metrics, and the counts of servers not moved into them yet."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class UsageItem:
-    """A metric in a period. A value of None is unknown: nothing was counted. `highest`: of a metric that is measured."""
+    """A metric in a period. A value of None is unknown: nothing was counted. `highest`: of a measured metric."""
 
     key: UsageKey
     value: int | None
@@ -93,7 +93,7 @@ class UsageItem:
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """The requested usage. Raises Invalid for values that do not fit each other."""
+    """The requested usage. Raises Invalid for contradicting values."""
 
     period: Period
     metric: Metric | None = None
@@ -134,7 +134,7 @@ class UsageQuery:
         return tuple(metric for metric in Metric if self.by is None or self.by in PARTS.get(metric, ()))
 
     def periods(self, now: datetime) -> list[Period]:
-        """Return the requested periods that have begun, oldest first."""
+        """Return the requested periods up to now, oldest first."""
         if self.every is None:
             return [self.period]
         found, kind = [], PeriodKind(self.every.value)
@@ -217,7 +217,7 @@ class Usage:
 
 
 class _Reading:
-    """One reading of a tenant's usage. `counted`: the rows that servers have not moved into the metrics yet."""
+    """One reading of a tenant's usage. `counted`: the servers' rows not yet moved into the metrics."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class _Reading:
         self._now, self._servers, self._counted = now, servers, counted
 
     async def wholes(self, query: UsageQuery, ask: PageRequest) -> tuple[tuple[UsageItem, ...], str | None]:
-        """Return a page of whole metrics, and where the next page begins."""
+        """Return a page of whole metrics, and the start of the next page."""
         keys = [UsageKey(period, metric) for period in query.periods(self._now) for metric in query.metrics]
         start = 0 if ask.after is None else 1 + next((at for at, key in enumerate(keys) if key.metric_id == ask.after), len(keys))
         page = keys[start : start + ask.limit]
@@ -240,7 +240,7 @@ class _Reading:
         return items, page[-1].metric_id if start + len(page) < len(keys) else None
 
     async def parts(self, query: UsageQuery, by: Attribution, ask: PageRequest) -> tuple[tuple[UsageItem, ...], str | None]:
-        """Return a page of parts, by metric and then by id, and where the next page begins."""
+        """Return a page of parts, by metric and then by id, and the start of the next page."""
         last_metric, _, last_id = (ask.after or "").partition("#")
         metrics = query.metrics
         if last_metric:
@@ -295,5 +295,5 @@ class _Reading:
 
     @staticmethod
     def _may_lack(server: CountingServer, period: Period) -> bool:
-        """Return whether a server may have counted something in the period that is not written."""
+        """Return whether a server may have unwritten counts of the period."""
         return server.written_until < period.end and server.written_until + LOST_AFTER > period.start

@@ -1,10 +1,10 @@
-"""Count in memory what a tenant uses of this server, and write it to the tables every minute (decision record 39).
+"""Count in memory a tenant's use of this server, and write it to the tables every minute (decision record 39).
 
 The hot paths only add to integers: `delivery.feed` for each flush, `services.shares` for each command. The counters take these
-numbers when they write. Counts go to the UTC hour in which they are taken, so they are also taken at the end of each hour.
+numbers when they write. Counts belong to the UTC hour of their taking, so they are also taken at the end of each hour.
 
-A killed server loses what it counted since its last write. The row of the server says until when its counts are written
-(`tables.counting_servers`), so readers know which periods lack something.
+A killed server loses the counts since its last write. The row of the server has the time of that write
+(`tables.counting_servers`), so readers know the incomplete periods.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class UsageCounters:
         usage.is_due = True
 
     def disconnected(self, who: Principal) -> None:
-        """End a connection that `connected` counted. Raises nothing: a failure to count must keep no connection open."""
+        """End a connection counted by `connected`. Raises nothing: a failure to count must keep no connection open."""
         with self.supervisor.contain(tenant=who.tenant_id):
             usage = self._usage(who.tenant_id)
             usage.connections.leave(who.sender, self._clock(), usage.current)
@@ -167,7 +167,7 @@ class UsageCounters:
                 usage.is_due = True
 
     async def _write_all(self, now: datetime) -> bool:
-        """Write what is due, and return whether everything is written."""
+        """Write due counts, and return whether everything is written."""
         due = [tenant_id for tenant_id, usage in self._tenants.items() if usage.is_due]
         unwritten: list[TenantId] = []
         for start in range(0, len(due), AT_ONCE):
@@ -179,7 +179,7 @@ class UsageCounters:
         return not unwritten
 
     async def _write(self, tenant_id: TenantId, now: datetime, unwritten: list[TenantId]) -> None:
-        """Write what a tenant used, or append the tenant to `unwritten`."""
+        """Write a tenant's counts, or append the tenant to `unwritten`."""
         usage = self._tenants[tenant_id]
         usage.is_due = False
         with self.supervisor.contain(OurFault, tenant=tenant_id), suppress(OurFault):
@@ -206,7 +206,7 @@ class UsageCounters:
                 counts.note_written(row)
 
     async def _move_ended(self, tenant_id: TenantId, usage: _TenantUsage, now: datetime) -> None:
-        """Move the rows of ended hours into the metrics, and those that a killed server left."""
+        """Move the rows of ended hours into the metrics, and those of killed servers."""
         if not usage.ended:
             return
         runs = self._store.usage_runs(tenant_id)

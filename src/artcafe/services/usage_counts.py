@@ -1,4 +1,4 @@
-"""Turn the counts of a log's range into the rows of hours, of parts, and of what is uncertain. Pure."""
+"""Turn the counts of a log's range into the rows of hours, of parts, and of uncertain counts. Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def by_part(counts: Counts) -> list[tuple[UsageKey, int]]:
 def uncertainty(
     holes: Iterable[Hole], uncertain: Period | None, counted_until: datetime | None, now: datetime
 ) -> dict[UsageKey, Inexact]:
-    """Return what to record about messages that were removed before they were counted, and about an hour of a replaced log.
+    """Return the rows about messages removed before their count, and about an hour of a replaced log.
 
     Removed messages belong to the hours of their neighbours, or between them. Their number is a bound; their bytes are unknown.
     """

@@ -1,4 +1,4 @@
-"""Detection of changes whose announcement was lost, by the versions in the tenants' rows.
+"""Detection of changes with a lost announcement, by the versions in the tenants' rows.
 
 While every announcement arrives, only a few rows are read in rotation, independent of the number of tenants: an operator may have
 changed a row by hand, or a server may have died between a change and its announcement. As soon as an announcement may have been
@@ -41,7 +41,7 @@ class AnnouncementStatus(Protocol):
 
     @property
     def losses(self) -> int:
-        """Number of events so far that may have lost announcements."""
+        """Number of events so far with possibly lost announcements."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Known:
     """A tenant's row at its last read.
 
     `unheard` is by how much its version was above the changes heard; a rise is a change that was not announced, or not yet.
-    `suspected` is a rise that was found by the last read.
+    `suspected` is a rise found by the last read.
     """
 
     settings: Settings | None
@@ -58,7 +58,7 @@ class Known:
 
 
 class VersionWatch:
-    """Reads the versions of the served tenants, and publishes every change that was not announced."""
+    """Reads the versions of the served tenants, and publishes every unannounced change."""
 
     def __init__(self, store: Store, invalidation: Invalidation, announced: AnnouncementStatus) -> None:
         self._store, self._invalidation, self._announced = store, invalidation, announced
@@ -90,7 +90,7 @@ class VersionWatch:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self, now: float) -> None:
-        """Read the rows that are due at a monotonic time. Raises `Unavailable`."""
+        """Read the rows due at a monotonic time. Raises `Unavailable`."""
         losses = self._announced.losses
         is_due = now - self._read_at >= READ_EVERY_S
         if losses != self._losses or (is_due and not self._announced.is_complete):
@@ -103,7 +103,7 @@ class VersionWatch:
         self._read_at = now
 
     async def read(self, tenant_ids: Sequence[TenantId]) -> None:
-        """Read these tenants' rows, and publish each change that was not announced. Raises `Unavailable`.
+        """Read these tenants' rows, and publish each unannounced change. Raises `Unavailable`.
 
         A tenant's first read is published too: the tenant may have changed after its data was cached.
         """
@@ -132,7 +132,7 @@ class VersionWatch:
 
     @staticmethod
     def _is_changed(known: Known, found: Known) -> bool:
-        """Return whether the row has a change that was not announced. Updates `found` to the new known state."""
+        """Return whether the row has an unannounced change. Updates `found` to the new known state."""
         if found.settings != known.settings:
             return True
         if found.unheard <= known.unheard:

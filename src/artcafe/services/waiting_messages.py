@@ -1,5 +1,5 @@
-"""The messages that wait for an agent: those above its cursors, in the channels that it receives and in its inbox, and the tasks
-of its queues that nobody works on.
+"""The messages waiting for an agent: those above its cursors, in its channels and in its inbox, and the tasks
+of its idle queues.
 
 What waits in a queue is in its consumer: the messages that were never delivered, and those that were given back. NATS does not
 tell the latter from messages that are held, so they count once nothing was delivered for the queue's `ack_wait_s`: then each of
@@ -28,14 +28,14 @@ from artcafe.tables.store import Store
 
 
 class ReceivedChannels(NamedTuple):
-    """The channels that may have messages for an agent: those in which it has a cursor, its inbox among them, and its queues."""
+    """The channels with possible messages for an agent: those with its cursors, its inbox among them, and its queues."""
 
     with_cursors: Sequence[ChannelId]
     queues: Sequence[ChannelId]
 
 
 class WaitingChannel(NamedTuple):
-    """The messages of a channel that wait for an agent: the first and the last sequence, and their number."""
+    """The messages of a channel waiting for an agent: the first and the last sequence, and their number."""
 
     channel: Channel
     first: Seq
@@ -52,14 +52,14 @@ class Waiting(NamedTuple):
 
 
 class IdleQueues(NamedTuple):
-    """Queues that no connected agent receives. Unless `is_known`, others may be idle, too."""
+    """Queues without a connected agent. Unless `is_known`, others may be idle, too."""
 
     channels: frozenset[ChannelId]
     is_known: bool
 
 
 class _Tasks(NamedTuple):
-    """The messages of a queue that have not ended: the first one, how many can be taken, and how many cannot."""
+    """The unfinished messages of a queue: the first one, the number that can be taken, and the number that cannot."""
 
     first: Seq
     free: int
@@ -67,13 +67,13 @@ class _Tasks(NamedTuple):
 
 
 class WaitingMessages:
-    """Reads what waits for agents, from their subscriptions' rows, the log and the queues' consumers."""
+    """Reads the messages waiting for agents, from their subscriptions' rows, the log and the queues' consumers."""
 
     def __init__(self, store: Store, record_cache: RecordCache, audiences: Audiences, clock: Clock) -> None:
         self._store, self._record_cache, self._audiences, self._clock = store, record_cache, audiences, clock
 
     async def channels_of(self, agent: Agent) -> ReceivedChannels:
-        """Return the channels of an agent's subscriptions that store messages, and its inbox. Raises `Unavailable`."""
+        """Return the storing channels of an agent's subscriptions, and its inbox. Raises `Unavailable`."""
         with_cursors, queues = [inboxes.inbox_of(agent.id)], []
         for channel_id in sorted(agent.channels):
             channel = await self._record_cache.find_channel(agent.tenant_id, channel_id)
@@ -84,7 +84,7 @@ class WaitingMessages:
         return ReceivedChannels(with_cursors, queues)
 
     async def idle_queues(self, tenant_id: TenantId, queues: Sequence[ChannelId]) -> IdleQueues:
-        """Return the queues that no connected agent receives. Raises `Unavailable`."""
+        """Return the queues without a connected agent. Raises `Unavailable`."""
         connected: dict[ChannelId, int | None] = {}
         for channel_id in queues:
             await self._record_cache.find_channel(tenant_id, channel_id)  # The audience is that of a cached channel.
@@ -119,7 +119,7 @@ class WaitingMessages:
         return Waiting(sorted(found, key=lambda each: each.first), held > 0)
 
     async def _tasks(self, row: Subscription, end: Seq, tenant_log: TenantLog) -> _Tasks:
-        """Return the messages of a queue that have not ended. Raises `Unavailable`."""
+        """Return the unfinished messages of a queue. Raises `Unavailable`."""
         if not end:
             return _NOTHING
         backlog = await QueueConsumer(tenant_log, row.channel_id).backlog()
@@ -146,7 +146,7 @@ async def _above(row: Subscription, start: Seq, end: Seq, tenant_log: TenantLog)
 
 
 def body_of(agent: Agent, waiting: list[WaitingChannel], now: datetime) -> bytes:
-    """Return the body of a webhook: which messages wait, and nothing of them."""
+    """Return the body of a webhook: the places of waiting messages, without their content."""
     data = {
         "tenant_id": agent.tenant_id,
         "agent": agent.id,

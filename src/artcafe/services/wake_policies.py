@@ -45,7 +45,7 @@ class WakePolicies:
         self._key, self._networks = key, networks
 
     async def get(self, principal: Principal, agent_id: str) -> ShownPolicy:
-        """Return an agent's policy, None without one, and what it has sent. Raises Forbidden and AgentNotFound."""
+        """Return an agent's policy, None without one, and the webhooks it has sent. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_WAKE)
         row = await self._there(principal, agent_id)
         return ShownPolicy(row.agent.id, row.policy, row.state)

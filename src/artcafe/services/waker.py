@@ -1,4 +1,4 @@
-"""Wake agents that are away: a webhook tells that messages wait, without their data (decision record 60).
+"""Wake agents that are away: a webhook announces waiting messages, without their data (decision record 60).
 
 Publishing knows nothing of it. For the tenants that are open here and have policies, this server compares the log with the
 cursors of agents that are connected nowhere, once a second and only after the log has grown. Before it sends, it writes a claim
@@ -59,7 +59,7 @@ ACTOR: Final = "server"
 
 
 class _Webhook(NamedTuple):
-    """A webhook to send: its id, the place that it tells of, and its body."""
+    """A webhook to send: its id, the announced place, and its body."""
 
     id: str
     up_to: Seq
@@ -67,7 +67,7 @@ class _Webhook(NamedTuple):
 
 
 class Waker:
-    """Sends the webhooks of the tenants that are open on this server."""
+    """Sends the webhooks of the tenants open on this server."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Waker:
         self.supervisor = Supervisor("waker")
 
     def tenants(self) -> set[TenantId]:
-        """Return the tenants of which policies are kept in memory."""
+        """Return the tenants with policies in memory."""
         return {tenant_id for tenant_id, watched in self._tenants.items() if watched.agents}
 
     def on_change(self, change: TenantChange) -> None:
@@ -140,10 +140,10 @@ class Waker:
             watched.stir()
             log.debug("waker.waits", tenant=watched.id, error=str(exc))
 
-    # --- which agents have policies ----------------------------------------------------------------------------------
+    # --- agents with policies ----------------------------------------------------------------------------------------
 
     async def _refresh(self, watched: WatchedTenant) -> None:
-        """Read the policies of a tenant, or those that have changed. Raises `Unavailable`."""
+        """Read the policies of a tenant, or the changed ones. Raises `Unavailable`."""
         async with self._reads:
             wakes = self._store.wakes(watched.id)
             if not watched.is_read:
@@ -198,7 +198,7 @@ class Waker:
     # --- one look at a tenant ----------------------------------------------------------------------------------------
 
     async def _step(self, watched: WatchedTenant, group: asyncio.TaskGroup) -> None:
-        """Begin the webhooks that are due, and note when to look again. Raises `Unavailable`."""
+        """Begin the due webhooks, and note when to look again. Raises `Unavailable`."""
         tenant_log = await watched.tenant_fabric.connected_log()
         state = await tenant_log.state()
         if state is None:
@@ -264,13 +264,13 @@ class Waker:
         newest: Seq,
         group: asyncio.TaskGroup,
     ) -> datetime:
-        """Claim an agent's webhook and send it, if messages wait that it was not told of."""
+        """Claim an agent's webhook and send it, if unannounced messages wait."""
         idle_queues = watched.idle_queues[row.agent.id]
         waiting, has_held = await self._waiting.of(row.agent, state, row.state.notified, idle_queues, watched.tenant_fabric.log)
         watched.noticed.pop(row.agent.id, None)
         now = self._clock()
         if not waiting:
-            if row.state.webhook_id is not None:  # The agent has acknowledged what it told of: never tell that again.
+            if row.state.webhook_id is not None:  # The agent has acknowledged the announced messages: never announce them again.
                 await self._write(watched.id, row.agent.id, msgspec.structs.replace(row.state, webhook_id=None, due_at=None))
             if has_held:
                 return now + HELD
@@ -299,7 +299,7 @@ class Waker:
     def _webhook(
         self, watched: WatchedTenant, row: WakeRow, state: LogState, waiting: list[WaitingChannel], now: datetime
     ) -> _Webhook:
-        """Return the webhook that waits for another attempt, if something waits that it told of, or else a new one."""
+        """Return the webhook waiting for another attempt, if its messages still wait, or else a new one."""
         before = row.state
         if before.webhook_id is not None and before.epoch == state.epoch and waiting[0].first <= before.up_to:
             id, up_to = before.webhook_id, before.up_to
@@ -345,7 +345,7 @@ class Waker:
     async def _settle(
         self, watched: WatchedTenant, agent_id: AgentId, policy: WakePolicy, claim: WakeState, answer: WebhookAnswer
     ) -> None:
-        """Write what became of an attempt. If that fails, the claim's end leads to another attempt."""
+        """Write the outcome of an attempt. If that fails, the claim's end leads to another attempt."""
         now = self._clock()
         try:
             if answer.problem is None:
@@ -360,11 +360,11 @@ class Waker:
                 await self._disable(watched.id, agent_id, policy, failed)
             else:
                 await self._write(watched.id, agent_id, failed)
-        except ArtcafeError as exc:  # Such as a tenant that was suspended meanwhile.
+        except ArtcafeError as exc:  # Such as a tenant suspended meanwhile.
             log.debug("webhook.not_settled", tenant=watched.id, agent=agent_id, error=str(exc))
 
     async def _disable(self, tenant_id: TenantId, agent_id: AgentId, policy: WakePolicy, state: WakeState) -> None:
-        """Disable a policy that has failed for too long, unless it was changed meanwhile. Raises `Unavailable`."""
+        """Disable a policy after failures for too long, unless it was changed meanwhile. Raises `Unavailable`."""
         problem = f"{state.failures} failed attempts, the last one: {state.failure}"
         disabled = msgspec.structs.replace(policy, is_enabled=False, problem=problem)
         tenant = self._store.tenant(tenant_id)

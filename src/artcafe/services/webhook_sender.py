@@ -1,4 +1,4 @@
-"""Send a webhook to an address that a tenant chose: resolved once, checked, and connected to as it was checked.
+"""Send a webhook to an address chosen by a tenant: resolved once, checked, and connected to as it was checked.
 
 Nothing of the answer is used but its status and `Retry-After`. A redirect is not followed. Time, the answer's head and what is
 sent are bounded.
@@ -55,7 +55,7 @@ class WebhookSender:
         self._resolve = resolve or self._look_up
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookAnswer:
-        """Send one webhook. Never raises for what the other side does."""
+        """Send one webhook. Never raises for a fault of the other side."""
         try:
             target = webhook_targets.parse(url, self.networks)
             addresses = await self._resolve(target.host, target.port)
