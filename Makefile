@@ -11,7 +11,7 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test smoke check docs faults bench lock clean
+.PHONY: help setup run test smoke check docs site faults bench lock clean
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
@@ -20,9 +20,10 @@ help:
 	@echo "make smoke   run a two-minute subset of the tests"
 	@echo "make check   run only lint and type checks"
 	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, promises.md, roles.md, settings.md and the TypeScript types"
+	@echo "make site    build the manual into site/, with links checked; open site/index.html"
 	@echo "make faults  run the tests that kill processes and cut the power"
 	@echo "make bench   run the benchmarks"
-	@echo "make lock    regenerate requirements.lock from pyproject.toml (LOCK=--upgrade takes the newest versions)"
+	@echo "make lock    regenerate requirements.lock and docs/requirements.lock (LOCK=--upgrade takes the newest versions)"
 	@echo "make clean   remove the virtual environment and caches; a data folder is kept"
 
 setup: $(STAMP)
@@ -68,6 +69,17 @@ docs: setup
 	@if command -v npm >/dev/null; then cd clients/typescript && npm run --silent generate; \
 	else echo "npm is not here: src/generated of clients/typescript is unchanged." >&2; fi
 
+# --strict: a link to a missing page or anchor fails the build. The theme's scripts and styles come with the package.
+SITE := .venv-site
+site: $(SITE)/installed
+	@$(PYTHON) docs/site.py build/site-source
+	@$(SITE)/bin/zensical build --strict --clean
+
+$(SITE)/installed: docs/requirements.lock Makefile
+	@$(PYTHON) -m venv --clear $(SITE)
+	@$(SITE)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r docs/requirements.lock
+	@touch $@
+
 faults: setup
 	@$(BIN)/python -m pytest tests/faults tests/tables/dynamodb/test_faults.py tests/fabric/test_cluster.py --faults
 
@@ -80,6 +92,9 @@ lock: setup
 		--generate-hashes --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements.lock $(LOCK) pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file docs/requirements.lock $(LOCK) docs/requirements.in
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SITE) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

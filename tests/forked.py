@@ -96,9 +96,9 @@ class _Server:
             self._process = started_with_parent(command, stdin=theirs, cwd=root, start_new_session=True)
         self._asking = threading.Lock()
 
-    def start(self, arguments: Sequence[str], environ: Mapping[str, str], out: int, err: int) -> ForkedProcess:
+    def start(self, arguments: Sequence[str], environ: Mapping[str, str], folder: Path, out: int, err: int) -> ForkedProcess:
         status, theirs = os.pipe()
-        request = {"arguments": list(arguments), "environ": dict(environ), "folder": str(Path.cwd())}
+        request = {"arguments": list(arguments), "environ": dict(environ), "folder": str(folder)}
         try:
             with self._asking:
                 socket.send_fds(self._ours, [json.dumps(request).encode()], [out, err, theirs])
@@ -114,13 +114,21 @@ def _server() -> _Server:
 
 
 def start_artcafe(
-    arguments: Sequence[str], *, stdout: IO[bytes], stderr: IO[bytes], env: Mapping[str, str]
+    arguments: Sequence[str],
+    *,
+    stdout: IO[bytes],
+    stderr: IO[bytes],
+    env: Mapping[str, str],
+    folder: Path | None = None,
 ) -> ForkedProcess | subprocess.Popen[bytes]:
-    """Start `artcafe` with these arguments, in a session of its own; the kernel ends it when the test run ends."""
+    """Start `artcafe` with these arguments, in a session of its own; the kernel ends it when the test run ends.
+
+    `folder`: its working directory; None: that of this process.
+    """
     if sys.platform != "linux":
         command = [sys.executable, "-m", "artcafe", *arguments]
-        return started_with_parent(command, stdout=stdout, stderr=stderr, env=env, start_new_session=True)
-    return _server().start(arguments, env, stdout.fileno(), stderr.fileno())
+        return started_with_parent(command, stdout=stdout, stderr=stderr, env=env, cwd=folder, start_new_session=True)
+    return _server().start(arguments, env, folder or Path.cwd(), stdout.fileno(), stderr.fileno())
 
 
 def run_artcafe(

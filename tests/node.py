@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -42,7 +43,9 @@ def run(folder: Path, command: Sequence[str], timeout_s: float, environ: Mapping
 
 
 def install(folder: Path, environ: Mapping[str, str]) -> None:
-    """Install the folder's packages from its lock, unless these versions are installed."""
-    installed = folder / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
-        run(folder, ("npm", "ci"), INSTALL_S, environ)
+    """Install the folder's packages from its lock, unless these versions are installed. One worker of the tests at a time."""
+    installed, lock = folder / "node_modules" / ".package-lock.json", folder / "package-lock.json"
+    with lock.open() as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            run(folder, ("npm", "ci"), INSTALL_S, environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from artcafe import Agent
+from tests import ssh_keygen
 from tests.conftest import Require
 from tests.platform import Platform
 
@@ -93,6 +96,34 @@ def test_first_example_of_the_readme_runs_as_pasted(platform: Platform, tmp_path
     printed = run_script(platform, tmp_path, substituted(example, **{"http://127.0.0.1:8080": platform.url}))
     assert printed[-1] == "{'hello': 'world'}"
     assert f"It prints `{printed[-1]}`" in section("Two agents in ten lines")
+
+
+async def test_agent_of_the_readme_answers_what_it_receives(platform: Platform, tmp_path: Path) -> None:
+    (example,) = blocks("An agent")
+    program, reading = example.split("\n\n")
+    whole = f"import asyncio\n{program}\nasync def main():\n{textwrap.indent(reading, '    ')}\nasyncio.run(main())\n"
+    cast = await platform.tenant_with(agents=0, channels=0)
+    async with cast.rest() as client:
+        tenant = client.tenant(cast.tenant)
+        for handle in ("reader", "reporter"):
+            await tenant.agents.create(handle, ssh_keygen.public_line(ssh_keygen.make_key(tmp_path / handle)))
+        await tenant.channels.create("news")
+        await tenant.subscriptions.create("news", "reader")
+    given = {"ARTCAFE_URL": cast.url, "ARTCAFE_TENANT": cast.tenant}
+    reporter = Agent(cast.url, tenant=cast.tenant, agent="reporter", key=tmp_path / "reporter")
+    async with asyncio.timeout(STORY_S), reporter:
+        await reporter.publish("news", {"hello": "world"})
+        reader = await asyncio.create_subprocess_exec(
+            sys.executable, "-uc", whole, cwd=tmp_path, env=terminal_environment(platform) | given, stdout=subprocess.PIPE
+        )
+        try:
+            answer = await anext(reporter.messages("@"))
+            assert (answer.data, answer.sender) == ({"thanks": "reporter"}, "reader")
+            assert reader.stdout is not None
+            assert await reader.stdout.readline() == b"reporter {'hello': 'world'}\n"
+        finally:
+            reader.kill()
+            await reader.wait()
 
 
 def test_readme_has_at_most_150_lines() -> None:
