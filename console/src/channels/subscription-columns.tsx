@@ -5,6 +5,6 @@ import { Badge, type Column, Count } from "../ui/index.js";
 
 export const STATE: Column<Subscription> = { title: "State", cell: (each) => <Badge tone={each.status === "active" ? "good" : "warn"}>{each.status}</Badge> };
 export const MAY: Column<Subscription> = { title: "May", minor: true, cell: (each) => each.permissions.map((permission) => <Badge key={permission}>{permission}</Badge>) };
-/** The last acknowledged message. A queue has no cursors, and neither has a channel without a message. */
-export const CURSOR: Column<Subscription> = { title: "Cursor", align: "end", cell: (each) => <Count of={each.cursor.epoch === null ? null : each.cursor.seq} /> };
+/** The last acknowledged message. A queue and a live channel have no cursors. */
+export const CURSOR: Column<Subscription> = { title: "Cursor", align: "end", cell: (each) => <Count of={each.lag == null && each.cursor.epoch === null ? null : each.cursor.seq} /> };
 export const BEHIND: Column<Subscription> = { title: "Behind by", align: "end", cell: (each) => <Count of={each.lag} /> };

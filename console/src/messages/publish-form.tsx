@@ -1,6 +1,6 @@
 /** The box that publishes a message, and shows what became of it. */
 
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import type { Published } from "../../../clients/typescript/src/generated/rest.js";
 import { client, tenantId } from "../session.js";
@@ -49,7 +49,7 @@ export function PublishForm({ channel, answers }: PublishFormProps) {
 				options={[["json", "JSON"], ["text", "Text"]]}
 				onChange={(kind) => change({ isJson: kind === "json" })}
 			/>
-			<Field label="Data" value={draft.data} onInput={(data) => change({ data })} lines={6} code problem={problems.data ?? null} />
+			<Field label="Data" value={draft.data} onInput={(data) => change({ data })} lines={5} code problem={problems.data ?? null} />
 			<details class="more">
 				<summary>Key, headers, answers</summary>
 				<Field label="Key" value={draft.key} onInput={(key) => change({ key })} code hint="Within 10 minutes one key stores one message, however often it is published." />
@@ -74,8 +74,10 @@ function causeOf(message: ChannelMessage): string | { channel: string; seq: numb
 function Outcome({ channel, published }: Sent) {
 	const { seq, duplicate, subscribers, connected } = published;
 	const where = seq === null ? "It was sent, and is not stored." : duplicate ? `It was stored before, as ${seq}.` : `It is on disk, as ${seq}.`;
+	const element = useRef<HTMLDivElement>(null);
+	useEffect(() => element.current?.scrollIntoView({ block: "nearest" }), [published]);
 	return (
-		<div role="status" class="outcome">
+		<div ref={element} role="status" class="outcome">
 			<p>
 				{where} {subscribers != null && `Subscribers: ${subscribers}, connected: ${connected ?? "unknown"}.`}
 			</p>

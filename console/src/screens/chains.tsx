@@ -27,7 +27,7 @@ export function ChainsScreen() {
 			<PageHead title="Conversations" note="Messages that answer each other form a chain. The loop guard stops one that exceeds the plan's limits." />
 			<Form label="Show a conversation" onSubmit={open}>
 				<div class="seek">
-					<Field label="Message" value={id} onInput={setId} code placeholder="msg_…" hint="The id of its first message; any message's dialog leads to its conversation too." />
+					<Field label="Message" value={id} onInput={setId} code placeholder="msg_…" hint="The id of its first message." />
 					<Button type="submit" disabled={id.trim() === ""}>
 						Show
 					</Button>

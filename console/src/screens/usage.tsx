@@ -113,7 +113,7 @@ function PlotCard({ plot, span, series }: { plot: Plot; span: Span; series: Seri
 
 /** Return a limit's name as words; its value has the unit. */
 function wordsOf(name: string): string {
-	const words = name.replace(/_(s|bytes)$/, "").replaceAll("_", " ");
+	const words = name.replace(/_s$/, "").replaceAll("_", " ");
 	return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
