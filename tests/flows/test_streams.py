@@ -37,6 +37,7 @@ def streams_open(platform: Platform) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("artcafe_streams{"))
 
 
+@pytest.mark.promise("t4", "t10")
 def test_stream_survives_a_killed_server_and_says_why_a_stopped_one_ends_it(tmp_path: Path) -> None:
     with running(tmp_path) as platform:
         cast = asyncio.run(platform.tenant_with(agents=0, channels=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from artcafe.errors import Invalid, SubscriptionNotFound
 from artcafe.model import ChannelType, Cursor, SkippedRange, Subscription, SubscriptionStatus
 from artcafe.services.cursor_moves import Place
+from artcafe.services.presence import View
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import RawClient
 
@@ -28,6 +30,7 @@ async def moved(raw: RawClient) -> tuple[int, int]:
     return frame["moved"]["cursor"], frame["moved"]["moves"]
 
 
+@pytest.mark.promise("m7", "m8", "m9")
 async def test_move_back_delivers_again_on_the_same_connection_and_voids_earlier_acks(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         seqs = [await it.publish(b"%d" % number) for number in (1, 2, 3)]
@@ -47,6 +50,7 @@ async def test_move_back_delivers_again_on_the_same_connection_and_voids_earlier
         assert (await row(it)).cursor.seq == seqs[1]
 
 
+@pytest.mark.promise("m8", "m10")
 async def test_move_forward_skips_and_is_reported_on_the_next_connection_too(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         seqs = [await it.publish(b"%d" % number) for number in (1, 2, 3)]
@@ -60,6 +64,7 @@ async def test_move_forward_skips_and_is_reported_on_the_next_connection_too(tmp
         assert (await move(it, seqs[0])).skipped == SkippedRange(epoch=epoch, after=0, to=seqs[0])
 
 
+@pytest.mark.promise("m5")
 async def test_first_last_and_a_time_are_places(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         assert (await move(it, "last")).cursor == Cursor(moves=1)  # Nothing is stored yet.
@@ -98,3 +103,18 @@ async def test_pause_after_a_move_resumes_at_the_moved_cursor(tmp_path: Path) ->
         await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.ACTIVE)
         assert await moved(raw) == (0, 1)
         assert await raw.messages(2) == [1, 2]
+
+
+@pytest.mark.promise("m2")
+async def test_agent_was_last_seen_now_while_it_is_connected_and_then_when_it_left(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        view = View(it.services.fabric.tenant(it.owner.tenant_id).presence)
+        began = it.clock()
+        async with it.connected():
+            later = it.clock() + timedelta(hours=1)
+            assert view.last_seen(it.agent.id, later, None) == later
+        await until(lambda: view.last_seen(it.agent.id, later, None) != later)
+        left = view.last_seen(it.agent.id, later, None)
+        assert left is not None
+        assert began <= left <= it.clock()
+        assert view.last_seen(it.agent.id, later, later) == later

@@ -206,6 +206,26 @@ async def test_ack_that_no_server_remembers_is_shown_once_nothing_before_it_is_o
         assert found[queue.id, seqs[0]].state == "unknown"
 
 
+@pytest.mark.promise("c15b")
+async def test_ack_of_a_message_with_a_key_is_shown_though_no_server_remembers_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_env(tmp_path, key_ordered=True) as env, worker(env.it, env.queue, max_unacked=3) as one:
+        queue = env.queue
+        first, second, third = [await env.publish(None, headers={"partition": key}) for key in ("a", "b", "b")]
+        for expected in (first, second):
+            assert (await next_of(one, queue))["seq"] == expected
+        monkeypatch.setattr(recent_acks.RecentAcks, "note", lambda *_: None)
+        await one.ack(queue.id, second)
+        assert (await next_of(one, queue))["seq"] == third
+        await env.has(second, None, "acked", None)
+        await env.has(first, env.it.agent.id, "delivered", None)
+        # Dead letters have marks of another kind.
+        await one.ask("nak", channel=queue.id, seq=third, dead=True)
+        await env.has(third, None, "dead_lettered", "rejected")
+        await env.has(second, None, "acked", None)
+
+
 @pytest.mark.promise("c14")
 async def test_other_server_tells_who_holds_a_message_and_who_acknowledged_it(tmp_path: Path) -> None:
     async with two_servers(tmp_path) as (env, url, _), AsyncExitStack() as stack:

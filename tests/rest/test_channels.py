@@ -77,6 +77,7 @@ def test_channel_can_be_renamed_but_its_type_is_fixed(tenant: Tenant, owner: Cal
     assert owner.patch(path, json={"type": "broadcast"}).status_code == 422
 
 
+@pytest.mark.promise("m3", "m4")
 def test_channel_shows_its_first_and_last_message_and_their_number(tenant: Tenant, owner: Caller) -> None:
     one, other = (f"{tenant.path}/channels/{tenant.channel()}" for _ in range(2))
     seqs = [owner.post(f"{path}/messages", json={"data": 1}).json()["seq"] for path in (one, other, one, one)]

@@ -37,6 +37,7 @@ def acknowledge(inbox: Inbox, channel: str, seq: int) -> None:
     assert [each["error"] for each in answer.json()["acks"]] == [None]
 
 
+@pytest.mark.promise("t3", "t7")
 def test_stream_sends_every_subscription_above_its_cursor_and_acknowledges_nothing(inbox: Inbox) -> None:
     one, two = inbox.channel(), inbox.channel()
     seen = inbox.publish(one, "acknowledged")
@@ -52,6 +53,7 @@ def test_stream_sends_every_subscription_above_its_cursor_and_acknowledges_nothi
     assert sorted(str(each["data"]) for each in pulled["items"]) == ["1", "2", "3", "direct"]
 
 
+@pytest.mark.promise("t3", "t4")
 def test_every_id_resumes_all_channels_exactly_where_it_was_sent(inbox: Inbox) -> None:
     channels = [inbox.channel() for _ in range(3)]
     with reading(inbox.caller, path_of(inbox)) as reader:
@@ -69,6 +71,7 @@ def test_every_id_resumes_all_channels_exactly_where_it_was_sent(inbox: Inbox) -
         assert Counter([*data[:at], *rest]) == Counter(range(9)), "each once, whatever the event"
 
 
+@pytest.mark.promise("t5")
 def test_messages_acknowledged_since_are_not_sent_again_and_a_moved_cursor_counts(inbox: Inbox) -> None:
     channel = inbox.channel()
     seqs = [inbox.publish(channel, number) for number in (1, 2, 3)]
@@ -90,6 +93,7 @@ def test_messages_acknowledged_since_are_not_sent_again_and_a_moved_cursor_count
         assert told(reader.events(2)) == [2, 3]
 
 
+@pytest.mark.promise("t7", "t8")
 def test_queue_messages_are_left_for_pulls_and_live_ones_have_no_id(inbox: Inbox) -> None:
     queue, live = inbox.channel(type="queue"), inbox.channel(type="live")
     inbox.publish(queue, "task")
@@ -102,6 +106,7 @@ def test_queue_messages_are_left_for_pulls_and_live_ones_have_no_id(inbox: Inbox
     assert (task["data"], task["deliveries"]) == ("task", 1)
 
 
+@pytest.mark.promise("t10")
 def test_subscriptions_begin_pause_and_end_while_the_stream_is_open(inbox: Inbox) -> None:
     tenant = inbox.agent.tenant
     with reading(inbox.caller, path_of(inbox)) as reader:
@@ -126,6 +131,12 @@ def deliveries(tenant: Tenant, channel: str) -> int:
     return sum(channel in each.deliveries for each in streams)
 
 
+@pytest.mark.promise("t12")
+def test_stream_is_no_presence(inbox: Inbox) -> None:
+    with reading(inbox.caller, path_of(inbox)):
+        assert inbox.agent.tenant.owner.get(inbox.agent.path).json()["presence"]["connected"] is False
+
+
 def test_gap_of_removed_messages_has_a_position(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     inbox = Inbox.of(tenant)
@@ -142,11 +153,13 @@ def test_gap_of_removed_messages_has_a_position(rest_app: RestApp) -> None:
 
 
 @pytest.mark.parametrize("last_id", ["", "x", "01J8ZK3V7Q5W2X4Y6Z8A0B1C2:1", "x" * 5000])
+@pytest.mark.promise("t6")
 def test_malformed_position_is_refused(inbox: Inbox, last_id: str) -> None:
     answer = inbox.caller.get(path_of(inbox), headers={"Last-Event-ID": last_id})
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_event_id")
 
 
+@pytest.mark.promise("t3", "t6")
 def test_position_of_another_agent_or_tenant_is_refused(inbox: Inbox, rest_app: RestApp) -> None:
     for other in (Inbox.of(inbox.agent.tenant), Inbox.of(rest_app.tenant())):
         with reading(other.caller, path_of(other)) as reader:

@@ -44,6 +44,7 @@ def path(tenant: Tenant, channel: str) -> str:
     return stream_of(tenant, channel)
 
 
+@pytest.mark.promise("t1", "t2")
 def test_stream_sends_new_messages_as_events_with_their_position(tenant: Tenant, channel: str, path: str) -> None:
     publish(tenant, channel, "before")
     with reading(tenant.owner, path) as reader:
@@ -60,6 +61,7 @@ def test_stream_sends_new_messages_as_events_with_their_position(tenant: Tenant,
     assert found[0].data["from"].startswith("usr:")
 
 
+@pytest.mark.promise("t4")
 def test_last_event_id_resumes_with_what_was_missed_and_then_new_messages(tenant: Tenant, channel: str, path: str) -> None:
     with reading(tenant.owner, path) as reader:
         begun = reader.last_id
@@ -75,6 +77,7 @@ def test_last_event_id_resumes_with_what_was_missed_and_then_new_messages(tenant
         assert reader.messages(4) == [1, 2, 3, 4]
 
 
+@pytest.mark.promise("t2")
 def test_stream_begins_above_a_sequence_and_survives_every_line_end_in_data(tenant: Tenant, channel: str, path: str) -> None:
     (first,) = publish(tenant, channel, 1)
     text = b'{"data": {\r\n\r\n  "id": "5",\n\n\r  "event:": "x\\n\\ny"}}'
@@ -100,6 +103,7 @@ def test_stream_resumed_from_before_the_log_s_first_message_misses_none(rest_app
         assert reader.messages(1) == [1]
 
 
+@pytest.mark.promise("t7")
 def test_stream_of_a_queue_holds_no_message(tenant: Tenant) -> None:
     channel, agent = tenant.channel(type="queue"), tenant.agent()
     tenant.subscribed(channel, agent)
@@ -110,6 +114,7 @@ def test_stream_of_a_queue_holds_no_message(tenant: Tenant) -> None:
     assert [(each["data"], each["deliveries"]) for each in pulled] == [(1, 1)]
 
 
+@pytest.mark.promise("t8")
 def test_events_of_a_live_channel_have_no_position(tenant: Tenant) -> None:
     channel = tenant.channel(type="live")
     with reading(tenant.owner, stream_of(tenant, channel)) as reader:
@@ -118,6 +123,7 @@ def test_events_of_a_live_channel_have_no_position(tenant: Tenant) -> None:
     assert (event.id, event.data["seq"], event.data["data"]) == (None, None, 1)
 
 
+@pytest.mark.promise("t1", "t4")
 def test_gaps_take_the_place_of_removed_and_of_expired_messages(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     channel = tenant.channel()
@@ -142,6 +148,7 @@ def test_gaps_take_the_place_of_removed_and_of_expired_messages(rest_app: RestAp
 @pytest.mark.parametrize(
     "last_id", ["", "x", "12", "a:b", "01J:-1", ":7", "01J:1:2", "é:1", "x" * 5000, "01J8ZK3V7Q5W2X4Y6Z8A0B1C2:1"]
 )
+@pytest.mark.promise("t6")
 def test_malformed_or_unknown_position_is_refused(tenant: Tenant, path: str, channel: str, last_id: str) -> None:
     publish(tenant, channel, 1)
     answer = tenant.owner.get(path, headers={b"Last-Event-ID": last_id.encode()})
@@ -149,6 +156,7 @@ def test_malformed_or_unknown_position_is_refused(tenant: Tenant, path: str, cha
     assert answer.json()["detail"].startswith("Last-Event-ID ")
 
 
+@pytest.mark.promise("t6")
 def test_position_of_another_tenant_or_above_the_log_is_refused(
     rest_app: RestApp, tenant: Tenant, channel: str, path: str
 ) -> None:
@@ -184,6 +192,7 @@ def test_head_has_the_headers_and_leaves_no_stream(rest_app: RestApp, tenant: Te
     wait_for(lambda: not rest_app.services.streams.by_tenant()[TenantId(tenant.id)])
 
 
+@pytest.mark.promise("t9")
 def test_silent_stream_sends_comments(tenant: Tenant, channel: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "KEEP_ALIVE_S", 0.02)
     with reading(tenant.owner, path) as reader:
@@ -204,6 +213,7 @@ def withdraw(agent: Agent, channel: str) -> None:
     assert agent.tenant.owner.put(subscription, json={"permissions": ["publish"]}).status_code == 200
 
 
+@pytest.mark.promise("t1", "t10")
 def test_stream_of_an_agent_ends_with_its_access(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     channel, one, two = tenant.channel(access="managed"), tenant.agent(), tenant.agent()
@@ -224,12 +234,14 @@ def test_stream_of_an_agent_ends_with_its_access(rest_app: RestApp) -> None:
         assert owner.end() == {"code": "tenant_suspended", "message": str(TenantSuspended()), "temporary": False}
 
 
+@pytest.mark.promise("t10")
 def test_stream_ends_with_its_channel(tenant: Tenant, channel: str, path: str) -> None:
     with reading(tenant.owner, path) as reader:
         assert tenant.owner.delete(f"{tenant.path}/channels/{channel}").status_code == 204
         assert reader.end()["code"] == "channel_not_found"
 
 
+@pytest.mark.promise("t10")
 def test_stream_ends_with_its_token(rest_app: RestApp, tenant: Tenant, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = tenant.agent()
     caller = agent.login()
@@ -244,6 +256,7 @@ def test_stream_ends_with_its_token(rest_app: RestApp, tenant: Tenant, path: str
 # --- bounds and counts -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("t12")
 def test_streams_count_in_the_limits_of_connections(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     path = stream_of(tenant, tenant.channel())
@@ -259,6 +272,7 @@ def test_streams_count_in_the_limits_of_connections(rest_app: RestApp) -> None:
         pass
 
 
+@pytest.mark.promise("t13")
 def test_person_has_at_most_ten_streams_on_a_server(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     path = stream_of(tenant, tenant.channel())
@@ -281,6 +295,7 @@ def test_streams_are_in_the_usage_as_connections_and_deliveries(rest_app: RestAp
     assert (found["deliveries"], found["peak_connections"]) == (4, 2)
 
 
+@pytest.mark.promise("t11")
 def test_slow_reader_gets_every_message_once_from_the_log(rest_app: RestApp) -> None:
     tenant = rest_app.tenant()
     channel, padding, count = tenant.channel(), "x" * 60_000, 0
@@ -301,6 +316,7 @@ def test_slow_reader_gets_every_message_once_from_the_log(rest_app: RestApp) -> 
         assert reader.messages(1) == ["last"]
 
 
+@pytest.mark.promise("t11")
 def test_reader_that_stalls_is_cut_off_and_delays_nobody(rest_app: RestApp, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant = rest_app.tenant()
     channel, data = tenant.channel(), "x" * 60_000

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from artcafe.model import Role
+from artcafe.observe.clock import now
 from tests.rest.rest_app import Caller, Tenant
 
 ATTRIBUTES = {
@@ -85,6 +88,7 @@ def test_invalid_patch_is_refused(tenant: Tenant, owner: Caller, body: dict[str,
     assert owner.patch(tenant.subscribed(tenant.channel(), tenant.agent()), json=body).status_code == 422
 
 
+@pytest.mark.promise("m1")
 def test_lag_counts_the_channels_own_messages_above_each_cursor(tenant: Tenant, owner: Caller) -> None:
     channel, other = tenant.channel(), tenant.channel()
     early = tenant.agent()
@@ -102,6 +106,7 @@ def test_lag_counts_the_channels_own_messages_above_each_cursor(tenant: Tenant, 
     assert (listed["lag"], listed["last_seen"]) == (3, None)
 
 
+@pytest.mark.promise("m5")
 def test_cursor_is_moved_to_a_sequence_and_to_the_first_message(tenant: Tenant, owner: Caller) -> None:
     path = tenant.subscribed(channel := tenant.channel(), tenant.agent())
     messages = f"{tenant.path}/channels/{channel}/messages"
@@ -111,6 +116,29 @@ def test_cursor_is_moved_to_a_sequence_and_to_the_first_message(tenant: Tenant, 
         assert (answer.status_code, answer.json()["cursor"]["seq"]) == (200, expected), place
     both = owner.patch(path, json={"cursor": "last", "status": "paused"}).json()
     assert (both["cursor"]["seq"], both["status"]) == (seq, "paused")
+
+
+@pytest.mark.promise("m6")
+def test_move_is_in_the_audit_with_both_places(tenant: Tenant, owner: Caller) -> None:
+    agent = tenant.agent()
+    path = tenant.subscribed(channel := tenant.channel(), agent)
+    seq = owner.post(f"{tenant.path}/channels/{channel}/messages", json={"data": 1}).json()["seq"]
+    assert owner.patch(path, json={"cursor": seq}).status_code == 200
+    entries = owner.get(f"{tenant.path}/audit", params={"action": "subscription.move"}).json()["items"]
+    moves = [each for each in entries if each["facts"].get("to") == str(seq)]
+    assert {each["outcome"] for each in moves} == {"intended", "done"}
+
+
+@pytest.mark.promise("m2")
+def test_agent_was_last_seen_when_its_last_ack_was_written(tenant: Tenant, owner: Caller) -> None:
+    agent = tenant.agent()
+    path = tenant.subscribed(channel := tenant.channel(), agent)
+    seq = owner.post(f"{tenant.path}/channels/{channel}/messages", json={"data": 1}).json()["seq"]
+    assert owner.get(path).json()["last_seen"] is None
+    before = now()
+    acked = agent.login().post(f"{agent.path}/acks", json={"acks": [{"channel": channel, "seq": seq}]})
+    assert acked.json()["acks"][0]["error"] is None
+    assert before <= datetime.fromisoformat(owner.get(path).json()["last_seen"]) <= now()
 
 
 def test_put_refuses_unknown_fields(tenant: Tenant, owner: Caller) -> None:

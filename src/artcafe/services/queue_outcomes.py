@@ -1,7 +1,8 @@
 """The outcomes of messages of queues: the holder of each one, the agent of its ack, or its reason as a dead letter.
 
 A queue has one state for each message, and stores none for receipts. The servers know the holders of messages and the
-agents of recent acks. The consumer's ack floor and the marks of dead letters, both in NATS, show the ends (decision record 64).
+agents of recent acks. The consumer's ack floor, the marks of dead letters and the end marks of queues with `key_ordered`, all
+in NATS, show the ends (decision records 64 and 68).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from artcafe.fabric.end_mark_search import EndMarkSearch, SearchedQueue
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_lookups import read_in
 from artcafe.fabric.marks import find_mark, find_marks
@@ -57,6 +59,7 @@ class QueueOutcomes:
     def __init__(self, fabric: Fabric, clock: Clock) -> None:
         self._fabric, self._clock = fabric, clock
         self._read: ReadQueues = _nothing
+        self._end_marks = EndMarkSearch()
         fabric.on_open(self._on_open)
 
     def set_queues(self, read: ReadQueues) -> None:
@@ -84,9 +87,14 @@ class QueueOutcomes:
         found: dict[tuple[ChannelId, Seq], MessageOutcome] = {}
         for channel_id, seqs in wanted.items():
             dead = await _dead(log, channel_id, [seq for seq in seqs if not _is_held(known.get((channel_id, seq)))])
+            floor, delivered = progress[channel_id]
+            unknown = [seq for seq in seqs if floor < seq <= delivered and seq not in dead and (channel_id, seq) not in known]
+            ended = await self._end_marks.ended(log, SearchedQueue(tenant_id, epoch, channel_id), unknown)
             for seq, expires_at in seqs.items():
                 outcome = dead.get(seq) or known.get((channel_id, seq))
-                if outcome is None and seq <= progress[channel_id].floor:
+                if outcome is None and seq in ended:
+                    outcome = ACKED
+                if outcome is None and seq <= floor:
                     outcome = await _below_floor(log, channel_id, seq)
                 if outcome is None:
                     has_expired = expires_at is not None and expires_at <= now

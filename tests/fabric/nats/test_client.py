@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
+from nats.errors import NoServersError
 
-from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
+from artcafe.fabric.embedded.process import some_free_port
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage, VerifiedClient
 from artcafe.rules.subjects import Subject
 from tests.fabric.nats_clients import BOUND_S
 from tests.fabric.nats_env import Nats, a_tenant, until, within
@@ -103,3 +106,13 @@ async def test_request_that_is_cancelled_as_its_reply_arrives_ends_cancelled(nat
                 await asyncio.sleep(0)
             asyncio.get_running_loop().call_soon(asking.cancel)
         assert asking.cancelled()
+
+
+async def test_client_that_could_not_connect_is_closed() -> None:
+    client = VerifiedClient()
+    with pytest.raises(NoServersError):
+        await client.connect(
+            f"nats://127.0.0.1:{some_free_port()}", allow_reconnect=False, reconnect_time_wait=0, max_reconnect_attempts=1
+        )
+    await client.close()
+    assert client.is_closed

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
+import uvloop
 from nats.aio.msg import Msg
 
 from artcafe.errors import NatsConnectionLost, NoResponder, Unavailable
@@ -173,6 +175,26 @@ async def test_hanging_server_with_a_full_send_buffer_is_replaced_by_one_that_an
         await until(lambda: proxy.connections > seen and connection.is_up)
 
         await connection.check(BOUND_S)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_connection_that_is_lost_with_unsent_bytes_is_replaced_without_a_ping(
+    nats: Nats, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """uvloop refuses a write to a closed transport, where nats-py's close would end without its callback."""
+
+    async def story() -> None:
+        async with nats.connection(a_tenant(), ping_s=10 * BOUND_S) as connection:
+            is_replaced = asyncio.Event()
+            connection.on_up(is_replaced.set)
+            lost = connection.client()
+            await lost._send_command(b"PING\r\n")  # as a publish does, before it flushes
+            lost.abort()
+            await within(is_replaced.wait())
+            await connection.check(BOUND_S)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
 
 
 async def test_close_ends_a_connection_that_cannot_connect(nats: Nats) -> None:

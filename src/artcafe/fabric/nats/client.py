@@ -123,6 +123,14 @@ class VerifiedClient(Client):
         await super().close()
         check_cancelled()
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """Close the connection as nats-py does, which first writes its buffer. If the connection is lost, uvloop refuses that,
+        and nats-py would end neither its subscriptions nor call its callbacks: the buffer is dropped."""
+        transport = self._transport
+        if isinstance(transport, TcpTransport) and transport._io_writer is not None and transport._io_writer.is_closing():
+            self._pending, self._pending_data_size = [], 0
+        await super()._close(status, do_cbs)
+
     async def request(self, *args: Any, **options: Any) -> Msg:
         """Send a request as nats-py does, and return its reply."""
         reply = await super().request(*args, **options)
