@@ -81,7 +81,7 @@ $(SITE)/installed: docs/requirements.lock Makefile
 	@touch $@
 
 faults: setup
-	@$(BIN)/python -m pytest tests/faults tests/tables/dynamodb/test_faults.py tests/fabric/test_cluster.py --faults
+	@$(BIN)/python -m tests.faults
 
 bench: setup
 	@$(BIN)/python -m bench

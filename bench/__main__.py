@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -36,7 +36,7 @@ from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
 LIMIT_S: Final = 600.0
-"""Timeout of a bench."""
+"""Timeout of a bench, and of each part of `scale`."""
 
 Run = Callable[[Options], Awaitable[list[Table]]]
 
@@ -83,6 +83,7 @@ def main() -> int:
         metavar="KIND",
         help="for pairs: of publish, fan-out, backlog, login; for scale: of agents, subscribers, tenants, capacity",
     )
+    parser.add_argument("--divide", type=int, default=1, help="for scale: divide its agents, subscribers and tenants by this [1]")
     given = parser.parse_args()
     if unknown := set(given.names) - set(MODULES):
         parser.error(f"unknown bench {', '.join(sorted(unknown))}; the benches are {', '.join(MODULES)}")
@@ -92,19 +93,22 @@ def main() -> int:
         return 0
     configure("error")
     given.folder.mkdir(parents=True, exist_ok=True)
-    options = Options(given.folder, given.rounds, given.seconds, given.against, given.only)
+    options = Options(given.folder, given.rounds, given.seconds, given.against, given.only, given.divide)
     print(machine(given.folder), end="\n\n", flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in given.names or [name for name in MODULES if name != "pairs"]:
-            runner.run(_bench(name, MODULES[name].run, options))
+            runner.run(_bench(name, MODULES[name], options))
     return 0
 
 
-async def _bench(name: str, run: Run, options: Options) -> None:
+async def _bench(name: str, module: ModuleType, options: Options) -> None:
+    """Run a bench and print its tables; those of `scale` part by part."""
     print(f"## {name}\n", flush=True)
-    async with asyncio.timeout(LIMIT_S):
-        for table in await run(options):
-            print(table.markdown(), flush=True)
+    runs: Sequence[Run] = scale.parts(options) if module is scale else [module.run]
+    for run in runs:
+        async with asyncio.timeout(LIMIT_S):
+            for table in await run(options):
+                print(table.markdown(), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ class Options:
     against: Path | None = None
     """The Python interpreter of another version, for `pairs`."""
     only: Sequence[str] = ()
-    """The kinds of work that `pairs` measures; none: all."""
+    """The kinds of work that `pairs` and `scale` measure; none: all."""
+    divide: int = 1
+    """By what `scale` divides its numbers of agents, channels, subscribers and tenants."""
 
 
 @dataclass(slots=True)

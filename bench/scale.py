@@ -8,7 +8,8 @@ time of a message without subscribers is subtracted, so that what is left is the
 stored message with one delivery, one message at a time, as 1 to 1,000 tenants take turns; and the time from a publish to its
 delivery at a tenth of the rate that the same agent publishes at with 256 waiting.
 
-`--only` of agents, subscribers, tenants and capacity runs some of the four parts.
+`--only` of agents, subscribers, tenants and capacity runs some of the four parts; `--divide 100` runs them with a hundredth of
+the agents, subscribers and tenants, to try them.
 
 All clients are in this process, which shares the cores with the server: rates are lower than with clients elsewhere.
 """
@@ -26,7 +27,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -61,6 +62,8 @@ DELIVERIES: Final = 20_000
 ROUNDS: Final = 3
 TURNS: Final = 1_000
 """Messages of a measurement with several tenants."""
+IDLE_S: Final = 3.0
+"""How long the processor time of idle tenants is measured at a time."""
 SETTLE_S: Final = 3.0
 """Wait after the last login: subscriptions begin after its reply."""
 FULL: Final = 256
@@ -73,6 +76,7 @@ _PONG: Final = b"\x8a\x80" + bytes(4)
 ALIVE_S: Final = 3.0
 
 T = TypeVar("T")
+Part = Callable[[BenchEnv, Options], Awaitable[Table]]
 
 
 _connected: Final[set[Reader]] = set()
@@ -152,8 +156,17 @@ class Sender:
                 self._refused = payload
 
 
+def parts(options: Options) -> list[Callable[[Options], Awaitable[list[Table]]]]:
+    """Return the parts to run, each on a server of its own."""
+    return [partial(_run_part, PARTS[name]) for name in options.only or PARTS]
+
+
 async def run(options: Options) -> list[Table]:
-    """Return the tables of this bench."""
+    """Return the tables of every part."""
+    return [table for part in parts(options) for table in await part(options)]
+
+
+async def _run_part(part: Part, options: Options) -> list[Table]:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder:
@@ -161,39 +174,32 @@ async def run(options: Options) -> list[Table]:
         plans.write_text(
             files("artcafe").joinpath(SHIPPED).read_text("utf-8").replace('default = "free"', 'default = "business"')
         )
-        tables = []
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(_keep_alive())
-            parts = {
-                "agents": _many_agents,
-                "subscribers": _subscribers,
-                "tenants": _many_tenants,
-                "capacity": _tenth_of_capacity,
-            }
-            for part in [parts[name] for name in options.only or parts]:
-                async with bench_env(options, flags=["--plans-file", str(plans), "--connections-per-address", "0"]) as env:
-                    tables.append(await part(env))
+            async with bench_env(options, flags=["--plans-file", str(plans), "--connections-per-address", "0"]) as env:
+                table = await part(env, options)
             keeping.cancel()
-        return tables
+        return [table]
 
 
 # --- many agents --------------------------------------------------------------------------------------------------------------
 
 
-async def _many_agents(env: BenchEnv) -> Table:
+async def _many_agents(env: BenchEnv, options: Options) -> Table:
     """Connect the agents, and publish a message to each channel."""
+    agents, channels = _divided(AGENTS, options), _divided(CHANNELS, options)
     begun = time.perf_counter()
-    casts = [await _tenant(env, AGENTS // SHARED_BY, CHANNELS // SHARED_BY) for _ in range(SHARED_BY)]
+    casts = [await _tenant(env, agents // SHARED_BY, channels // SHARED_BY) for _ in range(SHARED_BY)]
     created_s = time.perf_counter() - begun
     server = _server_of(env)
     before, cpu = report.resident_bytes(server), report.process_seconds(server)
     readers, logins = await _log_in(env, casts)
-    login_us = (report.process_seconds(server) - cpu) / AGENTS * 1e6
+    login_us = (report.process_seconds(server) - cpu) / agents * 1e6
     everyone = [reader for each in readers for reader in each]
     await asyncio.sleep(SETTLE_S)
     after = report.resident_bytes(server)
     burst, burst_us = await _burst(env, casts, readers)
-    table = Table(f"{AGENTS:,} connected agents and {CHANNELS:,} channels of {SHARED_BY} tenants", ["", "", "server CPU"])
+    table = Table(f"{agents:,} connected agents and {channels:,} channels of {SHARED_BY} tenants", ["", "", "server CPU"])
     table.rows = [
         ("created over REST, with their subscriptions", f"{created_s:,.0f} s", ""),
         (
@@ -204,7 +210,7 @@ async def _many_agents(env: BenchEnv) -> Table:
         (
             "memory of the server",
             f"{before / 2**20:,.0f} → {after / 2**20:,.0f} MiB",
-            f"{(after - before) / AGENTS:,.0f} B an agent",
+            f"{(after - before) / agents:,.0f} B an agent",
         ),
         (
             f"a message to each channel, {burst.count:,} deliveries",
@@ -292,9 +298,9 @@ async def _burst(env: BenchEnv, casts: Sequence[Cast], readers: Sequence[Sequenc
 # --- subscribers --------------------------------------------------------------------------------------------------------------
 
 
-async def _subscribers(env: BenchEnv) -> Table:
+async def _subscribers(env: BenchEnv, options: Options) -> Table:
     """Measure channels with as many subscribers as `SUBSCRIBERS`, and one without."""
-    counts = (0, *SUBSCRIBERS)
+    counts = (0, *dict.fromkeys(_divided(count, options) for count in SUBSCRIBERS))
     cast = await env.platform.tenant_with(agents=len(counts), channels=len(counts), subscribed=False)
     wide = dict(zip(counts, cast.channels, strict=True))
     readers: dict[int, list[Reader]] = {}
@@ -308,7 +314,7 @@ async def _subscribers(env: BenchEnv) -> Table:
         each.expect(1)
     await asyncio.sleep(SETTLE_S)
     sender = Sender(await connect(env.platform.gateway_url, cast.tenant, await env.token(cast)))
-    table = await _by_subscribers(env, readers, sender, wide)
+    table = await _by_subscribers(env, readers, sender, wide, _divided(COMPARED, options))
     sender.close()
     for each in itertools.chain.from_iterable(readers.values()):
         each.close()
@@ -316,7 +322,7 @@ async def _subscribers(env: BenchEnv) -> Table:
 
 
 async def _by_subscribers(
-    env: BenchEnv, readers: Mapping[int, Sequence[Reader]], sender: Sender, wide: Mapping[int, str]
+    env: BenchEnv, readers: Mapping[int, Sequence[Reader]], sender: Sender, wide: Mapping[int, str], compared: int
 ) -> Table:
     table = Table(
         "A delivery by the number of subscribers",
@@ -326,7 +332,7 @@ async def _by_subscribers(
             "deliveries/s",
             "server CPU a message, µs",
             "a delivery, µs",
-            f"to {COMPARED:,}'s",
+            f"to {compared:,}'s",
         ],
         [
             f"Medians of {ROUNDS} rounds, {WAITING} publishes waiting. The first row's processor time is subtracted before it is",
@@ -338,10 +344,10 @@ async def _by_subscribers(
         for count, channel in wide.items():
             taken[count].append(await _deliver(env, readers[count], sender, [channel] * _messages(count)))
     cost = {count: statistics.median(cpu for _, cpu in found) / _messages(count) * 1e6 for count, found in taken.items()}
-    each = {count: (cost[count] - cost[0]) / count for count in SUBSCRIBERS}
+    each = {count: (cost[count] - cost[0]) / count for count in wide if count}
     for count, found in taken.items():
         rate = statistics.median(_messages(count) * count / seconds for seconds, _ in found)
-        cells = ("", "", "") if not count else (f"{rate:,.0f}", f"{each[count]:.2f}", f"{each[count] / each[COMPARED]:.2f}×")
+        cells = ("", "", "") if not count else (f"{rate:,.0f}", f"{each[count]:.2f}", f"{each[count] / each[compared]:.2f}×")
         table.rows.append((f"{count:,}", f"{_messages(count):,}", cells[0], f"{cost[count]:,.1f}", *cells[1:]))
     return table
 
@@ -363,7 +369,7 @@ async def _deliver(env: BenchEnv, readers: Sequence[Reader], sender: Sender, cha
 # --- many tenants -------------------------------------------------------------------------------------------------------------
 
 
-async def _many_tenants(env: BenchEnv) -> Table:
+async def _many_tenants(env: BenchEnv, options: Options) -> Table:
     """Measure stored messages of one agent in each tenant, which receives them too, as more tenants take turns."""
     pairs: list[tuple[Sender, Reader, str]] = []
     table = Table(
@@ -371,26 +377,35 @@ async def _many_tenants(env: BenchEnv) -> Table:
         [
             "tenants",
             "messages/s",
-            "server CPU a message, µs",
+            "server CPU of the idle tenants, ms a second",
+            "of a message, µs",
             "to one tenant's",
-            "NATS CPU a message, µs",
+            "NATS CPU of the idle tenants, ms a second",
+            "of a message, µs",
             "memory of the server",
         ],
-        [f"Medians of {ROUNDS} rounds. The agent that publishes receives its message on another socket."],
+        [
+            f"Medians of {ROUNDS} rounds. The agent that publishes receives its message on another socket. The time of the idle",
+            f"tenants is measured for {IDLE_S:.0f} s before and after each round, and is not in that of a message.",
+        ],
     )
     first = 0.0
-    for count in TENANTS:
+    for count in dict.fromkeys(_divided(each, options) for each in TENANTS):
         await _each(range(count - len(pairs)), lambda _: _pair(env, pairs), TOGETHER)
-        rounds = [await _in_turns(env, pairs) for _ in range(ROUNDS + 1)][1:]
-        seconds, cpu, nats = (statistics.median(values) for values in zip(*rounds, strict=True))
-        first = first or cpu
+        await _in_turns(pairs)  # each tenant's first message opens its log
+        rounds = [await _round_of_tenants(env, pairs) for _ in range(ROUNDS)]
+        rate = statistics.median(each.messages_a_s for each in rounds)
+        idle, message = (_median_of(each.idle for each in rounds), _median_of(each.message for each in rounds))
+        first = first or message.server
         table.rows.append(
             (
                 f"{count:,}",
-                f"{TURNS / seconds:,.0f}",
-                f"{cpu / TURNS * 1e6:,.0f}",
-                f"{cpu / first:.2f}×",
-                f"{nats / TURNS * 1e6:,.0f}",
+                f"{rate:,.0f}",
+                f"{idle.server * 1e3:,.1f}",
+                f"{message.server * 1e6:,.0f}",
+                f"{message.server / first:.2f}×",
+                f"{idle.nats * 1e3:,.1f}",
+                f"{message.nats * 1e6:,.0f}",
                 f"{report.resident_bytes(_server_of(env)) / 2**20:,.0f} MiB",
             )
         )
@@ -398,6 +413,53 @@ async def _many_tenants(env: BenchEnv) -> Table:
         sender.close()
         reader.close()
     return table
+
+
+class CpuSeconds(NamedTuple):
+    """Processor seconds of the server and of nats-server."""
+
+    server: float
+    nats: float
+
+    def minus(self, other: CpuSeconds, times: float = 1.0) -> CpuSeconds:
+        return CpuSeconds(self.server - other.server * times, self.nats - other.nats * times)
+
+    def per(self, divisor: float) -> CpuSeconds:
+        return CpuSeconds(self.server / divisor, self.nats / divisor)
+
+
+class TenantRound(NamedTuple):
+    """One round with several tenants: the processor time of the idle ones a second, and that of a message without it."""
+
+    messages_a_s: float
+    idle: CpuSeconds
+    message: CpuSeconds
+
+
+def _median_of(found: Iterable[CpuSeconds]) -> CpuSeconds:
+    servers, nats = zip(*found, strict=True)
+    return CpuSeconds(statistics.median(servers), statistics.median(nats))
+
+
+def _cpu_seconds(env: BenchEnv) -> CpuSeconds:
+    return CpuSeconds(report.process_seconds(_server_of(env)), report.process_seconds(env.platform.nats_pid))
+
+
+async def _round_of_tenants(env: BenchEnv, pairs: Sequence[tuple[Sender, Reader, str]]) -> TenantRound:
+    before = await _idle(env)
+    begun, cpu = time.perf_counter(), _cpu_seconds(env)
+    await _in_turns(pairs)
+    seconds, spent = time.perf_counter() - begun, _cpu_seconds(env).minus(cpu)
+    after = await _idle(env)
+    idle = CpuSeconds((before.server + after.server) / 2, (before.nats + after.nats) / 2)
+    return TenantRound(TURNS / seconds, idle, spent.minus(idle, seconds).per(TURNS))
+
+
+async def _idle(env: BenchEnv) -> CpuSeconds:
+    """Return the processor time a second while nothing is published."""
+    begun, cpu = time.perf_counter(), _cpu_seconds(env)
+    await asyncio.sleep(IDLE_S)
+    return _cpu_seconds(env).minus(cpu).per(time.perf_counter() - begun)
 
 
 async def _pair(env: BenchEnv, pairs: list[tuple[Sender, Reader, str]]) -> None:
@@ -409,23 +471,21 @@ async def _pair(env: BenchEnv, pairs: list[tuple[Sender, Reader, str]]) -> None:
     pairs.append((sender, reader, cast.channels[0]))
 
 
-async def _in_turns(env: BenchEnv, pairs: Sequence[tuple[Sender, Reader, str]]) -> tuple[float, float, float]:
-    """Return seconds, and processor seconds of the server and of nats-server."""
-    server, nats = _server_of(env), env.platform.nats_pid
-    begun, cpu, nats_cpu = time.perf_counter(), report.process_seconds(server), report.process_seconds(nats)
+async def _in_turns(pairs: Sequence[tuple[Sender, Reader, str]]) -> None:
+    """Publish and receive messages, one after the other."""
     for number in range(TURNS):
         sender, reader, channel = pairs[number % len(pairs)]
         reader.expect(1)
         await sender.publish([channel], 1)
         await _all_done([reader])
-    return time.perf_counter() - begun, report.process_seconds(server) - cpu, report.process_seconds(nats) - nats_cpu
 
 
 # --- a tenth of the capacity ---------------------------------------------------------------------------------------------------
 
 
-async def _tenth_of_capacity(env: BenchEnv) -> Table:
+async def _tenth_of_capacity(env: BenchEnv, options: Options) -> Table:
     """Publish at a tenth of the highest rate, and measure the time from when a message was due until it arrived."""
+    del options  # One agent has no size to divide.
     table = Table(
         "From a publish to its delivery, at a tenth of the capacity",
         ["publishes/s", "with 256 waiting", "p50 / p99, ms"],
@@ -512,3 +572,16 @@ def _server_of(env: BenchEnv) -> int:
 
 def _p50_p99(sample: Sample) -> str:
     return f"{sample.quantile_ms(0.5):,.1f} / {sample.quantile_ms(0.99):,.1f}"
+
+
+def _divided(number: int, options: Options) -> int:
+    """Return a size of the whole bench, or of a smaller trial of it."""
+    return max(1, number // options.divide)
+
+
+PARTS: Final[Mapping[str, Part]] = {
+    "agents": _many_agents,
+    "subscribers": _subscribers,
+    "tenants": _many_tenants,
+    "capacity": _tenth_of_capacity,
+}

@@ -17,6 +17,7 @@ from artcafe.wire import frames, replies
 from tests.platform import Cast
 
 OPEN_S: Final = 10.0
+PING_S: Final = 20.0
 
 GONE: Final = (OSError, TimeoutError, ConnectionClosed, InvalidHandshake)
 """Exceptions raised when the server is or becomes unreachable. `ConnectionError` is one of them."""
@@ -64,11 +65,15 @@ class BareClient:
 
 
 @asynccontextmanager
-async def connected(url: str, cast: Cast, number: int, max_unacked: int | None = None) -> AsyncIterator[BareClient]:
+async def connected(
+    url: str, cast: Cast, number: int, max_unacked: int | None = None, *, has_pings: bool = True
+) -> AsyncIterator[BareClient]:
     """Connect agent `number` of the tenant to the gateway at `url`, and close the connection cleanly. Raise one of `GONE` if the
-    connection fails."""
-    protocol = Subprotocol(frames.SUBPROTOCOL)
-    async with connect(url, subprotocols=[protocol], compression=None, open_timeout=OPEN_S, close_timeout=1) as socket:
+    connection fails. Without `has_pings` it is not closed while the server cannot answer them."""
+    protocol, ping_s = Subprotocol(frames.SUBPROTOCOL), PING_S if has_pings else None
+    async with connect(
+        url, subprotocols=[protocol], compression=None, open_timeout=OPEN_S, close_timeout=1, ping_interval=ping_s
+    ) as socket:
         async with asyncio.timeout(OPEN_S):
             await _login(socket, cast, number, max_unacked)
         yield BareClient(socket)

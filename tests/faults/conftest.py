@@ -6,15 +6,17 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.faults.checker import Broken, Verdict
 from tests.faults.client_view import ClientView
-from tests.faults.promise_table import PROMISE_HEADINGS, PromiseTable
+from tests.faults.fault_tables import RULING_FIGURES, TABLES_FILE, FaultTables, Row
+from tests.faults.promise_table import PromiseTable
 from tests.faults.queue_checker import QueueBroken, QueueVerdict
 from tests.faults.verdicts import Ruling
 
@@ -27,25 +29,17 @@ PROMISES = pytest.StashKey[PromiseTable]()
 def _promises_of(request: pytest.FixtureRequest) -> Callable[[str, int, int, int], None]:
     """Return a function that counts a run for the sentences that the test is marked with."""
     table = request.config.stash.setdefault(PROMISES, PromiseTable())
-    return partial(table.add, [str(id) for mark in request.node.iter_markers("promise") for id in mark.args])
+    return partial(table.add, _marks_of(request))
+
+
+def _marks_of(request: pytest.FixtureRequest) -> list[str]:
+    """Return the clauses that the test is marked with."""
+    return [str(id) for mark in request.node.iter_markers("promise") for id in mark.args]
 
 
 Report = Callable[[str, Verdict], None]
 
-HEADINGS = (
-    "fault",
-    "published",
-    "acknowledged",
-    "unknown",
-    "refused",
-    "lost",
-    "doubled",
-    "out of order",
-    "other",
-    "repeats",
-    "s",
-)
-ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+ROWS = pytest.StashKey[list[Row]]()
 
 
 @pytest.fixture
@@ -72,8 +66,7 @@ def _figures(verdict: Verdict) -> list[int]:
 
 TableReport = Callable[[str, int, int, int, Counter[str], int, int], None]
 
-TABLE_HEADINGS = ("fault", "writes and reads", "calls", "failed", "answered", "refused", "unknown", "lost", "doubled", "s")
-TABLE_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+TABLE_ROWS = pytest.StashKey[list[Row]]()
 
 
 @pytest.fixture
@@ -91,8 +84,7 @@ def table_report(request: pytest.FixtureRequest) -> TableReport:
 
 QueueReport = Callable[[str, QueueVerdict], None]
 
-QUEUE_HEADINGS = ("fault", "tasks", "deliveries", "again", "acknowledged", "dead", "lost", "two holders", "other", "s")
-QUEUE_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+QUEUE_ROWS = pytest.StashKey[list[Row]]()
 
 
 @pytest.fixture
@@ -114,14 +106,15 @@ def queue_report(request: pytest.FixtureRequest) -> QueueReport:
 
 RulingReport = Callable[[str, Mapping[str, Ruling]], None]
 
-RULING_FIGURES: Final = {
-    "requests": ("requests", "answered"),
-    "pulls": ("pulls", "pulled"),
-    "receipts": ("receipts", "states"),
-    "scheduled messages": ("accepted", "delivered", "expired", "cancelled"),
+SENTENCE_FIGURES: Final = {
+    "requests": ("q", "requests", "handled"),
+    "pulls": ("p", "messages", "pulled"),
+    "receipts": ("c", "receipts", "states"),
+    "scheduled messages": ("es", "stored", "delivered"),
 }
-"""By the name of a traffic, the amounts that the table shows of it."""
-RULING_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+"""By the name of a traffic: the first letters of its sentences, and its amounts that their table shows as publishes and
+deliveries. Those of all traffics count for the twelve sentences, whose ids begin with digits."""
+RULING_ROWS = pytest.StashKey[list[Row]]()
 
 
 @pytest.fixture
@@ -129,10 +122,19 @@ def ruling_report(request: pytest.FixtureRequest) -> RulingReport:
     """Add a row to the table of requests, pulls, receipts and scheduled messages."""
     began = time.monotonic()
     rows = request.config.stash.setdefault(RULING_ROWS, [])
+    table = request.config.stash.setdefault(PROMISES, PromiseTable())
+    ids = _marks_of(request)
 
     def note(fault: str, rulings: Mapping[str, Ruling]) -> None:
         figures = [rulings[name].amounts[each] for name, shown in RULING_FIGURES.items() for each in shown]
         violations = sum(len(each.violations) for each in rulings.values())
+        all_publishes = all_deliveries = 0
+        for name, (letters, *shown) in SENTENCE_FIGURES.items():
+            publishes, deliveries = (rulings[name].amounts[each] for each in shown)
+            all_publishes, all_deliveries = all_publishes + publishes, all_deliveries + deliveries
+            of_traffic = [id for id in ids if id[0] in letters]
+            table.add(of_traffic, fault, publishes, deliveries, len(rulings[name].violations))
+        table.add([id for id in ids if id[0].isdigit()], fault, all_publishes, all_deliveries, violations)
         rows.append((fault, *figures, violations, round(time.monotonic() - began)))
 
     return note
@@ -140,18 +142,7 @@ def ruling_report(request: pytest.FixtureRequest) -> RulingReport:
 
 ClientReport = Callable[[str, str, ClientView], None]
 
-CLIENT_HEADINGS = (
-    "fault",
-    "traffic",
-    "acknowledged",
-    "lost",
-    "repeated",
-    "other violations",
-    "slowest publish, s",
-    "longest pause of a receiver, s",
-    "reconnects",
-)
-CLIENT_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+CLIENT_ROWS = pytest.StashKey[list[Row]]()
 
 
 @pytest.fixture
@@ -169,24 +160,32 @@ def client_report(request: pytest.FixtureRequest) -> ClientReport:
     return note
 
 
+TABLES: Final = {
+    "broadcast channels": ROWS,
+    "work queues": QUEUE_ROWS,
+    "requests, pulls, receipts, scheduled messages": RULING_ROWS,
+    "what clients saw": CLIENT_ROWS,
+    "faults of the tables": TABLE_ROWS,
+}
+"""By its title, where the rows of a table of `fault_tables` are."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the tables, as Markdown, if --faults was given."""
-    if config.getoption("--faults"):
-        _print(terminalreporter, f"faults (ARTCAFE_TEST_SEED={SEED})", HEADINGS, config.stash.get(ROWS, []))
-        _print(terminalreporter, "work queues", QUEUE_HEADINGS, config.stash.get(QUEUE_ROWS, []))
-        headings = ("fault", *(each for shown in RULING_FIGURES.values() for each in shown), "violations", "s")
-        _print(terminalreporter, "requests, pulls, receipts, scheduled messages", headings, config.stash.get(RULING_ROWS, []))
-        _print(terminalreporter, "what clients saw", CLIENT_HEADINGS, config.stash.get(CLIENT_ROWS, []))
-        _print(terminalreporter, "faults of the tables", TABLE_HEADINGS, config.stash.get(TABLE_ROWS, []))
-        promises = list(config.stash.get(PROMISES, PromiseTable()).rows())
-        _print(terminalreporter, "sentences of the contract (docs/contract.md, section 5)", PROMISE_HEADINGS, promises)
-        _print(terminalreporter, "self-tests of the checkers", CHECKER_HEADINGS, _self_tests(terminalreporter))
+    """Print the tables, as Markdown, if --faults was given; or write them into the file that the runner of all files names."""
+    if not config.getoption("--faults"):
+        return
+    found = FaultTables(
+        rows={title: config.stash.get(key, []) for title, key in TABLES.items()},
+        promises=config.stash.get(PROMISES, PromiseTable()),
+        self_tests=_self_tests(terminalreporter),
+    )
+    if file := os.environ.get(TABLES_FILE):
+        Path(file).write_bytes(found.encoded())
+    else:
+        terminalreporter.write_line(found.text(SEED))
 
 
-CHECKER_HEADINGS = ("checker", "tests passed", "tests failed")
-
-
-def _self_tests(reporter: pytest.TerminalReporter) -> list[tuple[object, ...]]:
+def _self_tests(reporter: pytest.TerminalReporter) -> list[Row]:
     """Return how many tests of each checker, most of them of a planted fault, have passed and failed."""
     passed, failed = (
         Counter(each.location[0].rpartition("/test_")[2] for each in reporter.stats.get(outcome, []))
@@ -194,13 +193,3 @@ def _self_tests(reporter: pytest.TerminalReporter) -> list[tuple[object, ...]]:
     )
     checkers = sorted(each for each in passed | failed if each.endswith("checker.py"))
     return [(each, passed[each], failed[each]) for each in checkers]
-
-
-def _print(reporter: pytest.TerminalReporter, title: str, headings: Sequence[str], rows: list[tuple[object, ...]]) -> None:
-    if not rows:
-        return
-    reporter.section(title)
-    reporter.line("| " + " | ".join(headings) + " |")
-    reporter.line("| --- |" + " ---: |" * (len(headings) - 1))
-    for row in rows:
-        reporter.line("| " + " | ".join(map(str, row)) + " |")

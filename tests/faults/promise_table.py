@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,10 +28,13 @@ class PromiseTable:
 
     def __init__(self) -> None:
         self._shown: dict[str, _Shown] = {}
+        self.runs: list[tuple[list[str], str, int, int, int]] = []
+        """The arguments of each `add`."""
 
     def add(self, ids: Iterable[str], fault: str, publishes: int, deliveries: int, violations: int) -> None:
         """Count a run of a test that is marked with these clauses."""
-        for sentence in {_sentence_of(id) for id in ids}:
+        self.runs.append((list(ids), fault, publishes, deliveries, violations))
+        for sentence in {_sentence_of(id) for id in self.runs[-1][0]}:
             shown = self._shown.setdefault(sentence, _Shown())
             shown.faults.add(fault)
             shown.runs += 1
@@ -39,7 +42,7 @@ class PromiseTable:
             shown.deliveries += deliveries
             shown.violations += violations
 
-    def rows(self) -> Iterator[tuple[object, ...]]:
+    def rows(self) -> Iterator[Sequence[str | int]]:
         """Yield a row for each sentence; zeros where no test of this session has injected a fault. Nothing without a run."""
         tests: dict[str, set[str]] = {}
         for id, marked in marked_tests().items():

@@ -108,10 +108,12 @@ RequestEvent = Asked | Opened | Closed | Handled | PartSent | Withdrawn | PartRe
 @dataclass(frozen=True)
 class RequestHistory:
     """A run. `slack_s`: how late an end may come, and how long servers may take to notice a socket: the longest stop of a
-    process, and some seconds for a busy machine."""
+    process, and some seconds for a busy machine. `nats_cuts`: from when to when servers could not reach NATS; an agent on such a
+    server is away for the others until the connection is back."""
 
     events: Sequence[RequestEvent]
     slack_s: float = 5.0
+    nats_cuts: Sequence[tuple[float, float]] = ()
 
 
 # --- what must hold --------------------------------------------------------------------------------------------------
@@ -236,12 +238,16 @@ class _Walk:
         """Yield the errors that are not true."""
         for number, ended in self.ends.items():
             asked, stayed = self.asked[number], list(self._stayed(number))
-            if ended.outcome == "agent_away" and not ended.delivered and stayed:
+            if ended.outcome == "agent_away" and not ended.delivered and stayed and not self._is_cut(ended.at):
                 yield Violation(RequestBroken.FALSE_AWAY, f"request {number}, {asked.agent} on {stayed}")
             if ended.delivered is False and number in self.handled:
                 yield Violation(RequestBroken.FALSE_DELIVERED, f"request {number}, {ended.outcome}, not delivered")
             if ended.delivered is True and number not in self.handled and self._all_stayed(number):
                 yield Violation(RequestBroken.FALSE_DELIVERED, f"request {number}, {ended.outcome}, delivered")
+
+    def _is_cut(self, at: float) -> bool:
+        """Whether a server may have had no connection to NATS."""
+        return any(began <= at <= ended + self._run.slack_s for began, ended in self._run.nats_cuts)
 
     def _stayed(self, number: int) -> Iterator[str]:
         """Yield the sockets of the asked agent that were certainly connected while a request waited."""

@@ -93,7 +93,7 @@ class RequestTraffic(Traffic):
         self.is_stopping = True
         await self.until(lambda: not any(asker.waiting for asker in self._askers), "end of every request")
         self.stop()
-        return judge_requests(RequestHistory(self.events, SLACK_S + stopped_s))
+        return judge_requests(RequestHistory(self.events, SLACK_S + stopped_s, self.nats_cuts))
 
     # --- asking ---
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.all_traffic import FEW, KINDS, check
 from tests.faults.checker import judge
-from tests.faults.conftest import SEED, QueueReport, Report
+from tests.faults.conftest import SEED, QueueReport, Report, RulingReport
 from tests.faults.load import Load, running_on
 from tests.faults.queue_checker import judge_queue
 from tests.faults.queue_load import working_on
 from tests.faults.separate_nats import separate_nats
+from tests.faults.traffic import advance_all, end_all, running_all
 from tests.platform import Platform, running
 from tests.relay import Relay, relayed
 
@@ -99,3 +101,21 @@ async def test_lost_answers_and_messages_of_nats_lose_no_task_and_give_none_two_
         verdict = judge_queue(await load.end(is_faulted=True))
     queue_report(f"{CUTS} × cut connection to NATS, its answers lost before", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
+async def test_lost_answers_of_nats_keep_the_promises_of_requests_pulls_receipts_and_scheduled_messages(
+    cuttable: Cuttable, ruling_report: RulingReport
+) -> None:
+    platform, relay = cuttable
+    chance = random.Random(f"{SEED} answers")
+    async with running_all(platform, KINDS, SEED) as all_of:
+        for _ in range(CUTS):
+            await advance_all(all_of, chance.randrange(1, 10))
+            await lose_answers(relay, chance.choice((0, DEAF_S, LONG_DEAF_S)))
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=LONG_DEAF_S)
+    ruling_report(f"{CUTS} × cut connection to NATS, its answers lost before", rulings)
+    check(rulings, SEED)

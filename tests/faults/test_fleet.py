@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pytest
@@ -18,12 +19,14 @@ from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.rules.secrets import derive
 from tests.fabric.nats_clients import connected
+from tests.faults.all_traffic import FEW, KINDS, check, note_kill, tenants_with_logs
 from tests.faults.checker import judge
-from tests.faults.conftest import SEED, QueueReport, Report
+from tests.faults.conftest import SEED, QueueReport, Report, RulingReport
 from tests.faults.load import running_on
 from tests.faults.processes import frozen
 from tests.faults.queue_checker import judge_queue
 from tests.faults.queue_load import QueueLoad, working_on
+from tests.faults.traffic import Traffic, advance_all, end_all, running_all
 from tests.fleet import Fleet, running_fleet
 
 KILLS: Final = 6
@@ -187,3 +190,49 @@ async def test_killed_nodes_of_a_cluster_lose_no_task_and_give_none_two_holders(
         verdict = judge_queue(await load.end(is_faulted=True))
     queue_report(f"{QUEUE_KILLS} × kill -9 of {which}", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+TRAFFIC_VICTIMS: Final = ("each of three nats-servers in turn", "the leader of a log", "all three nats-servers")
+
+
+async def victims_of_turn(fleet: Fleet, all_of: Sequence[Traffic], which: str, turn: int) -> list[str]:
+    """Return the nodes to kill in a turn; the leader is that of another traffic's log in each."""
+    if which == TRAFFIC_VICTIMS[2]:
+        return [node.name for node in fleet.nats.nodes]
+    if which == TRAFFIC_VICTIMS[1]:
+        return [await leader_of(fleet, tenants_with_logs(all_of)[turn])]
+    return [fleet.nats.nodes[turn].name]
+
+
+async def kill_nodes_under(all_of: Sequence[Traffic], fleet: Fleet, killed: Sequence[str]) -> float:
+    """Kill nodes, and start them again. Return the seconds until every copy of each log was current."""
+    began = note_kill(all_of)
+    for name in killed:
+        fleet.nats.kill(name)
+    if len(killed) == 1:
+        await advance_all(all_of, FEW)
+    fleet.nats.start(*map(fleet.nats.node, killed))
+    for tenant in tenants_with_logs(all_of):
+        await stream_of(fleet, tenant, is_caught_up=True)
+    return time.monotonic() - began
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("which", TRAFFIC_VICTIMS)
+@pytest.mark.promise(
+    "q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5", "p10", "11d"
+)
+async def test_killed_nodes_of_a_cluster_keep_the_promises_of_requests_pulls_receipts_and_scheduled_messages(
+    clustered: Fleet, ruling_report: RulingReport, which: str
+) -> None:
+    away_s: list[float] = []
+    async with clustered.balanced(), running_all(clustered, KINDS, SEED) as all_of:
+        for turn in range(len(clustered.nats.nodes)):
+            await advance_all(all_of, FEW)
+            killed = await victims_of_turn(clustered, all_of, which, turn)
+            away_s.append(await kill_nodes_under(all_of, clustered, killed))
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=max(away_s))
+    ruling_report(f"kill -9 of {which}, 3 times in all", rulings)
+    check(rulings, SEED)

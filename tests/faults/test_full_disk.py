@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import httpx2
@@ -10,12 +11,14 @@ import pytest
 
 from tests.conftest import Require
 from tests.faults import disk as disks
+from tests.faults.all_traffic import FEW, KINDS, check
 from tests.faults.checker import judge
-from tests.faults.conftest import SEED, QueueReport, Report
+from tests.faults.conftest import SEED, QueueReport, Report, RulingReport
 from tests.faults.load import running_on
 from tests.faults.processes import wait_for
 from tests.faults.queue_checker import judge_queue
 from tests.faults.queue_load import working_on
+from tests.faults.traffic import advance_all, end_all, running_all
 from tests.platform import Platform, running
 
 SIZE_MIB = 96
@@ -69,3 +72,27 @@ async def test_full_disk_loses_no_task_and_gives_none_two_holders(
             verdict = judge_queue(await load.end(is_faulted=True))
     queue_report("full disk", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.promise(
+    "q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5", "6d"
+)
+async def test_full_disk_keeps_the_promises_of_requests_pulls_receipts_and_scheduled_messages(
+    require: Require, tmp_path: Path, ruling_report: RulingReport
+) -> None:
+    require(disks.NEEDS, disks.is_possible())
+    with disks.mounted(tmp_path, tmp_path / "data", SIZE_MIB) as disk, running(tmp_path) as platform:
+        async with running_all(platform, KINDS, SEED) as all_of:
+            await advance_all(all_of, FEW)
+            began = time.monotonic()
+            await asyncio.to_thread(disk.fill)
+            await asyncio.to_thread(wait_for, lambda: readiness(platform) == 503, "a server that is not ready")
+            disk.make_room()
+            await asyncio.to_thread(wait_for, lambda: readiness(platform) == 200, "a server that is ready")
+            full_s = time.monotonic() - began
+            await advance_all(all_of, FEW)
+            rulings = await end_all(all_of, is_faulted=True, stopped_s=full_s)
+    ruling_report("full disk", rulings)
+    check(rulings, SEED)

@@ -4,20 +4,24 @@ receive."""
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Final
 
 import pytest
 
+from tests.faults.all_traffic import FEW, KINDS, check, tenants_with_logs
 from tests.faults.checker import judge
 from tests.faults.cluster_network import ClusterNetwork
-from tests.faults.conftest import SEED, QueueReport, Report
+from tests.faults.conftest import SEED, QueueReport, Report, RulingReport
 from tests.faults.flapping import flapping_on
 from tests.faults.processes import Frozen
 from tests.faults.queue_checker import judge_queue
 from tests.faults.queue_load import working_on
 from tests.faults.test_fleet import FLAGS, leader_of
+from tests.faults.traffic import advance_all, end_all, running_all
 from tests.fleet import Fleet, NatsServers, running_fleet
 
 SERVERS: Final = 2
@@ -25,6 +29,9 @@ TASKS: Final = 40
 ACK_WAIT_S: Final = 10
 SLACK_S: Final = 6.0
 """A server may get a task late: NATS has delivered it up to `queue_consumer.PULL_S` before."""
+
+ELECTION_S: Final = 10.0
+"""The longest time after a partition in which NATS elects leaders again."""
 
 Partitioned = tuple[Fleet, ClusterNetwork]
 Part = Callable[[ClusterNetwork, str, str, str], None]
@@ -144,3 +151,26 @@ async def test_partitioned_cluster_loses_no_task_and_gives_none_two_holders(
         verdict = judge_queue(await load.end(is_faulted=True, slack_s=SLACK_S))
     queue_report(f"{for_s:.0f} s of {what}", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("what", "part", "for_s"), PARTITIONS, ids=[each[1].__name__ for each in PARTITIONS])
+@pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
+async def test_partitioned_cluster_keeps_the_promises_of_requests_pulls_receipts_and_scheduled_messages(
+    partitioned: Partitioned, ruling_report: RulingReport, what: str, part: Part, for_s: float
+) -> None:
+    """Each traffic has a log of its own; the partition is around the leader of one of them."""
+    fleet, network = partitioned
+    async with running_all(fleet, KINDS, SEED) as all_of:
+        await advance_all(all_of, FEW)
+        tenant = random.Random(f"{SEED} {what}").choice(tenants_with_logs(all_of))
+        began = time.monotonic()
+        async with parted(fleet, network, tenant, part):
+            await asyncio.sleep(for_s)
+        for traffic in all_of:
+            traffic.nats_cuts.append((began, time.monotonic()))
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=True, stopped_s=for_s + ELECTION_S)
+    ruling_report(f"{for_s:.0f} s of {what}", rulings)
+    check(rulings, SEED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +20,22 @@ from artcafe.sdk.messages import Receipt
 from artcafe.tables.sqlite import file as sqlite_file
 from tests.conftest import Require
 from tests.faults import disk as disks
+from tests.faults.all_traffic import FEW, KINDS, check, note_kill
 from tests.faults.checker import Broken, judge
-from tests.faults.conftest import SEED, QueueReport, Report
+from tests.faults.conftest import SEED, QueueReport, Report, RulingReport
 from tests.faults.disk import Disk
 from tests.faults.load import Load, running_on
 from tests.faults.processes import frozen
+from tests.faults.pull_checker import PullBroken
 from tests.faults.queue_checker import Put, judge_queue
 from tests.faults.queue_load import working_on
+from tests.faults.schedule_checker import ScheduleBroken
 from tests.faults.separate_nats import NATS_DEFAULT_FLUSH, SeparateNats, separate_nats
+from tests.faults.traffic import Traffic, advance_all, end_all, running_all
 from tests.platform import Cast, Platform, running
 
 CUTS = 5
-QUEUE_CUTS = 3
+QUEUE_CUTS = TRAFFIC_CUTS = 3
 SIZE_MIB = 128
 ROWS = 6
 COMMITS = 300
@@ -188,6 +193,50 @@ async def test_same_power_cut_loses_tasks_at_the_default_flush_interval_of_nats(
             async with load.cast.rest() as rest:
                 kept = {each.seq: each.data async for each in rest.tenant(load.cast.tenant).messages.list(load.queue.id, after=0)}
     assert any(kept.get(seq) != task for seq, task in stored.items())
+
+
+async def cut_power_under(all_of: Sequence[Traffic], platform: Platform, disk: Disk, nats: SeparateNats | None = None) -> float:
+    """Cut the power. Return the seconds until the platform ran again."""
+    began = note_kill(all_of)
+    await cut_power(platform, disk, nats)
+    return time.monotonic() - began
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.promise(
+    "q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5", "p10", "11c"
+)
+async def test_power_cuts_keep_the_promises_of_requests_pulls_receipts_and_scheduled_messages(
+    disk: Disk, tmp_path: Path, ruling_report: RulingReport
+) -> None:
+    away_s: list[float] = []
+    with running(tmp_path, ["--cursor-write-s", "0.3"]) as platform:
+        async with running_all(platform, KINDS, SEED) as all_of:
+            for _ in range(TRAFFIC_CUTS):
+                await advance_all(all_of, FEW)
+                away_s.append(await cut_power_under(all_of, platform, disk))
+            await advance_all(all_of, FEW)
+            rulings = await end_all(all_of, is_faulted=True, stopped_s=max(away_s))
+    ruling_report(f"{TRAFFIC_CUTS} × power cut", rulings)
+    check(rulings, SEED)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_same_power_cut_breaks_promises_at_the_default_flush_interval_of_nats(
+    disk: Disk, tmp_path: Path, ruling_report: RulingReport
+) -> None:
+    """The control of the test above: scheduled messages that were accepted are lost, and pulled ones are not in the log."""
+    with separate_nats(tmp_path / "data", NATS_DEFAULT_FLUSH) as nats, running(tmp_path, ["--nats-urls", nats.url]) as platform:
+        async with running_all(platform, KINDS, SEED) as all_of:
+            await advance_all(all_of, 4 * FEW)
+            away_s = await cut_power_under(all_of, platform, disk, nats)
+            await advance_all(all_of, FEW)
+            rulings = await end_all(all_of, is_faulted=True, stopped_s=away_s)
+    ruling_report("control: power cut, NATS's default flush", rulings)
+    assert rulings["scheduled messages"].counts[ScheduleBroken.NEVER] > 0
+    assert rulings["pulls"].counts[PullBroken.CHANGED] > 0
 
 
 def test_power_cut_loses_only_commits_that_sqlite_did_not_flush(disk: Disk, tmp_path: Path) -> None:

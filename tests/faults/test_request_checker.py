@@ -198,5 +198,18 @@ def test_planted_fault_of_a_request_is_found(plant: PlantFault, broken: RequestB
     assert broken in ruling.counts, str(ruling)
 
 
+@pytest.mark.parametrize("is_during", [True, False])
+@settings(max_examples=10)
+@given(st.integers(0))
+def test_connected_agent_may_be_away_only_while_servers_cannot_reach_nats(is_during: bool, seed: int) -> None:
+    chance = random.Random(seed)
+    run = run_of(chance)
+    events = call_a_connected_agent_away(run.events, chance)
+    (at,) = [event.at for event in events if isinstance(event, Ended) and event not in run.events]
+    cut = (at - 1, at) if is_during else (at - 100, at - 99)
+    counts = judge_requests(replace(run, events=events, nats_cuts=[cut])).counts
+    assert (RequestBroken.FALSE_AWAY in counts) is not is_during
+
+
 def test_every_violation_of_a_request_is_planted() -> None:
     assert {broken for _, broken in PLANTED} == set(RequestBroken)

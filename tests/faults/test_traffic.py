@@ -9,34 +9,36 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Final
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.aws import Aws
+from tests.faults import bare_client
+from tests.faults.all_traffic import FEW, KINDS, check, note_kill
 from tests.faults.conftest import SEED, RulingReport
 from tests.faults.processes import frozen, wait_for
-from tests.faults.pull_traffic import PullTraffic
-from tests.faults.receipt_traffic import ReceiptTraffic
-from tests.faults.request_traffic import RequestTraffic
-from tests.faults.schedule_traffic import ScheduleTraffic
 from tests.faults.test_kill import VICTIMS, kill
 from tests.faults.traffic import Traffic, advance_all, end_all, running_all
-from tests.faults.verdicts import Ruling
 from tests.faulty_aws import READS, WRITES, Fault, faulty
-from tests.platform import Platform, running
+from tests.platform import Cast, Platform, running
 from tests.process_group.groups import PROCESSES, events, wait_until_all_serve, worker_pids
 from tests.process_group.groups import kill as kill_process
 
-KINDS: Final[Sequence[type[Traffic]]] = (RequestTraffic, PullTraffic, ReceiptTraffic, ScheduleTraffic)
-FEW: Final = 5
-"""Steps between two faults, in the suite."""
 KILLS: Final = 8
 LOCKED_S: Final = 1.0
 STOPPED_S: Final = 6.0
 """Longer than the servers wait for an answer of NATS."""
 BRIEFLY_S: Final = 1.0
+STORMS: Final = 5
+SOCKETS: Final = 100
+FLOOD: Final = 400
+FLOOD_BYTES: Final = 30_000
+"""Some 12 MB: more than the buffers of a socket hold."""
+STALL_S: Final = 15.0
+"""Longer than a connection may read nothing while messages wait."""
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +58,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 async def kill_under(all_of: Sequence[Traffic], platform: Platform, victim: str) -> float:
     """Kill the victim; nats-server ends with its server. Return how long it was away: a nats-server that dies repeatedly is
     started again with a growing delay."""
-    began = time.monotonic()
-    for traffic in all_of:
-        traffic.nats_kills.append(began)
+    began = note_kill(all_of)
     await kill(platform, victim)
     return time.monotonic() - began
 
@@ -91,17 +91,12 @@ async def lock_tables(platform: Platform, times: int) -> None:
     await asyncio.to_thread(lock)
 
 
-def check(rulings: dict[str, Ruling]) -> None:
-    failed = [f"{name}: {ruling}" for name, ruling in rulings.items() if ruling.violations]
-    assert not failed, "\n".join([f"ARTCAFE_TEST_SEED={SEED}", *failed])
-
-
 async def test_traffic_without_faults_keeps_its_promises(platform: Platform, ruling_report: RulingReport) -> None:
     async with running_all(platform, KINDS, SEED) as all_of:
         await advance_all(all_of, 2 * FEW)
         rulings = await end_all(all_of, is_faulted=False)
     ruling_report("none", rulings)
-    check(rulings)
+    check(rulings, SEED)
 
 
 @pytest.mark.timeout(300)
@@ -122,7 +117,7 @@ async def test_traffic_keeps_its_promises_through_one_fault_of_each_kind(platfor
         await advance_all(all_of, FEW)
         rulings = await end_all(all_of, is_faulted=True, stopped_s=stopped_s)
     ruling_report("one of each kind", rulings)
-    check(rulings)
+    check(rulings, SEED)
 
 
 @pytest.mark.promise("q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5")
@@ -136,7 +131,7 @@ async def test_traffic_keeps_its_promises_through_a_rolling_restart(group: Platf
         await advance_all(all_of, FEW)
         rulings = await end_all(all_of, is_faulted=True)
     ruling_report("rolling restart of two server processes", rulings)
-    check(rulings)
+    check(rulings, SEED)
 
 
 @pytest.mark.faults
@@ -156,7 +151,7 @@ async def test_traffic_keeps_its_promises_through_kills_at_any_moment(
         await advance_all(all_of, FEW)
         rulings = await end_all(all_of, is_faulted=True, stopped_s=max(away_s))
     ruling_report(f"{KILLS} × kill -9 of {victim}", rulings)
-    check(rulings)
+    check(rulings, SEED)
 
 
 @pytest.mark.faults
@@ -172,7 +167,7 @@ async def test_traffic_keeps_its_promises_through_a_stopped_process(
         await advance_all(all_of, 2 * FEW)
         rulings = await end_all(all_of, is_faulted=True, stopped_s=STOPPED_S)
     ruling_report(f"{STOPPED_S:g} s SIGSTOP of {victim}", rulings)
-    check(rulings)
+    check(rulings, SEED)
 
 
 @pytest.mark.faults
@@ -191,7 +186,7 @@ async def test_traffic_keeps_its_promises_through_kills_of_one_of_two_processes(
         await advance_all(all_of, FEW)
         rulings = await end_all(all_of, is_faulted=True)
     ruling_report(f"{KILLS} × kill -9 of one server process of two", rulings)
-    check(rulings)
+    check(rulings, SEED)
     await asyncio.to_thread(wait_until_all_serve, group)
 
 
@@ -205,7 +200,57 @@ async def test_traffic_keeps_its_promises_while_the_tables_are_locked(platform: 
         await advance_all(all_of, 2 * FEW)
         rulings = await end_all(all_of, is_faulted=True, stopped_s=LOCKED_S)
     ruling_report(f"10 × tables locked for {LOCKED_S:g} s", rulings)
-    check(rulings)
+    check(rulings, SEED)
+
+
+async def storm(platform: Platform, cast: Cast) -> None:
+    """Connect an agent on many sockets at once, and break them, repeatedly."""
+
+    async def come_and_break() -> None:
+        with suppress(*bare_client.GONE):
+            async with bare_client.connected(platform.a_gateway(), cast, 0) as connection:
+                connection.abort()
+
+    for _ in range(STORMS):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(SOCKETS):
+                group.create_task(come_and_break())
+
+
+async def read_on(reader: bare_client.BareClient) -> None:
+    while True:
+        await reader.receive()
+
+
+async def stall(platform: Platform, cast: Cast) -> None:
+    """Read nothing on one connection while more is published than its buffers hold, until the server closes it."""
+    async with bare_client.connected(platform.a_gateway(), cast, 1, has_pings=False) as reader, cast.rest() as rest:
+        for _ in range(FLOOD):
+            await rest.tenant(cast.tenant).messages.publish(cast.channels[0], "x" * FLOOD_BYTES)
+        await asyncio.sleep(STALL_S)
+        with pytest.raises(ConnectionClosed):  # without its close frame, for which the buffers had no room
+            await read_on(reader)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.promise(
+    "q1", "q3", "q4", "q12", "q13", "p6", "p8", "p17", "p18", "c4", "c9", "c10", "e2", "e3", "s3", "s4", "s5", "10c"
+)
+async def test_traffic_keeps_its_promises_beside_a_storm_of_sockets_and_a_stalled_reader(
+    platform: Platform, ruling_report: RulingReport
+) -> None:
+    """Both are in a tenant of their own. No fault excuses anything: no ack and no answer may be lost or late."""
+    other = await platform.tenant_with(agents=2, channels=1)
+    async with running_all(platform, KINDS, SEED) as all_of:
+        await advance_all(all_of, FEW)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(storm(platform, other))
+            group.create_task(stall(platform, other))
+        await advance_all(all_of, FEW)
+        rulings = await end_all(all_of, is_faulted=False)
+    ruling_report(f"{STORMS} × {SOCKETS} sockets at once, and a stalled reader", rulings)
+    check(rulings, SEED)
 
 
 @pytest.mark.faults
@@ -222,4 +267,4 @@ async def test_traffic_keeps_its_promises_on_slow_tables(
             proxy.spare()
             rulings = await end_all(all_of, is_faulted=True, stopped_s=STOPPED_S)
     ruling_report("tables on DynamoDB that answer every 10th call after 5.5 s", rulings)
-    check(rulings)
+    check(rulings, SEED)

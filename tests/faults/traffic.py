@@ -33,6 +33,8 @@ class Traffic(ABC):
         """Begin nothing new."""
         self.nats_kills: list[float] = []
         """When nats-server was killed; the test adds to it."""
+        self.nats_cuts: list[tuple[float, float]] = []
+        """From when to when servers could not reach NATS; the test adds to it."""
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup | None = None
 

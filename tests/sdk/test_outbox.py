@@ -14,6 +14,7 @@ from artcafe.errors import (
     AgentAway,
     BadFrame,
     ChannelNotFound,
+    Invalid,
     NotStored,
     OutcomeUnknown,
     QuotaFull,
@@ -153,6 +154,22 @@ def test_unknown_outcome_stays_unknown_until_a_reply_arrives() -> None:
     (id,) = publisher.sent()
     publisher.outbox.on_error(id, QuotaFull(), temporary=True, now=0)
     assert isinstance(ask.timeout_error(), OutcomeUnknown)
+
+
+@pytest.mark.promise("2a", "2b")
+def test_refused_repeat_of_a_publish_with_an_unknown_outcome_leaves_it_unknown() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.publish(2)
+    (first, _) = publisher.sent()
+    publisher.outbox.on_error(first, refused := Invalid("expires_at", "has passed"), temporary=False, now=0)
+    assert publisher.outcomes[1] == [refused]
+    publisher.outbox.on_connection_lost()
+    (repeat,) = publisher.sent()
+    publisher.outbox.on_error(repeat, refused, temporary=False, now=0)
+    (unknown,) = publisher.outcomes[2]
+    assert isinstance(unknown, OutcomeUnknown)
+    assert unknown.__cause__ is refused
 
 
 @pytest.mark.parametrize("is_sent", [False, True])

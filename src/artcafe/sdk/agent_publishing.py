@@ -139,7 +139,9 @@ class Publishing(ABC):
         ends_at = time.monotonic() + timeout_s
         try:
             return await self._publish(answer, timeout_s)
-        except errors.CauseNotFound:
+        except (errors.CauseNotFound, errors.OutcomeUnknown) as exc:  # the latter if an earlier attempt had no answer
+            if not isinstance(exc, errors.CauseNotFound) and not isinstance(exc.__cause__, errors.CauseNotFound):
+                raise
             self._warn_of_new_chain(cause, "the server does not know it any more")
         return await self._publish(body, max(0.001, ends_at - time.monotonic()))
 

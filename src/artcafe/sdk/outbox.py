@@ -74,6 +74,14 @@ class PendingCommand:
         """Return the error for a caller that stops waiting; None if the command was never sent, so that it had no effect."""
         return self._unknown() if self.is_in_flight else self.problem
 
+    def final_error(self, error: ArtcafeError) -> ArtcafeError:
+        """Return the error for the caller after this one of the server. It is about the last attempt: a publish that was repeated
+        because its outcome was unknown may have been stored, though the repeat is refused, as after its `expires_at`."""
+        if self.kind != "publish" or not isinstance(self.problem, OutcomeUnknown) or error is self.problem:
+            return error
+        self.problem.__cause__ = error
+        return self.problem
+
     def on_connection_lost(self) -> None:
         """Record that no reply can arrive any more."""
         self.id = -1
@@ -202,7 +210,7 @@ class Outbox:
         is_too_long = wait_s > 0 and (wait_s > self._max_rate_wait_s or now + wait_s > command.deadline)
         is_final = command.kind == "request" and not isinstance(error, RateLimited)  # which says that nothing was sent
         if not temporary or is_cancelled or is_too_long or is_final:
-            command.on_done(error)
+            command.on_done(command.final_error(error))
             return
         if not isinstance(command.problem, OutcomeUnknown):
             command.problem = error
