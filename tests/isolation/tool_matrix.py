@@ -164,8 +164,8 @@ def resource(matrix: Matrix, uri: str, who: CallerKind) -> None:
         (content,) = answers[0].json()["result"]["contents"]
         channels = [each["channel"] for each in msgspec.json.decode(content["text"])["subscriptions"]]
         agent = world.agent if who is CallerKind.AGENT else world.other
-        assert channels[-1] == f"@{agent.id}"
-        assert set(channels[:-1]) <= {world.channel, world.managed}
+        own = matrix.callers[who].get(f"/v1/tenants/{world.tenant.id}/agents/{agent.id}/subscriptions?limit=200").json()["items"]
+        assert channels == [*(each["channel_id"] for each in own), f"@{agent.id}"]
         assert "notifications/subscriptions/acknowledged" in answers[1].text
 
 
