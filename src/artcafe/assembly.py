@@ -74,7 +74,7 @@ from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, TenantLogs, Tenants
 from artcafe.services.terms import Current, Terms
-from artcafe.services.usage import Usage
+from artcafe.services.usage import UsageReader
 from artcafe.services.usage_counters import Count, UsageCounters
 from artcafe.services.usage_recounts import UsageRecounts
 from artcafe.services.version_watch import VersionWatch
@@ -174,7 +174,7 @@ class TableServices:
         self.keys = AgentKeys(store, changes, self.audit, clock)
         self.channels = Channels(store, changes, self.audit, clock, logs, self.plans)
         self.subscriptions = Subscriptions(store, changes, self.audit, clock, logs.position, self.record_cache)
-        self.usage = Usage(store, clock)
+        self.usage = UsageReader(store, clock)
         self.wake_key = derive(keys.agent_tokens, "webhooks")
         self.wake_policies = WakePolicies(store, changes, self.audit, clock, self.wake_key, settings.webhook_networks)
 
@@ -202,7 +202,7 @@ class Services(TableServices):
         self.fabric, self.identity = fabric, identity
         fabric.announcements.listen(self.invalidation.on_remote_change)
         if self.meter is not None:
-            self.usage = Usage(store, clock, self.meter.as_of)
+            self.usage = UsageReader(store, clock, self.meter.as_of)
         counted_to = None if self.meter is None else self.meter.counted_to
         self.retention = Retention(store, fabric, clock, self.plans, counted_to=counted_to)
         fabric.limit_storage(self.retention.storage_bytes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from artcafe.delivery.pull import Pulled, PullRequest, Pulls
+from artcafe.delivery.pull import PulledPage, PullRequest, Pulls
 from artcafe.delivery.pull_holds import ACK
 from artcafe.delivery.pull_settling import SettleEntry
 from artcafe.delivery.pull_waits import MAX_WAITS_PER_AGENT, PullWait
@@ -46,7 +46,7 @@ class Reader:
     async def subscribe(self, channel: Channel) -> None:
         await self.it.services.subscriptions.put(self.it.owner, channel.id, self.principal.agent_id)
 
-    async def pull(self, request: PullRequest = NOW, wait: PullWait | None = None) -> Pulled:
+    async def pull(self, request: PullRequest = NOW, wait: PullWait | None = None) -> PulledPage:
         return await self.it.services.pulls.pull(self.principal, self.principal.agent_id, request, wait)
 
     async def ack(self, seq: int, epoch: str | None = None) -> ArtcafeError | None:
@@ -81,7 +81,7 @@ async def a_reader(it: GatewayApp) -> Reader:
     return reader
 
 
-def numbers(pulled: Pulled) -> list[int]:
+def numbers(pulled: PulledPage) -> list[int]:
     return [int(item.rsplit(b":", 1)[1].rstrip(b"}")) for item in pulled.items]
 
 
@@ -181,12 +181,12 @@ async def test_thousand_waiting_pulls_of_one_agent_are_refused_without_harm_to_o
         await other.publish(7)
         assert numbers(await others) == [7]
         await reader.publish(8)
-    answered = [result for each in flood if isinstance(result := each.result(), Pulled)]
+    answered = [result for each in flood if isinstance(result := each.result(), PulledPage)]
     assert [numbers(each) for each in answered] == [[8]] * MAX_WAITS_PER_AGENT
     assert len(it.services.pulls.waits) == 0
 
 
-async def _outcome(reader: Reader) -> Pulled | ArtcafeError:
+async def _outcome(reader: Reader) -> PulledPage | ArtcafeError:
     try:
         return await reader.pull(LONG)
     except ArtcafeError as exc:

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from artcafe.assembly import ServiceKeys, Services, ServiceSettings
-from artcafe.delivery.pull import Pulled, PullRequest
+from artcafe.delivery.pull import PulledPage, PullRequest
 from artcafe.delivery.pull_holds import ACK, EXTEND, NAK
 from artcafe.delivery.pull_settling import Settled, SettleEntry
 from artcafe.delivery.pull_waits import PullWait
@@ -54,7 +54,7 @@ class Worker:
         return None if error is None else error.code
 
 
-def items_of(pulled: Pulled) -> list[dict[str, Any]]:
+def items_of(pulled: PulledPage) -> list[dict[str, Any]]:
     return [msgspec.json.decode(item) for item in pulled.items]
 
 

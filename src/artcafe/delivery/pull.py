@@ -102,7 +102,7 @@ class PullRequest:
         return cls(limit, wait_s, channel)
 
 
-class Pulled(NamedTuple):
+class PulledPage(NamedTuple):
     """The answer to a pull. Each item is a message as its push has it, as JSON text."""
 
     items: Sequence[bytes]
@@ -131,7 +131,7 @@ class Pulls:
         self.holds = PullHolds(services.queue_hub)
         self._acks, self._settling = PullAcks(services), PullSettling(services, self.holds, receipt_key)
 
-    async def pull(self, principal: Principal, agent_id: str, request: PullRequest, wait: PullWait | None = None) -> Pulled:
+    async def pull(self, principal: Principal, agent_id: str, request: PullRequest, wait: PullWait | None = None) -> PulledPage:
         """Return messages above the cursors of the agent's active subscriptions, and the gaps before them; for that agent only.
 
         With a `wait_s`, wait for the first message; `wait` lets the caller end that earlier. Raises `Forbidden`; for
@@ -169,7 +169,7 @@ class Pulls:
                 outcomes.update(zip(held, await self._settling.settle(agent, [entries[at] for at in held]), strict=True))
         return [outcomes[at] for at in range(len(entries))]
 
-    async def _wait(self, agent: AgentPrincipal, request: PullRequest, wait: PullWait) -> Pulled:
+    async def _wait(self, agent: AgentPrincipal, request: PullRequest, wait: PullWait) -> PulledPage:
         """Return the first page with something in it, or an empty one at the end of the wait."""
         deadline = self._deadline(agent, request.wait_s)
         with contextlib.closing(FollowedFeeds(self._services.hub, agent.tenant_id, wait.wake)) as feeds:
@@ -281,14 +281,14 @@ class Pulls:
             page = await read_page(log, cursors, limit, removed_to, seen)
         return without_expired(page, services.clock)
 
-    async def _answer(self, agent: AgentPrincipal, sources: _Sources, page: LogPage, queues: QueuePull) -> Pulled:
+    async def _answer(self, agent: AgentPrincipal, sources: _Sources, page: LogPage, queues: QueuePull) -> PulledPage:
         """End the requests of a pull, and encode and count its messages."""
         await queues.end()
         self._trace(agent.tenant_id, page, queues)
         items = [self._held_item(agent, taken) for taken in queues.taken]
         items += [_item(sources.channels[channel_id], message) for channel_id, message in page.messages]
         self._count(agent.tenant_id, agent.agent_id, page, len(items))
-        return Pulled(items, page.gaps, page.has_more or queues.has_more, page.epoch)
+        return PulledPage(items, page.gaps, page.has_more or queues.has_more, page.epoch)
 
     def _trace(self, tenant_id: TenantId, page: LogPage, queues: QueuePull) -> None:
         """Record a span for each channel with traced messages, as for a write to a socket."""

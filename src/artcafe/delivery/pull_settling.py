@@ -27,7 +27,7 @@ from artcafe.model import AgentId, AgentPrincipal, QueueSettings, Seq, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import receipts
 from artcafe.rules.queues import pause_after
-from artcafe.rules.receipts import Receipt
+from artcafe.rules.receipts import HoldReceipt
 from artcafe.services.record_cache import RecordCache
 
 MAX_DELAY_S: Final = 24 * 3600
@@ -88,13 +88,13 @@ class PullSettling:
     def receipt(self, principal: AgentPrincipal, feed: QueueFeed, message: QueuedMessage, until: datetime) -> str:
         """Return the receipt of a message held by the agent's pull on this server until then."""
         server, epoch = self._services.fabric.hold_requests.server, feed.queue.epoch
-        made = Receipt(server, feed.channel, message.seq, message.deliveries, message.ack_subject, epoch, _ms(until))
+        made = HoldReceipt(server, feed.channel, message.seq, message.deliveries, message.ack_subject, epoch, _ms(until))
         return receipts.seal(self._key, principal.tenant_id, principal.agent_id, made)
 
     async def settle(self, principal: AgentPrincipal, entries: Sequence[SettleEntry]) -> list[Settled]:
         """Return the outcome of each entry. A wrong one does not stop the others."""
         outcomes: dict[int, Settled] = {}
-        by_server: dict[str, list[tuple[int, SettleEntry, Receipt]]] = defaultdict(list)
+        by_server: dict[str, list[tuple[int, SettleEntry, HoldReceipt]]] = defaultdict(list)
         for at, entry in enumerate(entries):
             try:
                 receipt = self._opened(principal, entry)
@@ -113,7 +113,7 @@ class PullSettling:
                 outcomes[at] = await self._settled(principal, entry, receipt, outcome)
         return [outcomes[at] for at in range(len(entries))]
 
-    def _opened(self, principal: AgentPrincipal, entry: SettleEntry) -> Receipt:
+    def _opened(self, principal: AgentPrincipal, entry: SettleEntry) -> HoldReceipt:
         """Return the receipt of an entry. Raises `Invalid`."""
         if entry.receipt is None:
             raise Invalid("receipt", "is required: send that of the pulled message, which must be one of a queue channel")
@@ -144,7 +144,7 @@ class PullSettling:
         return _encode(await self._holds.settle(request.tenant_id, request.agent_id, request.changes))
 
     async def _settled(
-        self, principal: AgentPrincipal, entry: SettleEntry, receipt: Receipt, outcome: HoldOutcome | OurFault | None
+        self, principal: AgentPrincipal, entry: SettleEntry, receipt: HoldReceipt, outcome: HoldOutcome | OurFault | None
     ) -> Settled:
         if isinstance(outcome, HoldOutcome):
             if outcome.code == PullNotHeld.code:
@@ -161,7 +161,7 @@ class PullSettling:
         except OurFault as exc:
             return Settled(exc)
 
-    async def _settle_directly(self, principal: AgentPrincipal, entry: SettleEntry, receipt: Receipt) -> Settled:
+    async def _settle_directly(self, principal: AgentPrincipal, entry: SettleEntry, receipt: HoldReceipt) -> Settled:
         """Send an entry to NATS without the server of the pull, before the message's deadline. Raises `Unavailable`."""
         began = time.monotonic()
         log = await self._services.fabric.tenant(principal.tenant_id).connected_log()
@@ -187,7 +187,7 @@ class PullSettling:
             return Settled()
         return self._extended(principal, receipt, settings.ack_wait_s - (time.monotonic() - began))
 
-    def _extended(self, principal: AgentPrincipal, receipt: Receipt, left_s: float) -> Settled:
+    def _extended(self, principal: AgentPrincipal, receipt: HoldReceipt, left_s: float) -> Settled:
         until = self._services.clock() + timedelta(seconds=left_s)
         later = msgspec.structs.replace(receipt, until_ms=_ms(until))
         return Settled(None, receipts.seal(self._key, principal.tenant_id, principal.agent_id, later), until)

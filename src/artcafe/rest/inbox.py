@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from artcafe import errors
 from artcafe.assembly import Services
-from artcafe.delivery.pull import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT_S, Pulled, PullRequest
+from artcafe.delivery.pull import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT_S, PulledPage, PullRequest
 from artcafe.delivery.pull_holds import ACK, EXTEND, NAK, REJECT
 from artcafe.delivery.pull_page import PAGE_BYTES, ChannelGap
 from artcafe.delivery.pull_settling import Settled, SettleEntry
@@ -205,10 +205,10 @@ async def acknowledge_messages(
     )
 
 
-async def pull(request: Request, services: Services, principal: Principal, agent_id: str, asked: PullRequest) -> Pulled:
+async def pull(request: Request, services: Services, principal: Principal, agent_id: str, asked: PullRequest) -> PulledPage:
     """Return the result of a pull, and end its wait when the client closes the connection. Raises as `Pulls.pull` does."""
     wait = PullWait()
-    outcome: Pulled | ArtcafeError
+    outcome: PulledPage | ArtcafeError
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_end_when_gone(request, wait))
         try:
@@ -228,7 +228,7 @@ async def _end_when_gone(request: Request, wait: PullWait) -> None:
     wait.abandon()
 
 
-def _text(pulled: Pulled) -> bytes:
+def _text(pulled: PulledPage) -> bytes:
     gaps = msgspec.json.encode([_gap(each) for each in pulled.gaps])
     rest = msgspec.json.encode(pulled.has_more), msgspec.json.encode(pulled.epoch)
     return b'{"items":[%b],"gaps":%b,"more":%b,"epoch":%b}' % (b",".join(pulled.items), gaps, *rest)

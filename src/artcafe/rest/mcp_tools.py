@@ -10,7 +10,7 @@ import msgspec
 from fastapi import Request
 
 from artcafe.assembly import Services
-from artcafe.delivery.pull import Pulled, PullRequest
+from artcafe.delivery.pull import PulledPage, PullRequest
 from artcafe.delivery.pull_holds import ACK, EXTEND, NAK, REJECT
 from artcafe.delivery.pull_settling import SettleEntry
 from artcafe.model import AgentPrincipal, Principal, UserPrincipal
@@ -186,7 +186,7 @@ class StatelessAgentTools(PrincipalTools, OwnTools):
             "epoch": pulled.epoch,
         }
 
-    async def _end_gaps(self, pulled: Pulled, channels: set[str]) -> None:
+    async def _end_gaps(self, pulled: PulledPage, channels: set[str]) -> None:
         """Acknowledge the gaps of channels without messages; the ack of a message ends the gap before it."""
         lone = {each.channel_id: each.after for each in pulled.gaps if each.channel_id not in channels}
         if lone:

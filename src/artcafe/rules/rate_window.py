@@ -44,7 +44,7 @@ class Monthly:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class WindowUsage:
     """The state of a limit. `resets_at`: when units become free (epoch seconds), or now if nothing is used."""
 
     limit: int
@@ -122,18 +122,18 @@ class RateWindow:
             room = min(room, self.monthly.limit - self.monthly.metered - self._unmetered())
         return room
 
-    def usage(self, now: float) -> Usage:
+    def usage(self, now: float) -> WindowUsage:
         """Return the use of the limit per minute. What this server reserved and has not spent is not used."""
         used = max(0, self._before() + self._totals.get(self.slot, 0) + self._lent - self.tokens)
         counted = (slot for slot, total in self._totals.items() if total > 0 and slot >= self.slot - SLOTS)
-        return Usage(self.limit, used, resets_at(min(counted, default=None), now))
+        return WindowUsage(self.limit, used, resets_at(min(counted, default=None), now))
 
-    def monthly_usage(self) -> Usage | None:
+    def monthly_usage(self) -> WindowUsage | None:
         """Return the use of the limit per month, or None without one."""
         if self.monthly is None:
             return None
         used = self.monthly.metered + self._unmetered() + self._totals.get(self.slot, 0) + self._lent - self.tokens
-        return Usage(self.monthly.limit, max(0, used), self.monthly.resets_at)
+        return WindowUsage(self.monthly.limit, max(0, used), self.monthly.resets_at)
 
     def is_idle(self) -> bool:
         """Return whether nothing here matters any more: no use in the window, and nothing unmetered."""

@@ -10,7 +10,7 @@ from artcafe.rules import pages
 from artcafe.rules.subjects import Subject
 
 
-class Receipt(msgspec.Struct, frozen=True, array_like=True):
+class HoldReceipt(msgspec.Struct, frozen=True, array_like=True):
     """One delivery of a queue message to a pull."""
 
     server: str
@@ -26,15 +26,15 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True):
     """The ack deadline in milliseconds since 1970, for when that server has ended."""
 
 
-_decoder = msgspec.json.Decoder(Receipt)
+_decoder = msgspec.json.Decoder(HoldReceipt)
 
 
-def seal(key: bytes, tenant_id: TenantId, agent_id: AgentId, receipt: Receipt) -> str:
+def seal(key: bytes, tenant_id: TenantId, agent_id: AgentId, receipt: HoldReceipt) -> str:
     """Return the receipt as opaque text, valid for this agent only. `key` has 32 bytes."""
     return pages.seal(key, tenant_id, _bound_to(agent_id), msgspec.json.encode(receipt).decode())
 
 
-def open(key: bytes, tenant_id: TenantId, agent_id: AgentId, text: str) -> Receipt:
+def open(key: bytes, tenant_id: TenantId, agent_id: AgentId, text: str) -> HoldReceipt:
     """Return the receipt in a text. Raises Invalid for any text but one from `seal` with the same key and agent."""
     try:
         return _decoder.decode(pages.open(key, tenant_id, _bound_to(agent_id), text))

@@ -85,7 +85,7 @@ class _ChannelAcks:
     """The highest ack that the server has written."""
 
 
-class PullAcks:
+class PullAckSender:
     """The acks of one pull. One request is in flight at a time, with all acks since the one before."""
 
     def __init__(self, http: HttpClient, path: str, epoch: str | None) -> None:
@@ -158,7 +158,7 @@ class PullAcks:
 class PulledMessage(Message):
     """A message of a pull: `ack`, `nak` and `extend` are done when they return."""
 
-    def __init__(self, item: replies.PulledItem, before: int, acks: PullAcks) -> None:
+    def __init__(self, item: replies.PulledItem, before: int, acks: PullAckSender) -> None:
         super().__init__(item, 0, before, self._record_ack)
         self._acks = acks
         self._entry = _Entry(item.channel, item.seq or 0, item.receipt)
@@ -258,7 +258,7 @@ class PullInbox:
     async def pull(self, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
         """Return messages as `Agent.pull` does. Gaps of channels without messages are acknowledged."""
         page = await self._http.read(_Page, self._inbox, {"limit": limit, "wait_s": wait_s, **given(channel=channel)})
-        acks = PullAcks(self._http, self._acks, page.epoch)
+        acks = PullAckSender(self._http, self._acks, page.epoch)
         gaps = [Gap(each.channel, each.from_, each.to, each.reason) for each in page.gaps]
         for gap, pushed in zip(gaps, page.gaps, strict=True):
             warn_of(gap)
@@ -294,4 +294,4 @@ class PullInbox:
         return Extended(outcome.receipt or receipt, time_of(outcome.held_until))
 
     async def _settle(self, kind: str, entry: _Entry, epoch: str | None) -> _Outcome:
-        return await PullAcks(self._http, self._acks, epoch).settle(kind, entry)
+        return await PullAckSender(self._http, self._acks, epoch).settle(kind, entry)

@@ -20,7 +20,7 @@ from artcafe.model import TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import ThrottledEvent
 from artcafe.rules.plans import UNLIMITED, Limit, Plans
-from artcafe.rules.rate_window import SLOT_S, SLOTS, Monthly, Usage
+from artcafe.rules.rate_window import SLOT_S, SLOTS, Monthly, WindowUsage
 from artcafe.rules.subjects import Subject
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.tenant_rate import Metered, Notice, ReadMetered, TenantRate, month_of
@@ -163,12 +163,12 @@ class RateLimits:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def peek(self, tenant_id: TenantId, kind: Limit) -> Usage | None:
+    def peek(self, tenant_id: TenantId, kind: Limit) -> WindowUsage | None:
         """Return the use of a limit as this server knows it; None if it is unlimited here or was not used in the last minute."""
         rate = self._rates.get((tenant_id, kind))
         return None if rate is None or rate.limit >= UNLIMITED else rate.usage(self._clock().timestamp())
 
-    async def usage(self, tenant_id: TenantId, kind: Limit) -> Usage | None:
+    async def usage(self, tenant_id: TenantId, kind: Limit) -> WindowUsage | None:
         """Return the use of a limit by all servers, or by this one while the counters are away; None if it is not counted.
 
         Raises `Unavailable`.

@@ -11,7 +11,7 @@ from artcafe.errors import RateExceeded
 from artcafe.model import TenantId
 from artcafe.rules import subjects, times
 from artcafe.rules.plans import UNLIMITED, Limit
-from artcafe.rules.rate_window import WINDOW_S, RateWindow, Usage
+from artcafe.rules.rate_window import WINDOW_S, RateWindow, WindowUsage
 from artcafe.rules.subjects import Subject
 
 LEAST_WAIT_S: Final = 0.1
@@ -37,7 +37,7 @@ class Notice(NamedTuple):
 
     limit: Limit
     percent: int
-    usage: Usage
+    usage: WindowUsage
 
 
 class TenantRate(RateWindow):

@@ -171,7 +171,7 @@ class UsagePage(NamedTuple):
     as_of: datetime | None
 
 
-class Usage:
+class UsageReader:
     """Reads the usage of tenants."""
 
     def __init__(self, store: Store, clock: Clock, counted_until: CountedUntil | None = None) -> None:
