@@ -11,13 +11,14 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test smoke check docs site faults bench lock clean
+.PHONY: help setup run test smoke matrix check docs site faults bench lock clean
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
 	@echo "make run     start everything on this machine and run the demo; Ctrl-C stops it, the data is kept"
 	@echo "make test    run the tests, including lint and type checks"
 	@echo "make smoke   run a two-minute subset of the tests"
+	@echo "make matrix  run the quick tests with each Python of 3.11 to 3.14 that is here (PYTHONS='python3.13 …' names others)"
 	@echo "make check   run only lint and type checks"
 	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, promises.md, roles.md, settings.md and the TypeScript types"
 	@echo "make site    build the manual into site/, with links checked; open site/index.html"
@@ -55,6 +56,10 @@ test: setup
 smoke: setup
 	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL) tests/test_conventions.py tests/test_config.py tests/rules tests/wire tests/sdk \
 		tests/services tests/flows/test_end_to_end.py tests/flows/test_sdk.py tests/cli/test_commands.py
+
+PYTHONS := python3.11 python3.12 python3.13 python3.14
+matrix:
+	@bash tests/matrix.sh $(PYTHONS)
 
 # tests/test_conventions.py runs the same four commands.
 check: setup
@@ -97,4 +102,4 @@ lock: setup
 		--output-file docs/requirements.lock $(LOCK) docs/requirements.in
 
 clean:
-	rm -rf $(VENV) $(SITE) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .matrix $(SITE) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

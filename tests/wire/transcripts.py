@@ -5,6 +5,7 @@ A client in another language reads `vectors/session.json`: docs/frames.md descri
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -351,7 +352,7 @@ def transcript(script: Callable[[Recorder], None]) -> dict[str, object]:
     """Run a script and return its transcript."""
     recorder = Recorder()
     script(recorder)
-    return {"name": script.__name__, "about": script.__doc__, "steps": recorder.steps}
+    return {"name": script.__name__, "about": inspect.getdoc(script), "steps": recorder.steps}
 
 
 def rows(table: Any) -> list[dict[str, str]]:
