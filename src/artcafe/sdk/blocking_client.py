@@ -211,6 +211,7 @@ class Client(Blocking[client.Client]):
     home = blocking(client.Client.home)
     me = blocking(client.Client.me)
     login = blocking(client.Client.login)
+    create_console_code = blocking(client.Client.create_console_code)
     create_tenant = blocking(client.Client.create_tenant)
     tenants = blocking_items(client.Client.tenants)
     accept_invitation = blocking(client.Client.accept_invitation)

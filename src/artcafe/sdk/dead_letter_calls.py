@@ -6,8 +6,23 @@ from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
-from artcafe.sdk.records import RedrivenLetter
 from artcafe.sdk.tenant_calls import TenantCalls
+
+
+class RedrivenLetter(msgspec.Struct, frozen=True):
+    """A dead letter that was handled by a redrive, and the message that was sent back to its queue.
+
+    `status` is `redriven`; `redriven_before`: by an earlier command, and not again; `queue_deleted`: the letter stays; and with
+    `until_failure` the outcome: `done` or `failed`.
+    """
+
+    seq: int
+    channel: str
+    """The queue."""
+    status: str
+    redriven_seq: int | None = None
+    """The sequence of the message in the queue."""
+    message_id: str | None = None
 
 
 class _Redrive(msgspec.Struct, frozen=True):

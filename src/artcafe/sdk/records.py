@@ -268,22 +268,6 @@ class ChainInfo(msgspec.Struct, frozen=True):
     releases: int
 
 
-class RedrivenLetter(msgspec.Struct, frozen=True):
-    """A dead letter that was handled by a redrive, and the message that was sent back to its queue.
-
-    `status` is `redriven`; `redriven_before`: by an earlier command, and not again; `queue_deleted`: the letter stays; and with
-    `until_failure` the outcome: `done` or `failed`.
-    """
-
-    seq: int
-    channel: str
-    """The queue."""
-    status: str
-    redriven_seq: int | None = None
-    """The sequence of the message in the queue."""
-    message_id: str | None = None
-
-
 class AuditEntry(msgspec.Struct, frozen=True):
     """An entry of a tenant's audit. `digest` is the hash of all other fields; the next entry has it as `before`."""
 

@@ -10,7 +10,7 @@ import click
 from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.terminal.exit_codes import FAILED, ArtcafeCommand
 from artcafe.cli.terminal.output import as_json, counted, escape
-from artcafe.sdk.records import RedrivenLetter
+from artcafe.sdk.dead_letter_calls import RedrivenLetter
 
 TEXTS: Final = {
     "redriven": "sent back to",
