@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -66,7 +66,7 @@ class Issuer:
         """The number of requests for the key set."""
         self._port = 0
 
-    def __enter__(self) -> Issuer:
+    def __enter__(self) -> Self:
         self.come()
         return self
 
@@ -75,10 +75,14 @@ class Issuer:
 
     def come(self) -> None:
         """Listen, on the same port as before."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self.handler())
         self._port = self._server.server_port
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="issuer")
         self._thread.start()
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        """Return the handler of requests."""
+        return _handler(self)
 
     def go(self) -> None:
         """Stop listening. May be repeated."""

@@ -15,7 +15,7 @@ import type { PresencePush } from "../../clients/typescript/src/generated/frames
 import { openSocket } from "../../clients/typescript/src/socket-browser.js";
 import type { Socket } from "../../clients/typescript/src/socket.js";
 import { ClientSession, type CommandKind, SUBPROTOCOL } from "../../clients/typescript/src/wire-session.js";
-import { client, home, token } from "./session.js";
+import { client, home, readMe, role, token } from "./session.js";
 
 const OPEN_MS = 10_000;
 const PAGE = 200;
@@ -196,6 +196,7 @@ class Live {
 			connection.value = "lost";
 			if (!lost.shouldReconnect) {
 				failure.value = lost.error;
+				void readMe().catch(() => {}); // The person may have been removed from the tenant.
 				return;
 			}
 			this.#failures += 1;
@@ -242,7 +243,7 @@ class Live {
 
 	#handle(text: string): void {
 		const { id, kind, body } = this.#session.receive(text);
-		if (kind === "connect") this.#onConnected();
+		if (kind === "connect") this.#onConnected(body.role ?? null);
 		else if (kind === "presence") this.#onPresence(body);
 		else if (kind === "message") for (const each of this.#of(body.channel)) each.onMessage(body as unknown as WatchedMessage);
 		else if (kind === "gap") for (const each of this.#of(body.channel)) each.onGap(body);
@@ -250,7 +251,8 @@ class Live {
 		else if (kind === "error") this.#onError(id, errorOf(body));
 	}
 
-	#onConnected(): void {
+	#onConnected(newRole: string | null): void {
+		if (newRole !== role.value) void readMe();
 		this.#failures = 0;
 		connection.value = "connected";
 		this.#send("watch", { presence: true });

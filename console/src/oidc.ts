@@ -11,6 +11,11 @@ const STARTED = "artcafe-sign-in";
 /** Another page waits for the token of the sign-in, on this channel. */
 const RENEWS = /^#renew=([\w-]+)$/;
 
+/** For an issuer that does not say when its tokens end. */
+const DEFAULT_LIFETIME_S = 300;
+/** How often to look whether the other window is still open. */
+const CLOSED_MS = 1000;
+
 /** What is kept from the redirect to the return: no token, and nothing that is of use to anybody later. */
 interface Started {
 	state: string;
@@ -89,7 +94,7 @@ export async function finishSignIn(home: Home): Promise<Credentials> {
 		const answer = await oauth.authorizationCodeGrantRequest(server, client, oauth.None(), parameters, redirectUri(), started.verifier, options);
 		return oauth.processAuthorizationCodeResponse(server, client, answer, { expectedNonce: started.nonce, requireIdToken: true });
 	});
-	const credentials = credentialsOf(provider, tokens, null);
+	const credentials = credentialsOf(provider, tokens, { idToken: null, refreshToken: null });
 	if (started.channel !== null) handOver(started.channel, credentials);
 	return credentials;
 }
@@ -100,20 +105,27 @@ function takeStarted(): Started | null {
 	return text === null ? null : (JSON.parse(text) as Started);
 }
 
-function credentialsOf(provider: Provider, tokens: oauth.TokenEndpointResponse, before: Credentials | null): Credentials {
-	const refreshToken = tokens.refresh_token;
+/** What a later answer of the token endpoint may leave out. */
+interface Kept {
+	idToken: string | null;
+	refreshToken: string | null;
+}
+
+function credentialsOf(provider: Provider, tokens: oauth.TokenEndpointResponse, kept: Kept): Credentials {
+	const idToken = tokens.id_token ?? kept.idToken;
+	const refreshToken = tokens.refresh_token ?? kept.refreshToken;
 	return {
 		accessToken: tokens.access_token,
-		expiresAt: performance.now() + (tokens.expires_in ?? 300) * 1000,
-		idToken: tokens.id_token ?? before?.idToken ?? null,
-		renew: refreshToken === undefined ? (before?.renew ?? null) : () => renew(provider, refreshToken, before),
+		expiresAt: performance.now() + (tokens.expires_in ?? DEFAULT_LIFETIME_S) * 1000,
+		idToken,
+		renew: refreshToken === null ? null : () => renew(provider, refreshToken, idToken),
 	};
 }
 
-async function renew(provider: Provider, refreshToken: string, before: Credentials | null): Promise<Credentials> {
+async function renew(provider: Provider, refreshToken: string, idToken: string | null): Promise<Credentials> {
 	const { server, client, options } = provider;
 	const answer = await oauth.refreshTokenGrantRequest(server, client, oauth.None(), refreshToken, options);
-	return credentialsOf(provider, await oauth.processRefreshTokenResponse(server, client, answer), before);
+	return credentialsOf(provider, await oauth.processRefreshTokenResponse(server, client, answer), { idToken, refreshToken });
 }
 
 /** Turn what the issuer or the library refused into an error that says what to do. */
@@ -123,32 +135,39 @@ async function reaching<T>(home: Home, act: () => Promise<T>): Promise<T> {
 	} catch (error) {
 		if (error instanceof ArtcafeError) throw error;
 		if (error instanceof oauth.AuthorizationResponseError || error instanceof oauth.ResponseBodyError) {
-			throw new ArtcafeError("bad_code", `${home.issuer} refused the sign-in: ${error.error_description ?? error.error}`, { cause: error });
+			throw new ArtcafeError("bad_code", `the identity provider ${home.issuer} refused the sign-in: ${error.error_description ?? error.error}`, { cause: error });
 		}
 		if (error instanceof oauth.OperationProcessingError) {
-			throw new ArtcafeError("bad_code", `the answer of ${home.issuer} was refused: ${error.message}`, { cause: error });
+			throw new ArtcafeError("bad_code", `the answer of the identity provider ${home.issuer} is not valid: ${error.message}`, { cause: error });
 		}
 		const reason = error instanceof Error ? error.message : String(error);
-		throw new ArtcafeError("unavailable", `${home.issuer} cannot be reached (${reason})`, { isTemporary: true, cause: error });
+		throw new ArtcafeError("unavailable", `the identity provider ${home.issuer} cannot be reached (${reason})`, { isTemporary: true, cause: error });
 	}
 }
 
 // --- a sign-in in another window, while this page stays as it is ---
 
 /**
- * Sign in in another window, so that what was typed here is kept. Resolves with its token. `signal` ends the wait. The name of the
- * channel is random, and known to these two pages alone.
+ * Sign in in another window, so that what was typed here is kept. Resolves with its token. The name of the channel is random, and
+ * known to these two pages alone.
  */
-export function signInElsewhere(signal: AbortSignal): Promise<Credentials> {
+export function signInElsewhere(): Promise<Credentials> {
 	const name = oauth.generateRandomState();
 	const channel = new BroadcastChannel(name);
-	signal.addEventListener("abort", () => channel.close());
-	window.open(`${redirectUri()}#renew=${name}`, "_blank", "popup,width=480,height=720");
-	return new Promise((resolve) => {
+	const other = window.open(`${redirectUri()}#renew=${name}`, "_blank", "popup,width=480,height=720");
+	let watching: ReturnType<typeof setInterval>;
+	return new Promise<Credentials>((resolve, reject) => {
+		watching = setInterval(() => {
+			if (other?.closed === false) return;
+			reject(new ArtcafeError("bad_code", other === null ? "the browser has blocked the other window; allow it" : "the other window was closed"));
+		}, CLOSED_MS);
 		channel.onmessage = ({ data }: MessageEvent<{ accessToken: string; expiresInMs: number; idToken: string | null }>) => {
-			channel.close();
 			resolve({ accessToken: data.accessToken, expiresAt: performance.now() + data.expiresInMs, idToken: data.idToken, renew: null });
+			other?.close();
 		};
+	}).finally(() => {
+		clearInterval(watching);
+		channel.close();
 	});
 }
 
@@ -159,5 +178,4 @@ export function isForAnother(): boolean {
 
 function handOver(channel: string, { accessToken, expiresAt, idToken }: Credentials): void {
 	new BroadcastChannel(channel).postMessage({ accessToken, expiresInMs: expiresAt - performance.now(), idToken });
-	window.close();
 }

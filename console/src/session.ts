@@ -27,6 +27,7 @@ export const me = signal<Me | null>(null);
 export const isExpired = signal(false);
 
 const credentials = signal<Credentials | null>(null);
+let timer: ReturnType<typeof setTimeout> | undefined;
 let waiting: { resolve: (token: string) => void; reject: (error: unknown) => void }[] = [];
 
 /** The chosen tenant, with the person's role. Null if none is chosen, or none of their tenants has the id in the address. */
@@ -65,10 +66,13 @@ export async function token(): Promise<string> {
 	return new Promise((resolve, reject) => waiting.push({ resolve, reject }));
 }
 
-/** Use a token from now on. Calls that waited for one continue. */
+/** Use a token from now on. Calls that waited for one continue. At its end it is renewed, or the person is asked to sign in again. */
 function accept(fresh: Credentials): void {
 	credentials.value = fresh;
+	client = newClient(); // The one before keeps its token until the server refuses it.
 	isExpired.value = false;
+	clearTimeout(timer);
+	timer = setTimeout(() => void token().catch(() => {}), fresh.expiresAt - performance.now());
 	for (const each of waiting.splice(0)) each.resolve(fresh.accessToken);
 }
 
@@ -101,7 +105,8 @@ export function signOut(): void {
 	const refused = new ArtcafeError("unauthenticated", "you have signed out");
 	for (const each of waiting.splice(0)) each.reject(refused);
 	credentials.value = null;
-	client = newClient(); // The old one keeps the token.
+	client = newClient();
+	clearTimeout(timer);
 	me.value = null;
 	isExpired.value = false;
 	state.value = "signed_out";

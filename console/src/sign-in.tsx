@@ -93,12 +93,12 @@ export function SignInAgain() {
 
 function SignInElsewhere() {
 	const { error, isBusy, run } = useAction();
-	const begin = () => run(async () => signIn(await signInElsewhere(AbortSignal.timeout(600_000))));
+	const begin = () => run(async () => signIn(await signInElsewhere()));
 	return (
 		<>
 			<Problem error={error} />
 			<Button kind="primary" busy={isBusy} onClick={begin}>
-				Sign in in another window
+				Open the sign-in window
 			</Button>
 		</>
 	);

@@ -27,7 +27,7 @@ from artcafe.errors import (
 )
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import Signer, load_signer
-from artcafe.sdk.records import Token
+from artcafe.sdk.token_records import Token
 from tests import ssh_keygen
 from tests.conftest import Require
 

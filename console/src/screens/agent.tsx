@@ -12,36 +12,47 @@ import { go, tenantLink } from "../router.js";
 import type { ScreenProps } from "../screens.js";
 import { canWrite, client, tenantId } from "../session.js";
 import {
-	Badge, Button, Card, Code, type Column, Confirm, Copy, Fact, Facts, Field, FormDialog, List, Loading, Name, PageHead, Problem, Time,
+	Badge, Button, Card, Code, type Column, Confirm, Copy, Fact, Facts, Field, FormDialog, List, Loading, Name, PageHead, type Pages, Problem, Time,
 	useLoad, usePages,
 } from "../ui/index.js";
 
 export function AgentScreen({ params }: ScreenProps) {
 	const id = params["agent"] ?? "";
 	const agent = useLoad(async () => complete(await client.readAgent(tenantId(), id)), [tenantId(), id]);
+	const subscriptions = usePages((cursor) => client.listAgentSubscriptions(tenantId(), id, { cursor, limit: 200 }), [id, isHere(agent.value)]);
 	if (agent.value === null) return agent.isLoading ? <Loading /> : <Problem error={agent.error} onRetry={agent.reload} />;
 	return (
 		<>
 			<PageHead title={<Name>{agent.value.name}</Name>} note={agent.value.description === "" ? undefined : <bdi>{agent.value.description}</bdi>}>
 				{canWrite.value && <Actions agent={agent.value} onChanged={agent.set} />}
 			</PageHead>
-			<About agent={agent.value} />
+			<About agent={agent.value} lastSeen={subscriptions.items[0]?.last_seen ?? null} />
 			<Keys agent={agent.value} />
-			<Subscriptions agent={agent.value} />
+			<Subscriptions list={subscriptions} />
 		</>
 	);
 }
 
-function About({ agent }: { agent: Agent }) {
+function isHere(agent: Agent | null): boolean {
+	return agent !== null && (presenceOf(agent)?.connected ?? false);
+}
+
+function About({ agent, lastSeen }: { agent: Agent; lastSeen: string | null }) {
 	return (
 		<Card>
 			<Facts>
 				<Fact name="Presence">
 					<PresenceBadge agent={agent} />
 				</Fact>
-				<Fact name="Connected since">
-					<Time at={presenceOf(agent)?.since} />
-				</Fact>
+				{isHere(agent) ? (
+					<Fact name="Connected since">
+						<Time at={presenceOf(agent)?.since} />
+					</Fact>
+				) : (
+					<Fact name="Last seen">
+						<Time at={lastSeen} relative />
+					</Fact>
+				)}
 				<Fact name="Login">{agent.status === "active" ? <Badge tone="good">allowed</Badge> : <Badge tone="bad">disabled</Badge>}</Fact>
 				<Fact name="Handle">
 					<Code>{agent.handle ?? "–"}</Code>
@@ -143,7 +154,7 @@ function Keys({ agent }: { agent: Agent }) {
 	];
 	return (
 		<Card title="Keys" actions={canWrite.value && <Button onClick={() => setAdding(true)}>Add a key</Button>}>
-			<p class="note">To rotate: add the new key, change the agent to it, and then revoke the old one. Both work meanwhile.</p>
+			<p class="note">To rotate: add the new key, give it to the agent, and then revoke the old one. Both work meanwhile.</p>
 			<List label="Keys" pages={keys} columns={columns} rowKey={(key) => key.id} empty="No key" />
 			{isAdding && <AddKey agent={agent} onAdded={keys.reload} onClose={() => setAdding(false)} />}
 			{asked !== null && <KeyQuestion agent={agent} {...asked} onDone={keys.reload} onClose={() => setAsked(null)} />}
@@ -233,8 +244,7 @@ const SUBSCRIPTIONS: readonly Column<Subscription>[] = [
 	{ title: "Since", minor: true, cell: (each) => <Time at={each.created_at} /> },
 ];
 
-function Subscriptions({ agent }: { agent: Agent }) {
-	const list = usePages((cursor) => client.listAgentSubscriptions(tenantId(), agent.id, { cursor, limit: 200 }), [agent.id]);
+function Subscriptions({ list }: { list: Pages<Subscription> }) {
 	return (
 		<Card title="Subscriptions">
 			<List label="Subscriptions" pages={list} columns={SUBSCRIPTIONS} rowKey={(each) => each.channel_id} empty="No subscription" />

@@ -47,7 +47,8 @@ export function Problem({ error, onRetry }: ProblemProps) {
 	);
 }
 
+/** Errors are clauses. An address at the beginning keeps its case. */
 function sentence(text: string): string {
-	const first = text.slice(0, 1).toUpperCase();
+	const first = /^[a-z]+ /.test(text) ? text.slice(0, 1).toUpperCase() : text.slice(0, 1);
 	return `${first}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }

@@ -15,10 +15,11 @@ from artcafe.sdk.deprecated_calls import deprecated_call
 from artcafe.sdk.http import TIMEOUT_S, HttpClient, TokenSource, given
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
-from artcafe.sdk.records import ConsoleCode, CurrentTerms, Home, Me, TenantInfo, TermsAcceptance, Token
+from artcafe.sdk.records import CurrentTerms, Home, Me, TenantInfo, TermsAcceptance
 from artcafe.sdk.rest_login import log_in
 from artcafe.sdk.retries import MAX_RETRY_S, Retries
 from artcafe.sdk.tenant_client import TenantClient
+from artcafe.sdk.token_records import ConsoleCode, Token
 
 _ACCEPTANCES: Final = "/v1/terms/acceptances"
 

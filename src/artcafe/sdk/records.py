@@ -28,27 +28,6 @@ class Home(msgspec.Struct, frozen=True):
     """The version of the terms that people must accept; None if there are no terms."""
 
 
-class ConsoleCode(msgspec.Struct, frozen=True):
-    """A code that signs its creator in to the web console: once, until `expires_at`."""
-
-    code: str
-    expires_at: datetime
-
-    def __repr__(self) -> str:
-        return f"ConsoleCode(expires_at={self.expires_at})"
-
-
-class Token(msgspec.Struct, frozen=True):
-    """The token of a login. `expires_in` is in seconds from now."""
-
-    access_token: str
-    token_type: str
-    expires_in: int
-
-    def __repr__(self) -> str:
-        return f"Token(expires_in={self.expires_in})"
-
-
 class MembershipInfo(msgspec.Struct, frozen=True):
     """A tenant of the caller, and the caller's role in it."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from artcafe.sdk.http import HttpClient
 from artcafe.sdk.keys import Signer
-from artcafe.sdk.records import Token
 from artcafe.sdk.session import check_challenge
+from artcafe.sdk.token_records import Token
 from artcafe.wire import replies
 
 
