@@ -29,8 +29,13 @@ from typing import IO, Any, Final
 from tests.children import PR_SET_PDEATHSIG, plain_environ, started_with_parent
 
 PRELOADED: Final = (
+    "anyio._backends._asyncio",
     "artcafe.cli.commands",
+    "artcafe.cli.manage.agent_commands",
+    "artcafe.cli.manage.agents",
     "artcafe.cli.operate.serve",
+    "artcafe.sdk.agent",
+    "artcafe.sdk.client",
     "artcafe.server",
     "artcafe.tables.dynamodb.engine",
     "uvloop",

@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 from artcafe import Agent
 from tests import ssh_keygen
 from tests.conftest import Require
+from tests.forked_command import forked_artcafe
 from tests.platform import Platform
 
 ROOT = Path(__file__).parents[2]
@@ -52,16 +54,18 @@ def terminal_environment(platform: Platform) -> dict[str, str]:
 
 def run_script(platform: Platform, folder: Path, script: str) -> list[str]:
     """Run a script in bash, fail if any command of it fails, and return the printed lines."""
-    whole = f"set -euo pipefail\n{script}"
-    done = subprocess.run(
-        ["bash", "-c", whole],
-        cwd=folder,
-        env=terminal_environment(platform),
-        capture_output=True,
-        text=True,
-        timeout=STORY_S,
-        check=False,
-    )
+    whole, environ = f"set -euo pipefail\n{script}", terminal_environment(platform)
+    with tempfile.TemporaryDirectory(prefix="bin") as short, forked_artcafe(Path(short)) as command:
+        environ["PATH"] = f"{command}{os.pathsep}{environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", whole],
+            cwd=folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=STORY_S,
+            check=False,
+        )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout.splitlines()
 
@@ -137,5 +141,9 @@ def test_git_ignores_the_keys_that_the_pages_create_in_the_repository() -> None:
     assert "for A in planner worker-{1,2,3}; do ssh-keygen" in typed
     assert "for A in reporter reader; do ssh-keygen" in typed
     keys |= {"reporter", "reader", "planner", "worker-1", "worker-2", "worker-3"}
+    pages = [*(ROOT / "docs" / "tutorials").glob("*.md"), ROOT / "examples" / "README.md"]
+    lists = [found for page in pages for found in re.findall(r"for A in ([\w -]+);", page.read_text())]
+    assert len(lists) == 4
+    keys |= {key for each in lists for key in each.split()}
     for key in keys:
         assert subprocess.run(["git", "check-ignore", "-q", key], cwd=ROOT, check=False).returncode == 0, key
