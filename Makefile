@@ -4,6 +4,10 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/installed
 
+# The frameworks of examples/frameworks have an environment and a lock of their own; no developer's command needs them.
+FRAMEWORKS := .venv-frameworks
+RECIPES    := examples/frameworks
+
 # The first interpreter in this list that is new enough; `make PYTHON=/path/to/python3.12 …` overrides it.
 ifndef PYTHON
 PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -11,10 +15,11 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test smoke matrix check docs site faults bench lock clean
+.PHONY: help setup frameworks run test smoke matrix check docs site faults bench lock clean
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
+	@echo "make frameworks  install the frameworks of examples/frameworks and a notebook kernel into $(FRAMEWORKS), for their tests"
 	@echo "make run     start everything on this machine and run the demo; Ctrl-C stops it, the data is kept"
 	@echo "make test    run the tests, including lint and type checks"
 	@echo "make smoke   run a two-minute subset of the tests"
@@ -24,7 +29,7 @@ help:
 	@echo "make site    build the manual into site/, with links checked; open site/index.html"
 	@echo "make faults  run the tests that kill processes and cut the power"
 	@echo "make bench   run the benchmarks"
-	@echo "make lock    regenerate requirements.lock and docs/requirements.lock (LOCK=--upgrade takes the newest versions)"
+	@echo "make lock    regenerate requirements.lock, docs/requirements.lock and $(RECIPES)/requirements.lock (LOCK=--upgrade takes the newest versions)"
 	@echo "make clean   remove the virtual environment and caches; a data folder is kept"
 
 setup: $(STAMP)
@@ -41,6 +46,17 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
+# The copy of the lock is the proof for the tests that this environment is the lock's.
+frameworks: $(FRAMEWORKS)/requirements.lock
+
+$(FRAMEWORKS)/requirements.lock: $(RECIPES)/requirements.lock
+	@test -n "$(PYTHON)" || { echo "ArtCafe needs Python 3.11 or newer; name it: make frameworks PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Installing the frameworks into $(FRAMEWORKS) (about 700 MB); this takes about a minute."
+	@$(PYTHON) -m venv --clear $(FRAMEWORKS)
+	@$(FRAMEWORKS)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r $(RECIPES)/requirements.lock
+	@$(FRAMEWORKS)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@cp $(RECIPES)/requirements.lock $@
+
 run: setup
 	@$(BIN)/artcafe up --demo
 
@@ -50,6 +66,8 @@ PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 
 test: setup
 	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null || \
 		echo "Node.js 20 or newer with npm is not here: the tests of clients/typescript are skipped (in CI they fail)." >&2
+	@cmp -s $(RECIPES)/requirements.lock $(FRAMEWORKS)/requirements.lock || \
+		echo "The frameworks are not installed (make frameworks): the tests of examples/frameworks are skipped (in CI they fail)." >&2
 	@$(BIN)/python -m pytest -q --timeout=120 --durations=25 $(PARALLEL)
 
 # Rules, wire format, services and one end-to-end story: they detect most mistakes, in two minutes on two cores.
@@ -100,6 +118,10 @@ lock: setup
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file docs/requirements.lock $(LOCK) docs/requirements.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet \
+		--generate-hashes --strip-extras --allow-unsafe \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file $(RECIPES)/requirements.lock $(LOCK) pyproject.toml $(RECIPES)/requirements.in
 
 clean:
-	rm -rf $(VENV) .matrix $(SITE) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .matrix $(SITE) $(FRAMEWORKS) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -117,11 +117,22 @@ def test_changelog_has_an_unreleased_section() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_lock_pins_every_dependency_by_hash() -> None:
-    text = (ROOT / "requirements.lock").read_text()
+def pinned_by(lock: str) -> set[str]:
+    """Return the distributions of a lock file, each of which must have a hash."""
+    text = (ROOT / lock).read_text()
     pinned = dict(re.findall(r"^([\w.-]+)==\S+ \\\n(    --hash=sha256:[0-9a-f]{64})", text, re.MULTILINE))
-    assert dependencies() <= pinned.keys()
     assert len(pinned) == len(re.findall(r"^[^\s#]", text, re.MULTILINE)), "a line of the lock has no hash"
+    return set(pinned)
+
+
+def test_lock_pins_every_dependency_by_hash() -> None:
+    assert dependencies() <= pinned_by("requirements.lock")
+
+
+def test_lock_of_the_frameworks_pins_every_one_by_hash() -> None:
+    lines = (ROOT / "examples" / "frameworks" / "requirements.in").read_text().splitlines()
+    wanted = {canonicalize_name(Requirement(line.partition("#")[0]).name) for line in lines if not line.startswith("#")}
+    assert wanted <= pinned_by("examples/frameworks/requirements.lock")
 
 
 def test_every_dependency_has_a_documented_reason() -> None:

@@ -83,6 +83,11 @@ class Agent(Blocking[asynchronous.Agent]):
         call(self._inner.__aexit__(kind, exc, traceback))
 
     @property
+    def async_agent(self) -> asynchronous.Agent:
+        """The agent with coroutine methods that this one calls. It belongs to the loop in the background."""
+        return self._inner
+
+    @property
     def tenant(self) -> str:
         return self._inner.tenant
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import pytest
+from pydantic import TypeAdapter
 
-from artcafe import errors
-from artcafe.tools import AgentTools, fault_of
+from artcafe import errors, sync
+from artcafe.tools import AgentTools, fault_of, input_schema
 from tests.platform import Cast, Platform
 
 BOUND_S = 60
@@ -41,7 +43,7 @@ def test_every_tool_describes_itself_and_its_arguments() -> None:
 async def test_agents_find_each_other_and_their_channels(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2, channels=2)
     async with pair(cast) as (planner, worker):
-        assert planner.functions[0].__name__ == "whoami"
+        assert [each.__name__ for each in planner.functions] == list(planner.tools)
         me = await planner.whoami()
         assert (me["handle"], me["agent_id"], me["tenant_id"]) == ("agent-0", cast.agents[0], cast.tenant)
         found = await planner.agents_find(connected=True)
@@ -145,3 +147,48 @@ async def test_request_is_pulled_and_answered_once(platform: Platform) -> None:
         assert (fault["code"], fault["agent_code"], fault["was_delivered"]) == ("agent_error", "refused", True)
         with pytest.raises(errors.AgentNotFound):
             await planner.ask("nobody", 1)
+
+
+async def test_functions_describe_their_arguments_to_pydantic_and_return_errors(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=0)
+    async with asyncio.timeout(BOUND_S), cast.agent(queues=False) as agent:
+        tools = AgentTools(agent)
+        for function in tools.functions:
+            hints = get_type_hints(function, include_extras=True)
+            assert hints.pop("return") == dict[str, Any]
+            assert inspect.iscoroutinefunction(function)
+            described = input_schema(function)["properties"]
+            assert described == input_schema(tools.tools[function.__name__])["properties"]
+            for parameter in inspect.signature(function).parameters.values():
+                assert parameter.annotation == hints[parameter.name]
+                schema = TypeAdapter(parameter.annotation).json_schema()
+                assert schema["description"] == described[parameter.name]["description"]
+        publish = next(each for each in tools.functions if each.__name__ == "publish")
+        refused = await publish(channel="no-such-channel", data=1)
+        assert (refused["error"]["code"], refused["error"]["can_retry"]) == ("channel_not_found", False)
+
+
+async def test_plain_functions_block_and_have_their_arguments_in_the_docstring(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=0)
+
+    def use() -> None:
+        with sync.Agent(cast.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0], queues=False) as agent:
+            functions = {each.__name__: each for each in AgentTools(agent).plain_functions}
+            assert functions["whoami"]()["agent_id"] == cast.agents[0]
+            assert functions["send"](agent="nobody", data=1)["error"]["code"] == "agent_not_found"
+            docstring = inspect.getdoc(functions["send"]) or ""
+            assert "\nArgs:\n    agent: The agent's handle or id.\n    data: Any JSON value" in docstring
+            asked.set()
+            while not (requests := functions["inbox_pull"](wait_s=25)["requests"]):
+                pass
+            functions["reply"](request_id=requests[0]["request_id"], data="yes")
+            answered.wait(BOUND_S)
+
+    asked, answered = threading.Event(), threading.Event()
+    async with asyncio.timeout(BOUND_S), cast.agent(1) as other, asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(use))
+        assert await asyncio.to_thread(asked.wait, BOUND_S)
+        try:
+            assert await other.ask("agent-0", "there?") == "yes"
+        finally:
+            answered.set()

@@ -17,7 +17,7 @@ class ToolCalls:
     """The tools of an agent, as MCP lists and calls them."""
 
     def __init__(self, tools: AgentTools) -> None:
-        self._functions = {function.__name__: function for function in tools.functions}
+        self._functions = tools.tools
         self._descriptions = {name: describe(function) for name, function in self._functions.items()}
         self.listed: Final = [Tool.model_validate(each.listed) for each in self._descriptions.values()]
         """The descriptions of all tools, always in the same order."""

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final, TypeVar
 
+from artcafe import sync
 from artcafe.errors import AgentError, Invalid
 from artcafe.sdk.agent import Agent
+from artcafe.sdk.blocking import post
 from artcafe.sdk.handling import HANDLED
 from artcafe.sdk.pull import Pulled, PulledMessage, PullInbox
 from artcafe.sdk.requests import Request
+from artcafe.tools.model_functions import coroutine_function, plain_function
 from artcafe.tools.waiting_requests import WaitingRequests
 from artcafe.toolset import results
 from artcafe.toolset.functions import (
@@ -24,6 +27,7 @@ from artcafe.toolset.functions import (
     OwnTools,
     PulledChannel,
     Settling,
+    Tool,
     check_wait,
     time_text,
 )
@@ -40,11 +44,12 @@ T = TypeVar("T")
 class AgentTools(OwnTools):
     """The tools of an agent, bound to it: coroutine methods for a model, with JSON values as arguments and results.
 
-    The agent must be connected (`async with`) while they are called. Create it with `queues=False`: otherwise its connection
-    receives the messages of queues that `inbox_pull` should. The tools answer the agent's requests (`Agent.on_request`) with the
-    model's `reply`, unless `requests` is False.
+    The agent must be connected while they are called. Create it with `queues=False`: otherwise its connection receives the
+    messages of queues that `inbox_pull` should. The tools answer the agent's requests (`Agent.on_request`) with the model's
+    `reply`, unless `requests` is False.
 
-    They raise `ArtcafeError`; `fault_of` describes it for a model. A publish or a reply is tried for `timeout_s`.
+    They raise `ArtcafeError`; `fault_of` describes it for a model, and `functions` return it. A publish or a reply is tried for
+    `timeout_s`.
     """
 
     names = (
@@ -52,11 +57,23 @@ class AgentTools(OwnTools):
         *("inbox_pull", "ack", "ask", "reply", "limits"),
     )
 
-    def __init__(self, agent: Agent, *, requests: bool = True, timeout_s: float = TIMEOUT_S) -> None:
-        self.agent, self._timeout_s = agent, timeout_s
+    def __init__(self, agent: Agent | sync.Agent, *, requests: bool = True, timeout_s: float = TIMEOUT_S) -> None:
+        self.agent, self._timeout_s = agent.async_agent if isinstance(agent, sync.Agent) else agent, timeout_s
         self.requests = WaitingRequests()
-        if requests:
-            agent.on_request(self.requests.wait)
+        if requests and isinstance(agent, sync.Agent):
+            post(self.agent.on_request, self.requests.wait)  # The loop of the agent calls it before any tool.
+        elif requests:
+            self.agent.on_request(self.requests.wait)
+
+    @property
+    def functions(self) -> tuple[Tool, ...]:
+        """All tools for a framework, as coroutine functions. They return `{"error": …}` instead of raising `ArtcafeError`."""
+        return tuple(map(coroutine_function, self.tools.values()))
+
+    @property
+    def plain_functions(self) -> tuple[Callable[..., Any], ...]:
+        """The same as functions that block, for a framework without asyncio. The agent must be an `artcafe.sync.Agent`."""
+        return tuple(map(plain_function, self.tools.values()))
 
     async def inbox_pull(
         self,

@@ -71,22 +71,20 @@ class ToolDescription:
 
 def describe(function: Callable[..., Any], *, raw: bool = False) -> ToolDescription:
     """Describe a tool by its function or method. With `raw`, arguments of any JSON value are left as their text."""
-    hints, parameters = get_type_hints(function, include_extras=True), inspect.signature(function).parameters.values()
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for each in parameters:
-        if each.name != "self":
-            hint = _described(hints[each.name], msgspec.Raw if raw else Any)
-            fields.append((each.name, hint) if each.default is each.empty else (each.name, hint, each.default))
-    name = function.__name__
-    arguments = msgspec.defstruct(name, fields, forbid_unknown_fields=True, frozen=True)
+    arguments, name = _arguments(function, msgspec.Raw if raw else Any), function.__name__
     listed = {
         "name": name,
         "description": inspect.getdoc(function),
         "inputSchema": _schema(arguments),
-        "outputSchema": _schema(hints["return"]),
+        "outputSchema": _schema(get_type_hints(function, include_extras=True)["return"]),
         "annotations": HINTS[name],
     }
     return ToolDescription(listed, arguments)
+
+
+def input_schema(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the JSON schema of a tool's arguments."""
+    return _schema(_arguments(function, Any))
 
 
 def escaped(text: str) -> str:
@@ -99,6 +97,17 @@ def json_text(value: object) -> str:
     return escaped(msgspec.json.encode(value).decode())
 
 
+def _arguments(function: Callable[..., Any], any_value: Any) -> type[msgspec.Struct]:
+    """Return a struct of a tool's arguments. `any_value` is the type of any JSON value."""
+    hints = get_type_hints(function, include_extras=True)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for each in inspect.signature(function).parameters.values():
+        if each.name != "self":
+            hint = _described(hints[each.name], any_value)
+            fields.append((each.name, hint) if each.default is each.empty else (each.name, hint, each.default))
+    return msgspec.defstruct(function.__name__, fields, forbid_unknown_fields=True, frozen=True)
+
+
 def _described(hint: Any, any_value: Any) -> Any:
     """Return a type annotated with its description for schemas, if it is annotated with a text. `any_value` is the type of any
     JSON value."""
@@ -106,7 +115,7 @@ def _described(hint: Any, any_value: Any) -> Any:
         return hint
     type_, *notes = get_args(hint)
     text = next(note for note in notes if isinstance(note, str))
-    return Annotated[any_value if type_ is Any else type_, msgspec.Meta(description=text)]
+    return Annotated[any_value if type_ is Any else type_, msgspec.Meta(description=str(text))]
 
 
 def _schema(type_: Any) -> dict[str, Any]:

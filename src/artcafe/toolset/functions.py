@@ -63,9 +63,9 @@ class TenantTools(ABC):
     """The names of all tools, in the order in which they are listed."""
 
     @property
-    def functions(self) -> tuple[Tool, ...]:
-        """All tools, to be wrapped by a framework's `@tool`."""
-        return tuple(getattr(self, name) for name in self.names)
+    def tools(self) -> dict[str, Tool]:
+        """All tools, by name."""
+        return {name: getattr(self, name) for name in self.names}
 
     async def agents_find(
         self,
