@@ -15,7 +15,7 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup frameworks run test smoke matrix check docs site faults bench lock clean
+.PHONY: help setup frameworks run test smoke matrix check docs site faults bench kit deploy-check package-check dist release test-wheel coverage lock clean
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
@@ -29,7 +29,10 @@ help:
 	@echo "make site    build the manual into site/, with links checked; open site/index.html"
 	@echo "make faults  run the tests that kill processes and cut the power"
 	@echo "make bench   run the benchmarks"
-	@echo "make lock    regenerate requirements.lock, docs/requirements.lock and $(RECIPES)/requirements.lock (LOCK=--upgrade takes the newest versions)"
+	@echo "make lock    regenerate the lock files of the tests, image, kit, manual and recipes (LOCK=--upgrade takes the newest versions)"
+	@echo "make kit     install the tools that check deploy/ into .venv-kit; make deploy-check and make package-check run everything"
+	@echo "make release build and check the distributions in dist/, with a list of components; uploads nothing"
+	@echo "make test-wheel, make coverage   test the built wheel; print which lines the tests run"
 	@echo "make clean   remove the virtual environment and caches; a data folder is kept"
 
 setup: $(STAMP)
@@ -109,19 +112,56 @@ faults: setup
 bench: setup
 	@$(BIN)/python -m bench
 
-# Without index URLs or local folders of this machine: the lock must install anywhere.
+# The tools that check the kit and make a release, apart from those of the tests: some need other versions of the same packages.
+KIT := .venv-kit
+kit: $(KIT)/installed
+$(KIT)/installed: deploy/requirements.lock
+	@$(PYTHON) -m venv --clear $(KIT)
+	@$(KIT)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r deploy/requirements.lock
+	@touch $@
+
+# Everything of deploy/, with the image (root, Debian's buildah and debootstrap); at most 30 minutes.
+deploy-check: setup kit
+	@$(BIN)/python -m pytest -q --kit --timeout=1800 tests/deploy
+
+# The distributions, and what they do in an environment that has nothing else; at most 15 minutes.
+package-check: setup kit
+	@$(BIN)/python -m pytest -q --kit --timeout=900 tests/deploy/test_package.py
+
+# The same commit gives the same bytes.
+dist: kit
+	@$(KIT)/bin/python deploy/release/dist.py dist
+
+# Everything but the upload: twine upload dist/*.whl dist/*.tar.gz, or the workflow of .github/.
+release: check package-check dist
+	@$(KIT)/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	@$(KIT)/bin/cyclonedx-py requirements deploy/docker/server.lock --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json
+	@cd dist && sha256sum *.whl *.tar.gz sbom.cdx.json >SHA256SUMS && cat SHA256SUMS
+
+# A part of the suite on the installed wheel in place of the source: what it contains, the rules, and a server from outside.
+WHEEL_TESTS := tests/rules tests/wire tests/sdk tests/flows/test_end_to_end.py tests/cli/test_commands.py
+test-wheel: setup dist
+	@rm -rf build/wheel && $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target build/wheel dist/*.whl
+	@PYTHONPATH=build/wheel $(BIN)/python -c 'import artcafe; print("tests of", artcafe.__file__)'
+	@PYTHONPATH=$(CURDIR)/build/wheel $(BIN)/python -m pytest -q --timeout=120 $(PARALLEL) -o pythonpath='build/wheel .' $(WHEEL_TESTS)
+
+# COVERED=tests/rules measures a part. Servers and workers are measured too.
+COVERED := tests
+coverage: setup
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q --timeout=240 $(COVERED)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report --skip-covered --sort=cover
+
+# Without index URLs or local folders of this machine: a lock must install anywhere. The image's has the versions of the developers'.
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(LOCK)
 lock: setup
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra server --extra mcp --extra otel --extra dev \
-		--generate-hashes --strip-extras --allow-unsafe \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file requirements.lock $(LOCK) pyproject.toml
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file docs/requirements.lock $(LOCK) docs/requirements.in
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet \
-		--generate-hashes --strip-extras --allow-unsafe \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file $(RECIPES)/requirements.lock $(LOCK) pyproject.toml $(RECIPES)/requirements.in
+	$(COMPILE) --extra server --extra mcp --extra otel --extra dev --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra server --all-build-deps --constraint requirements.lock --output-file deploy/docker/server.lock pyproject.toml
+	$(COMPILE) --output-file deploy/requirements.lock deploy/requirements.in
+	$(COMPILE) --output-file docs/requirements.lock docs/requirements.in
+	$(COMPILE) --output-file $(RECIPES)/requirements.lock pyproject.toml $(RECIPES)/requirements.in
 
 clean:
-	rm -rf $(VENV) .matrix $(SITE) $(FRAMEWORKS) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(KIT) .matrix $(SITE) $(FRAMEWORKS) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

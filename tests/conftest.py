@@ -67,12 +67,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", metavar="FOLDER", type=Path, help="save pictures of the console's screens in this folder")
     parser.addoption("--faults", action="store_true", help="also run the long tests that kill, stop and starve processes")
+    parser.addoption("--kit", action="store_true", help="also run the long tests that build distributions and the image")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests marked `faults` unless --faults is given."""
-    if not config.getoption("--faults"):
-        left_out = [item for item in items if item.get_closest_marker("faults")]
+    """Deselect tests marked `faults` or `kit` unless the option of this name is given."""
+    off = [name for name in ("faults", "kit") if not config.getoption(f"--{name}")]
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in off)]
+    if left_out:
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
 
