@@ -27,8 +27,9 @@ def routes() -> Iterator[tuple[str, bool]]:
 
 @pytest.fixture(scope="module")
 def paths(platform: Platform) -> set[str]:
-    """Return the paths in the OpenAPI document of a running server, and those of the documents themselves."""
-    return {*httpx2.get(f"{platform.url}/openapi.json").json()["paths"], "/openapi.json", "/asyncapi.json", "/docs/errors"}
+    """Return the paths in the OpenAPI document of a running server, and those of its documents and pages."""
+    others = ("/openapi.json", "/asyncapi.json", "/docs/errors", "/console")
+    return {*httpx2.get(f"{platform.url}/openapi.json").json()["paths"], *others}
 
 
 def test_server_answers_every_route_that_is_not_marked(paths: set[str]) -> None:

@@ -36,7 +36,7 @@ COMMANDS: Final = {
     "platform": LazyCommand(
         "artcafe.cli.operate.platform_audit", "platform", "Read the platform's own records, as its operator.", extra=SERVER
     ),
-    "console": LazyCommand("artcafe.cli.manage.console", "console", "Open the web console in a browser, and sign in."),
+    "console": LazyCommand("artcafe.cli.manage.console", "console", "Open the web console in a browser, and print its address."),
     "me": LazyCommand("artcafe.cli.manage.me", "me", "Show the current user."),
     "tenant": LazyCommand(
         "artcafe.cli.manage.tenants", "tenant", "Manage your tenants: organisations that never see each other."
