@@ -124,8 +124,10 @@ def _print_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) 
     data = shlex.quote(str(settings.data_dir.absolute()))
     kept = data if settings.tables is None else f"{data}, its tables in {settings.tables}"
     token, is_local = f"TOKEN=$({artcafe} token --user {DEMO_USER} --data-dir {data})", settings.issuer is None
+    browser = f"{artcafe} console --user {DEMO_USER} --data-dir {data}"
     if not is_local:
         token = f"TOKEN=…  # an access token of {settings.issuer}"
+        browser = f"{addresses.url}/console"
     click.echo(
         f"""
 ArtCafe is up. Its data is kept in {kept}. Ctrl-C stops it.
@@ -138,7 +140,9 @@ Try, in another terminal:
 
   {token}
   curl -s {addresses.url}/v1/me -H "Authorization: Bearer $TOKEN"
+
+Look at it in a browser:  {browser}
 """
-        + ("" if after_demo or not is_local else f"\nSee agents at work on it:  {artcafe} demo --data-dir {data}\n")
+        + ("" if after_demo or not is_local else f"See agents at work on it:  {artcafe} demo --data-dir {data}\n")
     )
     sys.stdout.flush()
