@@ -15,6 +15,7 @@ from artcafe.errors import (
     AgentNotFound,
     AlreadyDelivered,
     ArtcafeError,
+    Invalid,
     OutcomeUnknown,
     RequestLost,
     ScheduledNotFound,
@@ -117,6 +118,18 @@ async def test_creation_with_a_key_is_repeated_with_that_key(failing: Failing) -
         with pytest.raises(AgentNotFound):
             await client.create_tenant("Example", key="once")
     assert [head.lower().count("idempotency-key: once") for head in failing.heads] == [1, 1]
+
+
+@pytest.mark.promise("2a", "2b")
+async def test_refused_repeat_of_a_publish_without_a_response_leaves_its_outcome_unknown(failing: Failing) -> None:
+    failing.status, failing.body = "400 Bad Request", '{"code":"invalid","detail":"expires_at has passed"}'
+    async with Client(failing.url, "token") as client:
+        with pytest.raises(Invalid):
+            await client.tenant("ten_1").messages.publish("news", 1, key="k")
+        failing.failures.append(LOST)
+        with pytest.raises(OutcomeUnknown, match="repeat was refused") as unknown:
+            await client.tenant("ten_1").messages.publish("news", 1, key="k")
+    assert isinstance(unknown.value.__cause__, Invalid)
 
 
 async def test_call_without_a_connection_is_repeated_although_it_may_act_once_only() -> None:

@@ -57,6 +57,15 @@ export class PendingCommand {
 		return this.options.timeoutError ?? this.outcome();
 	}
 
+	/**
+	 * Return the error for the caller after this one of the server. It is about the last attempt: an earlier one of a publish may have
+	 * been stored, though its repeat is refused.
+	 */
+	finalError(error: ArtcafeError): ArtcafeError {
+		if (this.kind !== "publish" || this.problem?.code !== OUTCOME_UNKNOWN) return error;
+		return new ArtcafeError(OUTCOME_UNKNOWN, this.problem.message, { isTemporary: true, cause: error });
+	}
+
 	/** Return the error of a command that will get no reply any more; undefined if it was never sent. */
 	outcome(): ArtcafeError | undefined {
 		return this.id === null ? this.problem : unknownOutcome(this.kind);
@@ -180,7 +189,7 @@ export class Outbox {
 		const isTooLong = waitMs > this.#maxRateWaitMs || now + waitMs > (command.options.deadline ?? Infinity);
 		const isFinal = command.kind === "request" && error.code !== "too_fast"; // which says that nothing was sent
 		if (!error.isTemporary || isCancelled || (waitMs > 0 && isTooLong) || isFinal) {
-			command.onDone({ error });
+			command.onDone({ error: command.finalError(error) });
 			return;
 		}
 		if (command.problem?.code !== OUTCOME_UNKNOWN) command.problem = error;

@@ -56,6 +56,16 @@ test("after a lost connection commands in flight are sent again before younger o
 	assert.deepEqual([sender.errorOf("ask"), sender.errorOf("answer")], ["request_lost", "outcome_unknown"]);
 });
 
+test("a refused repeat of a publish with an unknown outcome leaves it unknown", () => {
+	const refused = new ArtcafeError("invalid", "expires_at has passed");
+	const sender = new Sender();
+	for (const name of ["refused", "lost"]) sender.add(name);
+	sender.outbox.onError(sender.sent().get("refused") ?? -1, refused, 0);
+	sender.outbox.onConnectionLost();
+	sender.outbox.onError(sender.sent().get("lost") ?? -1, refused, 0);
+	assert.deepEqual([sender.errorOf("refused"), sender.errorOf("lost")], ["invalid", "outcome_unknown"]);
+});
+
 test("a rate limit is waited for as long as allowed, and not beyond the caller's deadline", () => {
 	const slow = (retryAfterMs: number): ArtcafeError => new ArtcafeError("too_fast", "slower", { isTemporary: true, retryAfterMs });
 	const sender = new Sender();

@@ -249,6 +249,10 @@ class HttpClient:
         elif repeats and response.status_code in _GATEWAY_FAILURES:
             request.extensions |= {_UNCERTAIN: True}
             await retries.after_failure(problem, asked_s)
+        elif _UNCERTAIN in request.extensions and request.method == "POST" and "Idempotency-Key" not in request.headers:
+            # Such as a publish: its repeat may be refused, as after its `expires_at`, though the first attempt was stored.
+            text = f"the outcome is unknown: an earlier attempt got no response, and its repeat was refused: {problem}"
+            raise errors.OutcomeUnknown.from_text(text) from problem
         else:
             raise problem
 
