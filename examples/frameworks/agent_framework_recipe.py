@@ -1,4 +1,4 @@
-"""Microsoft Agent Framework: an agent of it with the tools of an agent of ArtCafe."""
+"""Microsoft Agent Framework: an `agent_framework.Agent` with the tools of an ArtCafe agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claude Agent SDK: a server of MCP in the program, with the tools of an agent of ArtCafe."""
+"""Claude Agent SDK: an MCP server in the program, with the tools of an ArtCafe agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LangGraph: a graph of a model and the tools of an agent."""
+"""LangGraph: a graph of a model and the tools of an ArtCafe agent."""
 
 from __future__ import annotations
 

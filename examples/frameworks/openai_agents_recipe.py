@@ -1,4 +1,4 @@
-"""OpenAI Agents SDK: an agent of it with the tools of an agent of ArtCafe."""
+"""OpenAI Agents SDK: an `agents.Agent` with the tools of an ArtCafe agent."""
 
 from __future__ import annotations
 

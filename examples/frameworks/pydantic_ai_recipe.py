@@ -1,4 +1,4 @@
-"""Pydantic AI: an agent of it with the tools of an agent of ArtCafe."""
+"""Pydantic AI: a `pydantic_ai.Agent` with the tools of an ArtCafe agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The other side of the Claude Agent SDK without its command-line program: the program's messages, for a list of calls.
+"""A transport that plays the command-line program of the Claude Agent SDK: it sends the program's messages for a list of calls.
 
 The SDK has no model for tests. This transport speaks the protocol between the two: the SDK's client, its MCP server and the
 tools are the real ones. Neither the program nor a model runs.
@@ -17,7 +17,7 @@ _IDENTITY = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": 
 
 
 class ScriptedCli(Transport):
-    """A transport that makes these calls of tools of the MCP server `artcafe`, and reports their results as messages."""
+    """A transport that calls these tools of the MCP server `artcafe`, and reports their results as messages."""
 
     def __init__(self, calls: Iterable[tuple[str, dict[str, Any]]]) -> None:
         self._calls = list(calls)
@@ -27,7 +27,7 @@ class ScriptedCli(Transport):
         """Do nothing: there is no process."""
 
     async def write(self, data: str) -> None:
-        """Take a line of the SDK."""
+        """Queue a line from the SDK."""
         self._written.put_nowait(json.loads(data))
 
     async def end_input(self) -> None:

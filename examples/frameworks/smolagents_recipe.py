@@ -1,4 +1,4 @@
-"""smolagents: an agent of it with the tools of an agent of ArtCafe, without asyncio."""
+"""smolagents: a ToolCallingAgent with the tools of an ArtCafe agent, without asyncio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A planner shares 200 tasks among three workers. One worker is killed at work, one is slow, and one task is poison."""
+"""A planner shares 200 tasks among three workers. One worker is killed while it works, one is slow, and one task always fails."""
 
 import asyncio
 import os
