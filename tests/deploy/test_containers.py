@@ -140,7 +140,10 @@ def test_settings_of_the_manifests_are_valid_and_name_the_nats_servers() -> None
     nats = manifest("StatefulSet", "nats")
     hosts = [url.split("/")[2].partition(":")[0] for url in settings.nats_urls]
     assert hosts == [f"nats-{n}.nats.artcafe.svc.cluster.local" for n in range(nats["spec"]["replicas"])]
-    (server,) = manifest("Deployment", "artcafe")["spec"]["template"]["spec"]["containers"]
+    pod = manifest("Deployment", "artcafe")["spec"]["template"]["spec"]
+    # Without it, the Service named artcafe sets ARTCAFE_PORT, and a server refuses unknown settings.
+    assert pod["enableServiceLinks"] is False
+    (server,) = pod["containers"]
     assert server["args"][0] == "serve"
     flags = dict(zip(server["args"][1::2], server["args"][2::2], strict=True))
     load({name.removeprefix("--").replace("-", "_"): value for name, value in flags.items()}, {})
