@@ -20,8 +20,9 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Fabric
 from artcafe.gateway.listener import Gateway
 from artcafe.gateway.upgrade_request import PATH
-from artcafe.model import Agent, AgentId, AgentPrincipal, ChannelType, SubscriptionStatus
-from artcafe.services.audiences import Audience
+from artcafe.model import Agent, AgentId, AgentPrincipal, ChannelType, SubscriptionStatus, TenantId
+from artcafe.services import audiences as audiences_module
+from artcafe.services.audiences import UNKNOWN, Audience, Audiences
 from artcafe.tables.store import Store
 from tests import ssh_keygen
 from tests.gateway.gateway_app import LONG_S, GatewayApp, gateway_app, until
@@ -148,6 +149,27 @@ async def test_publishes_read_no_table_once_the_audience_is_known(tmp_path: Path
         audiences.drop_idle()  # Nothing was published since the last call.
         assert audiences.peek(env.it.owner.tenant_id, env.it.channel.id) == Audience(None, None)
         await until_counted(env, (1, 0))
+
+
+async def test_audience_that_was_too_large_is_read_again_when_there_may_be_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receipt_env(tmp_path) as env:
+        channel, audiences = (env.it.owner.tenant_id, env.it.channel.id), env.it.services.audiences
+        await until_counted(env, (1, 0))
+        with monkeypatch.context() as full:
+            full.setattr(audiences_module, "MAX_MEMBERS", 0)
+            audiences.drop_idle()
+            audiences.drop_idle()  # It is read anew.
+            await until(lambda: audiences.peek(*channel) == UNKNOWN and _is_too_large(audiences, channel))
+            assert await audiences.wait(*channel) == UNKNOWN
+        audiences.drop_idle()  # Though it is in use.
+        await until_counted(env, (1, 0))
+
+
+def _is_too_large(audiences: Audiences, channel: tuple[TenantId, str]) -> bool:
+    counted = audiences._by_reference.get(channel)
+    return counted is not None and counted.is_too_large
 
 
 # --- receipts ----------------------------------------------------------------------------------------------------------

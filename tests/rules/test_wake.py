@@ -53,6 +53,8 @@ def test_malformed_quiet_hours_are_refused(text: str) -> None:
         ("Sun, 29 Nov 2026 12:02:00 GMT", 120),
         ("Sun, 29 Nov 2026 11:00:00 GMT", 0),
         ("Sun, 29 Nov 2036 12:00:00 GMT", 86_400),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999", 0),
+        ("Mon, 01 Jan 20260000000000000000 00:00:00 GMT", 0),
         *[(text, 0) for text in ("", "-5", "soon", "1e3", "²", "Sun, 29 Nov 2026 12:02:00", "Sun, 99 Nov 2026 12:02:00 GMT")],
     ],
 )

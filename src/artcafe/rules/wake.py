@@ -113,7 +113,7 @@ def retry_after_s(text: str, now: datetime) -> float:
     else:
         try:
             until = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):  # The latter for a year or a zone beyond all bounds.
             return 0.0
         wait_s = (until - now).total_seconds() if until.tzinfo is not None else 0.0
     return min(MAX_RETRY_AFTER_S, max(0.0, wait_s))

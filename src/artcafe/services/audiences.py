@@ -135,6 +135,8 @@ class Audiences:
         audience = self.peek(tenant_id, channel)
         counted = self._by_reference.get((tenant_id, channel))
         if audience.subscribers is None and counted is not None:
+            if counted.is_too_large:
+                return UNKNOWN
             try:
                 async with asyncio.timeout(WAIT_S):
                     await counted.ready.wait()
@@ -276,10 +278,11 @@ class Audiences:
             self.drop_idle()
 
     def drop_idle(self) -> None:
-        """Drop the audiences not used since the last call, and those of tenants closed since."""
+        """Drop the audiences not used since the last call, and those of tenants closed since. One too large is read again: there
+        may be room by now."""
         registries = {id(each.presence) for each in self._fabric.open_tenants()}
         for counted in self._all():
-            if not counted.is_used or id(counted.registry) not in registries:
+            if counted.is_too_large or not counted.is_used or id(counted.registry) not in registries:
                 self._forget(counted.tenant_id, counted.channel_id)
             counted.is_used = False
 
