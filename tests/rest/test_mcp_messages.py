@@ -86,3 +86,12 @@ def test_name_that_is_not_plain_ascii_is_encoded_in_its_header(name: str) -> Non
     text = answer(msgspec.json.encode(request), Headers(named))
     assert text is not None
     assert "result" in msgspec.json.decode(text)
+
+
+def test_id_is_bounded_because_every_event_repeats_it() -> None:
+    longest = "x" * (mcp_messages.MAX_ID_BYTES - 2)  # and two quotes
+    for id, code in ((longest, None), (f"{longest}x", mcp_messages.INVALID_REQUEST)):
+        request = {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "whoami"}}
+        text = answer(msgspec.json.encode(request), NONE)
+        assert text is not None
+        assert msgspec.json.decode(text).get("error", {}).get("code") == code

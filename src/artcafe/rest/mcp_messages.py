@@ -27,6 +27,9 @@ VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 
+MAX_ID_BYTES: Final = 256
+"""Longest id of a request: it is repeated in every event about a subscription."""
+
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 RESOURCE_NOT_FOUND: Final = -32002
@@ -125,6 +128,8 @@ def _parse(body: bytes) -> _Message:
         raise RpcError(INVALID_REQUEST, 'the body must have "jsonrpc":"2.0"')
     if message.id is not UNSET and bytes(message.id)[:1] not in b'"-0123456789':
         raise RpcError(INVALID_REQUEST, "the id of a request must be a string or an integer")
+    if message.id is not UNSET and len(bytes(message.id)) > MAX_ID_BYTES:
+        raise RpcError(INVALID_REQUEST, f"the id of a request may have at most {MAX_ID_BYTES} bytes")
     return message
 
 
