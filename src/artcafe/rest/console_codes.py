@@ -44,7 +44,7 @@ class ConsoleTokenResponse(ResponseModel):
     "/console-codes",
     status_code=201,
     summary="Create a code for the console",
-    responses=problems.responses(*problems.BEARER, errors.Forbidden),
+    responses=problems.responses(*problems.BEARER, errors.Forbidden, errors.Conflict),
 )
 async def create_console_code(services: ServicesDep, user: AnyPerson, _key: NeedlessKey = None) -> ConsoleCodeResponse:
     """Return a code that signs the caller in to the console once, within 60 seconds. Only with the local identity."""

@@ -96,7 +96,7 @@ class Client:
     async def create_console_code(self) -> ConsoleCode:
         """Return a code that signs the caller in to the web console once, within 60 seconds: `{url}/console#code={code}`.
 
-        Only where the server has the local identity: raises `Forbidden` if people log in at an issuer.
+        Only where the server has the local identity: raises `Conflict` if people log in at an issuer.
         """
         return await self._http.send(ConsoleCode, "POST", "/v1/auth/console-codes", {}, repeats=True)
 

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from artcafe.errors import BadCode, Forbidden
+from artcafe.errors import BadCode, Conflict
 from artcafe.model import AgentId, TenantId, UserId
 from artcafe.observe.clock import Clock
 from artcafe.rules import ids
@@ -51,9 +51,9 @@ class ConsoleCodes:
         self._codes, self._issuer, self._throttle, self._clock = codes, issuer, throttle, clock
 
     async def create(self, user_id: UserId) -> ConsoleCode:
-        """Return a new code for this user. Raises Forbidden where people sign in at an identity provider."""
+        """Return a new code for this user. Raises Conflict where people sign in at an identity provider."""
         if self._issuer is None:
-            raise Forbidden("create a code for the console, which signs people in at the issuer that GET /v1 names", "a person")
+            raise Conflict("the console has no codes here: it signs people in at the issuer that GET /v1 names")
         # Whole seconds, like the table's TTL.
         expires_at = self._clock().replace(microsecond=0) + timedelta(seconds=CODE_S)
         code = ConsoleCode(secrets.token_urlsafe(_CODE_BYTES), expires_at)
@@ -63,7 +63,7 @@ class ConsoleCodes:
     async def redeem(self, code: str) -> tuple[str, int]:
         """Return a token of the code's user, and its lifetime in seconds. Raises BadCode and RateLimited."""
         self._throttle.begin(*_COUNTED)
-        user_id = await self._codes.take(code, ids.new_id("att"), self._clock())
+        user_id = None if self._issuer is None else await self._codes.take(code, ids.new_id("att"), self._clock())
         if self._issuer is None or user_id is None:
             self._throttle.failed(*_COUNTED)
             raise BadCode

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 import webbrowser
 from dataclasses import dataclass
 from html import escape
@@ -74,7 +75,8 @@ def _has_browser() -> bool:
 def _link_file(data_dir: Path, url: str) -> str:
     """Write a page that leads to the address, and return its own: other users of this machine can read a browser's arguments, and
     so would see the code."""
-    file = data_dir / LINK_FILE
+    folder = data_dir if data_dir.is_dir() else Path(tempfile.mkdtemp(prefix="artcafe-"))
+    file = folder / LINK_FILE
     file.unlink(missing_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as page:
         page.write(_LINK.format(url=escape(url)))
