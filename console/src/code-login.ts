@@ -14,5 +14,5 @@ export function takeCode(): string | null {
 /** Exchange a code for the person's token. Throws `bad_code` for one that was used or is older than 60 s. */
 export async function redeemCode(code: string): Promise<Credentials> {
 	const { access_token, expires_in } = await new Client({ url: window.location.origin }).redeemConsoleCode({ code: code.trim() });
-	return { accessToken: access_token, expiresAt: performance.now() + expires_in * 1000, idToken: null, renew: null };
+	return { accessToken: access_token, expiresAt: Date.now() + expires_in * 1000, idToken: null, renew: null };
 }

@@ -21,7 +21,7 @@ export function KeyField({ value, onInput }: KeyFieldProps) {
 	};
 	const read = async (file: File | undefined) => {
 		if (file === undefined) return;
-		if (file.size > MAX_BYTES) setRefused(`${file.name} is no .pub file: it has ${file.size} bytes.`);
+		if (file.size > MAX_BYTES) setRefused(`${file.name} is not a .pub file: it has ${file.size} bytes.`);
 		else take(await file.text());
 	};
 	const drop = (event: DragEvent) => {

@@ -116,7 +116,7 @@ function credentialsOf(provider: Provider, tokens: oauth.TokenEndpointResponse, 
 	const refreshToken = tokens.refresh_token ?? kept.refreshToken;
 	return {
 		accessToken: tokens.access_token,
-		expiresAt: performance.now() + (tokens.expires_in ?? DEFAULT_LIFETIME_S) * 1000,
+		expiresAt: Date.now() + (tokens.expires_in ?? DEFAULT_LIFETIME_S) * 1000,
 		idToken,
 		renew: refreshToken === null ? null : () => renew(provider, refreshToken, idToken),
 	};
@@ -162,7 +162,7 @@ export function signInElsewhere(): Promise<Credentials> {
 			reject(new ArtcafeError("bad_code", other === null ? "the browser has blocked the other window; allow it" : "the other window was closed"));
 		}, CLOSED_MS);
 		channel.onmessage = ({ data }: MessageEvent<{ accessToken: string; expiresInMs: number; idToken: string | null }>) => {
-			resolve({ accessToken: data.accessToken, expiresAt: performance.now() + data.expiresInMs, idToken: data.idToken, renew: null });
+			resolve({ accessToken: data.accessToken, expiresAt: Date.now() + data.expiresInMs, idToken: data.idToken, renew: null });
 			other?.close();
 		};
 	}).finally(() => {
@@ -177,5 +177,5 @@ export function isForAnother(): boolean {
 }
 
 function handOver(channel: string, { accessToken, expiresAt, idToken }: Credentials): void {
-	new BroadcastChannel(channel).postMessage({ accessToken, expiresInMs: expiresAt - performance.now(), idToken });
+	new BroadcastChannel(channel).postMessage({ accessToken, expiresInMs: expiresAt - Date.now(), idToken });
 }

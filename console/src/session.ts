@@ -10,11 +10,13 @@ import { tenantInAddress } from "./router.js";
 /** A token, and how a new one is obtained without the person. */
 export interface Credentials {
 	accessToken: string;
-	/** The end of the token, by `performance.now()`. */
+	/** The end of the token, by `Date.now()`, which goes on while the computer sleeps. */
 	expiresAt: number;
 	/** Proves the e-mail address of an invitation; the local identity's access token does so itself. */
 	idToken: string | null;
 	renew: (() => Promise<Credentials>) | null;
+	/** The renewal in progress, shared by all calls: an issuer may take a refresh token that is used twice for a stolen one. */
+	renewal?: Promise<Credentials | null>;
 }
 
 type State = "starting" | "signed_out" | "signed_in";
@@ -56,9 +58,10 @@ export function tenantId(): string {
 export async function token(): Promise<string> {
 	const held = credentials.value;
 	if (held === null) throw new ArtcafeError("unauthenticated", "you are not signed in");
-	if (performance.now() < held.expiresAt) return held.accessToken;
-	const renewed = await held.renew?.().catch(() => null);
-	if (renewed != null) {
+	if (Date.now() < held.expiresAt) return held.accessToken;
+	const renewed = await (held.renewal ??= held.renew?.().catch(() => null));
+	if (credentials.value !== held) return token(); // Another call has used the renewed token, or the person has signed out.
+	if (renewed) {
 		accept(renewed);
 		return renewed.accessToken;
 	}
@@ -72,7 +75,7 @@ function accept(fresh: Credentials): void {
 	client = newClient(); // The one before keeps its token until the server refuses it.
 	isExpired.value = false;
 	clearTimeout(timer);
-	timer = setTimeout(() => void token().catch(() => {}), fresh.expiresAt - performance.now());
+	timer = setTimeout(() => void token().catch(() => {}), fresh.expiresAt - Date.now());
 	for (const each of waiting.splice(0)) each.resolve(fresh.accessToken);
 }
 

@@ -95,7 +95,7 @@ function Failure() {
 	return (
 		<div class="problem" role="alert">
 			<p>
-				<strong>Nothing on this page changes by itself any more: {failure.value.message}</strong>
+				<strong>This page no longer updates: {failure.value.message}</strong>
 			</p>
 		</div>
 	);

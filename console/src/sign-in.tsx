@@ -82,7 +82,7 @@ export function SignInAgain() {
 	const issuer = home.value?.issuer ?? null;
 	return (
 		<Dialog title="Sign in again">
-			<p>Your sign-in has expired. This page stays as it is: what you typed is kept, and what you sent waits.</p>
+			<p>Your sign-in has expired. This page stays as it is: your input is kept, and requests wait.</p>
 			{issuer === null ? <CodeSignIn /> : <SignInElsewhere />}
 			<div class="buttons">
 				<Button onClick={signOut}>Sign out</Button>
@@ -116,7 +116,7 @@ export function TermsPage() {
 	return (
 		<main class="gate wide">
 			<h1>Terms of service</h1>
-			<p>Version {me.value?.terms_outstanding?.version}. Accept it to go on.</p>
+			<p>Version {me.value?.terms_outstanding?.version}. Accept it to continue.</p>
 			{terms.isLoading && <Loading />}
 			<Problem error={terms.error ?? error} onRetry={terms.error === null ? undefined : terms.reload} />
 			{terms.value !== null && (

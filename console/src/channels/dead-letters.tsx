@@ -40,7 +40,7 @@ export function DeadLetters({ letters, queue }: DeadLettersProps) {
 	const more: Column<ChannelMessage>[] = [
 		{ title: "Died", minor: true, cell: (each) => <Time at={each.dead_letter?.time} /> },
 		{ title: "Deliveries", align: "end", minor: true, cell: (each) => <Count of={each.dead_letter?.deliveries} /> },
-		{ title: "Was", align: "end", minor: true, cell: (each) => <Count of={each.dead_letter?.seq} /> },
+		{ title: "Seq in queue", align: "end", minor: true, cell: (each) => <Count of={each.dead_letter?.seq} /> },
 		{ title: "", align: "end", cell: (each) => <LetterAction letter={each} status={sentBack.get(each.seq ?? 0)} isBusy={isBusy} onRedrive={(seq) => void redriveOne(seq)} /> },
 	];
 	return (

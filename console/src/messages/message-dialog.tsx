@@ -45,7 +45,7 @@ function MessageFacts({ message }: { message: ChannelMessage }) {
 				<Code>{message.message_id}</Code> <Copy text={message.message_id} label="Copy the id" />
 			</Fact>
 			{message.reply_to != null && (
-				<Fact name="Answers to">
+				<Fact name="Reply to">
 					<Code>{message.reply_to}</Code>
 				</Fact>
 			)}

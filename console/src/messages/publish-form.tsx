@@ -53,8 +53,8 @@ export function PublishForm({ channel, answers }: PublishFormProps) {
 			<details class="more">
 				<summary>Key, headers, answers</summary>
 				<Field label="Key" value={draft.key} onInput={(key) => change({ key })} code hint="Within 10 minutes one key stores one message, however often it is published." />
-				<Field label="Headers" value={draft.headers} onInput={(headers) => change({ headers })} lines={2} code hint="One name: value a line." problem={problems.headers ?? null} />
-				<Field label="Answers to" value={draft.replyTo} onInput={(replyTo) => change({ replyTo })} code hint="A channel, or @ and an agent: where answers are expected." />
+				<Field label="Headers" value={draft.headers} onInput={(headers) => change({ headers })} lines={2} code hint="One name: value per line." problem={problems.headers ?? null} />
+				<Field label="Reply to" value={draft.replyTo} onInput={(replyTo) => change({ replyTo })} code hint="A channel, or @ and an agent: where answers are expected." />
 			</details>
 			<Problem error={error} />
 			<div class="buttons">

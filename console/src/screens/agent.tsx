@@ -136,7 +136,7 @@ function Edit({ agent, onChanged, onClose }: ActionsProps & { onClose: () => voi
 		<FormDialog title="Edit the agent" action="Save" act={save} onClose={onClose}>
 			<Field label="Name" value={name} onInput={setName} required maxLength={64} />
 			<Field label="Description" value={description} onInput={setDescription} lines={3} maxLength={1024} />
-			<Field label="Capabilities" value={capabilities} onInput={setCapabilities} lines={4} hint="One a line. Other agents find it by them." />
+			<Field label="Capabilities" value={capabilities} onInput={setCapabilities} lines={4} hint="One per line. Other agents find it by them." />
 		</FormDialog>
 	);
 }

@@ -71,7 +71,7 @@ export function AgentsScreen() {
 					}}
 				/>
 			</div>
-			<List label="Agents" pages={agents} columns={COLUMNS} rowKey={(agent) => agent.id} empty={isFiltered ? "No agent fits these filters" : "No agent yet"}>
+			<List label="Agents" pages={agents} columns={COLUMNS} rowKey={(agent) => agent.id} empty={isFiltered ? "No agents match" : "No agent yet"}>
 				{!isFiltered && <NoAgents />}
 			</List>
 		</>

@@ -70,7 +70,7 @@ export function AuditScreen() {
 					problem={since !== "" && from?.kind !== "time" ? `Type ${SEEK_HELP.replace("a sequence (42), ", "").replace(", first or last", "")}.` : null}
 				/>
 			</div>
-			<List label="Audit entries, newest first" pages={entries} columns={columnsOf(names, setOpened)} rowKey={(each) => each.number} empty="No entry fits" />
+			<List label="Audit entries, newest first" pages={entries} columns={columnsOf(names, setOpened)} rowKey={(each) => each.number} empty="No entries match" />
 			{opened !== null && (
 				<Dialog title={`Entry ${opened.number}`} onClose={() => setOpened(null)}>
 					<Copy text={JSON.stringify(opened, null, 2)} label="Copy the entry" />

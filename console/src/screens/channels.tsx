@@ -32,7 +32,7 @@ export function ChannelsScreen() {
 			<div class="filters">
 				<Field label="Search" type="search" value={search} onInput={(value) => setQuery({ search: value })} placeholder="name, handle or id" />
 			</div>
-			<List label="Channels" pages={channels} rows={rows} columns={columnsOf(store)} rowKey={(each) => each.id} empty={search === "" ? "No channel yet" : "No channel fits"} />
+			<List label="Channels" pages={channels} rows={rows} columns={columnsOf(store)} rowKey={(each) => each.id} empty={search === "" ? "No channel yet" : "No channels match"} />
 			{isCreating && <ChannelDialog onSaved={(made) => go(tenantLink("channels", made.id))} onClose={() => setCreating(false)} />}
 		</>
 	);
@@ -56,7 +56,7 @@ function columnsOf(store: FiguresStore): Column<Channel>[] {
 		{ title: "Handle", minor: true, cell: (channel) => <Code>{channel.handle ?? channel.id}</Code> },
 		{ title: "Type", cell: (channel) => <TypeBadges channel={channel} /> },
 		{ title: "Last seq", align: "end", cell: (channel) => <LastSeq store={store} channel={channel} /> },
-		{ title: "A minute", align: "end", cell: (channel) => <Rate store={store} channel={channel} /> },
+		{ title: "Per minute", align: "end", cell: (channel) => <Rate store={store} channel={channel} /> },
 		{ title: "Backlog", align: "end", cell: (channel) => <Count of={backlogOf(store, channel)} /> },
 		{ title: "Slowest subscriber", minor: true, cell: (channel) => <Slowest store={store} channel={channel} /> },
 	];

@@ -24,7 +24,7 @@ export function ConversationScreen({ params }: ScreenProps) {
 	const chain = useLoad(() => readChain(id), [tenantId(), id]);
 	return (
 		<>
-			<PageHead title="Conversation" note="Messages that answer each other. Looking acknowledges nothing." />
+			<PageHead title="Conversation" note="Messages that answer each other. Viewing acknowledges nothing." />
 			<Problem error={chain.error} onRetry={chain.reload} />
 			{chain.value?.state != null && <ChainCard chain={chain.value.state} onChanged={(state) => chain.set({ state })} />}
 			{chain.value === null ? chain.isLoading && <Loading /> : <Thread id={id} state={chain.value.state} />}
@@ -53,7 +53,7 @@ function Thread({ id, state }: { id: string; state: Chain | null }) {
 				{isSearching ? "Searching: " : ""}
 				<Count of={rows.length} />
 				{state === null ? " messages" : ` of ${state.messages} messages`}, in {found.read} of {found.channels} channels.
-				{found.unfinished.length > 0 && ` More was stored since then than was read in: ${found.unfinished.join(", ")}.`}
+				{found.unfinished.length > 0 && ` Not all later messages were read in: ${found.unfinished.join(", ")}.`}
 				{state !== null && !isSearching && rows.length < state.messages && " The others are in inboxes, which only their agents read, in live channels, or were removed."}
 			</p>
 			{!isSearching && rows.length === 0 && <Empty title="No message of this conversation is stored" />}
