@@ -16,6 +16,7 @@ def test_entry_names_gateway_and_documents(anyone: Caller) -> None:
         "gateway_url": GATEWAY_URL,
         "subprotocol": "artcafe.v1",
         "issuer": None,
+        "console_client_id": None,
         "terms_version": None,
         "openapi": "/openapi.json",
         "asyncapi": "/asyncapi.json",

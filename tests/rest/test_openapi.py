@@ -15,7 +15,7 @@ VERBS = (
 )
 """Imperatives that start a summary or a description."""
 
-WITHOUT_TOKEN = {"read_home", "create_challenge", "create_token", "read_live", "read_ready"}
+WITHOUT_TOKEN = {"read_home", "create_challenge", "create_token", "read_live", "read_ready", "redeem_console_code"}
 
 REFUSING_KEYS = {"ask_agent": "a request is sent at most once and nothing is stored, so a repeat is another request"}
 """Operations that document the header only to refuse it, and the reason."""
@@ -107,7 +107,7 @@ def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -
         "NewChallenge", "NewToken", "NewTenant", "TenantUpdate", "NewAgent", "AgentChange",
         "NewKey", "KeyChange", "NewChannel", "ChannelChange", "ChainChange",
         "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance", "NewTermsAcceptance",
-        "Acks", "NewRedrive", "NewRequest", "NewWakePolicy",
+        "Acks", "NewRedrive", "NewRequest", "NewWakePolicy", "NewConsoleToken",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
 
