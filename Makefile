@@ -15,13 +15,14 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup frameworks run test smoke matrix check docs site faults bench kit deploy-check package-check dist release test-wheel coverage lock clean
+.PHONY: help setup frameworks run test test-tools smoke matrix check docs site faults bench kit deploy-check package-check dist release test-wheel coverage lock clean
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
 	@echo "make frameworks  install the frameworks of examples/frameworks and a notebook kernel into $(FRAMEWORKS), for their tests"
 	@echo "make run     start everything on this machine and run the demo; Ctrl-C stops it, the data is kept"
 	@echo "make test    run the tests, including lint and type checks"
+	@echo "make test-tools  run those that need a browser, the frameworks or operators' tools, as far as these are here"
 	@echo "make smoke   run a two-minute subset of the tests"
 	@echo "make matrix  run the quick tests with each Python of 3.11 to 3.14 that is here (PYTHONS='python3.13 …' names others)"
 	@echo "make check   run only lint and type checks"
@@ -69,9 +70,13 @@ PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 
 test: setup
 	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null || \
 		echo "Node.js 20 or newer with npm is not here: the tests of clients/typescript are skipped (in CI they fail)." >&2
-	@cmp -s $(RECIPES)/requirements.lock $(FRAMEWORKS)/requirements.lock || \
-		echo "The frameworks are not installed (make frameworks): the tests of examples/frameworks are skipped (in CI they fail)." >&2
-	@$(BIN)/python -m pytest -q --timeout=120 --durations=25 $(PARALLEL)
+	@$(BIN)/python -m pytest -q --timeout=120 --durations=25 $(PARALLEL) $(addprefix --ignore=,$(WITH_TOOLS))
+
+# The tests that need more than Python and Node.js: a browser, agent frameworks, the suite of MCP's authors, operators' tools and the
+# built manual. Those whose tools are missing are skipped, and say what to install; in CI they fail.
+WITH_TOOLS := tests/console tests/deploy tests/flows/test_frameworks.py tests/mcp/test_conformance.py tests/docs/test_site.py
+test-tools: setup
+	@$(BIN)/python -m pytest -q --timeout=120 --durations=10 $(PARALLEL) $(WITH_TOOLS)
 
 # Rules, wire format, services and one end-to-end story: they detect most mistakes, in two minutes on two cores.
 smoke: setup
