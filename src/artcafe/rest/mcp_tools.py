@@ -225,19 +225,7 @@ def item_of(item: replies.PulledItem) -> results.PulledItem:
         "time": item.time,
         "data": item.data,
     }
-    if item.receipt is not None:
-        found["receipt"] = item.receipt
-    if item.held_until is not None:
-        found["held_until"] = item.held_until
-    if item.deliveries is not None:
-        found["deliveries"] = item.deliveries
-    if item.reply_to is not None:
-        found["reply_to"] = item.reply_to
-    if item.caused_by is not None:
-        found["caused_by"] = item.caused_by
-    if item.headers:
-        found["headers"] = dict(item.headers)
-    return found
+    return results.add_optional(found, item, item.held_until)
 
 
 class ToolList(NamedTuple):

@@ -239,19 +239,7 @@ def item_of(message: PulledMessage) -> results.PulledItem:
         "time": time_text(message.time),
         "data": message.data,
     }
-    if message.receipt is not None:
-        item["receipt"] = message.receipt
-    if message.held_until is not None:
-        item["held_until"] = time_text(message.held_until)
-    if message.deliveries is not None:
-        item["deliveries"] = message.deliveries
-    if message.reply_to is not None:
-        item["reply_to"] = message.reply_to
-    if message.caused_by is not None:
-        item["caused_by"] = message.caused_by
-    if message.headers:
-        item["headers"] = dict(message.headers)
-    return item
+    return results.add_optional(item, message, None if message.held_until is None else time_text(message.held_until))
 
 
 def request_of(request: Request) -> results.WaitingRequest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, NotRequired, Protocol, TypedDict
 
 from msgspec import Meta
 
@@ -108,6 +109,38 @@ class PulledItem(TypedDict):
     caused_by: NotRequired[Annotated[str, Meta(description="The id of the message that it answers.")]]
     headers: NotRequired[dict[str, str]]
     data: Annotated[Any, Meta(description="What the sender wrote, as JSON.")]
+
+
+class _Pulled(Protocol):
+    """A pulled message of the SDK or of the server: the fields that not every message has."""
+
+    @property
+    def receipt(self) -> str | None: ...
+    @property
+    def deliveries(self) -> int | None: ...
+    @property
+    def reply_to(self) -> str | None: ...
+    @property
+    def caused_by(self) -> str | None: ...
+    @property
+    def headers(self) -> Mapping[str, str] | None: ...
+
+
+def add_optional(item: PulledItem, message: _Pulled, held_until: str | None) -> PulledItem:
+    """Add to an item the fields that its message has, and return it."""
+    if message.receipt is not None:
+        item["receipt"] = message.receipt
+    if held_until is not None:
+        item["held_until"] = held_until
+    if message.deliveries is not None:
+        item["deliveries"] = message.deliveries
+    if message.reply_to is not None:
+        item["reply_to"] = message.reply_to
+    if message.caused_by is not None:
+        item["caused_by"] = message.caused_by
+    if message.headers:
+        item["headers"] = dict(message.headers)
+    return item
 
 
 class WaitingRequest(TypedDict):

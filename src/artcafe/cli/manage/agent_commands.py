@@ -131,7 +131,7 @@ def agent_options(command: Callable[P, None]) -> Callable[..., None]:
             metavar="FILE",
             help="Its SSH private key, or the .pub file of a key in ssh-agent.  [env: ARTCAFE_KEY]",
         ),
-        click.option("--agent", envvar="ARTCAFE_AGENT", metavar="ID", help="The agent's id.  [env: ARTCAFE_AGENT]"),
+        click.option("--agent", envvar="ARTCAFE_AGENT", metavar="AGENT", help="The agent's handle or id.  [env: ARTCAFE_AGENT]"),
         click.option("--tenant", envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id.  [env: ARTCAFE_TENANT]"),
         click.option(
             "--url",

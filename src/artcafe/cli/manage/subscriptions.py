@@ -26,13 +26,13 @@ def subscription() -> None:
 
 def subscription_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that identify a subscription."""
-    command = click.option("--agent", required=True, metavar="ID", help="The agent's id.")(command)
-    return click.option("--channel", required=True, metavar="ID", help="The channel's id.")(command)
+    command = click.option("--agent", required=True, metavar="AGENT", help="The agent's handle or id.")(command)
+    return click.option("--channel", required=True, metavar="CHANNEL", help="The channel's handle or id.")(command)
 
 
 @subscription.command("list", cls=ArtcafeCommand)
-@click.option("--channel", metavar="ID", help="List the subscriptions to this channel.")
-@click.option("--agent", metavar="ID", help="List the subscriptions of this agent.")
+@click.option("--channel", metavar="CHANNEL", help="List the subscriptions to this channel.")
+@click.option("--agent", metavar="AGENT", help="List the subscriptions of this agent.")
 @limit_option
 @in_tenant
 async def list_subscriptions(context: CommandContext, channel: str | None, agent: str | None, limit: int | None) -> None:
