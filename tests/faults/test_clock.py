@@ -18,8 +18,11 @@ import pytest
 from tests.faults.checker import judge
 from tests.faults.conftest import SEED, QueueReport, Report
 from tests.faults.load import running_on
+from tests.faults.pull_checker import PullBroken
+from tests.faults.pull_traffic import PullTraffic
 from tests.faults.queue_checker import judge_queue
 from tests.faults.queue_load import working_on
+from tests.faults.traffic import advance_all, end_all, running_all
 from tests.platform import Platform, running
 
 JUMPS_S: Final = (3600, 0, 3600, 0)
@@ -85,3 +88,19 @@ async def test_jumping_clock_gives_no_task_two_holders_and_loses_none(clock: Clo
         verdict = judge_queue(await load.end(is_faulted=True))
     queue_report("4 × jump of the server's clock by an hour, ahead and back", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.promise("p6", "p8")
+async def test_jumping_clock_stops_no_agent_that_pulls(clock: Clock) -> None:
+    async with running_all(clock.platform, [PullTraffic], SEED) as all_of:
+        await advance_all(all_of, 20)
+        for shift_s in JUMPS_S:
+            await clock.jump(shift_s)
+            await advance_all(all_of, 20)
+        rulings = await end_all(all_of, is_faulted=True)
+    # A message with an `expires_at` expires by the server's clock, and so an hour early while that is ahead.
+    found = [each for each in rulings["pulls"].violations if each.broken is not PullBroken.FALSE_GAP]
+    assert not found, f"ARTCAFE_TEST_SEED={SEED}: {rulings['pulls']}"
+    print(f"pulls under jumps of the clock: {dict(rulings['pulls'].amounts)}")  # noqa: T201 (it is the result)
