@@ -163,6 +163,8 @@ async def test_audience_that_was_too_large_is_read_again_when_there_may_be_room(
             audiences.drop_idle()  # It is read anew.
             await until(lambda: audiences.peek(*channel) == UNKNOWN and _is_too_large(audiences, channel))
             assert await audiences.wait(*channel) == UNKNOWN
+            audiences.drop_idle()
+            assert _is_too_large(audiences, channel), "without room it is not read again"
         audiences.drop_idle()  # Though it is in use.
         await until_counted(env, (1, 0))
 

@@ -54,10 +54,10 @@ class _CountedChannel:
         "channel_id",
         "connected",
         "is_read",
-        "is_too_large",
         "is_used",
         "is_worked_on",
         "members",
+        "needed",
         "reading",
         "ready",
         "references",
@@ -73,10 +73,17 @@ class _CountedChannel:
         self.reading: set[AgentId] = set()
         """Agents whose subscription must be read again, and those for which this is in progress."""
         self.references: set[str] = set()
-        self.is_read = self.is_too_large = self.is_worked_on = False
+        self.is_read = self.is_worked_on = False
+        self.needed = 0
+        """The members found when there was no room for more, at least; 0 while there is."""
         self.is_used = True
         self.ready = asyncio.Event()
         self.audience = UNKNOWN
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether there was no room for its members."""
+        return self.needed > 0
 
     def set_member(self, agent_id: AgentId, *, receives: bool) -> None:
         if receives:
@@ -248,8 +255,8 @@ class Audiences:
             for row in page.items:
                 counted.set_member(row.agent_id, receives=row.allows(Permission.RECEIVE))
             ask = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
-            if sum(len(each.members) for each in self._all()) > MAX_MEMBERS:
-                counted.is_too_large = True
+            if self._members() > MAX_MEMBERS:
+                counted.needed = max(1, len(counted.members))
                 counted.members, counted.connected = set(), set()
                 return
             await asyncio.sleep(0)  # A read of the embedded tables may not have yielded.
@@ -278,16 +285,20 @@ class Audiences:
             self.drop_idle()
 
     def drop_idle(self) -> None:
-        """Drop the audiences not used since the last call, and those of tenants closed since. One too large is read again: there
-        may be room by now."""
+        """Drop the audiences not used since the last call, and those of tenants closed since. One too large is read again
+        once there is room for what was found of it."""
         registries = {id(each.presence) for each in self._fabric.open_tenants()}
         for counted in self._all():
-            if counted.is_too_large or not counted.is_used or id(counted.registry) not in registries:
+            has_room_now = counted.is_too_large and self._members() + counted.needed <= MAX_MEMBERS
+            if has_room_now or not counted.is_used or id(counted.registry) not in registries:
                 self._forget(counted.tenant_id, counted.channel_id)
             counted.is_used = False
 
     def _all(self) -> list[_CountedChannel]:
         return [counted for channels in self._tenants.values() for counted in channels.values()]
+
+    def _members(self) -> int:
+        return sum(len(each.members) for each in self._all())
 
     def _is_counted(self, counted: _CountedChannel) -> bool:
         return self._tenants.get(counted.tenant_id, {}).get(counted.channel_id) is counted
