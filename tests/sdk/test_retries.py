@@ -266,3 +266,11 @@ async def test_token_set_by_the_program_replaces_its_function(failing: Failing) 
         client.token = "mine"
         await client.ready()
         assert client.token == "mine"
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "t\u00f6ken"])
+async def test_text_that_is_no_token_is_refused_before_any_request(failing: Failing, token: str) -> None:
+    async with Client(failing.url, token) as client:
+        with pytest.raises(Invalid, match="token"):
+            await client.me()
+    assert failing.heads == []

@@ -295,7 +295,7 @@ class HttpClient:
     async def _sent(self, request: httpx2.Request, token: str | None, *, is_login: bool = False) -> httpx2.Response:
         """Send a request and return its response. Exceptions of httpx2 are converted here."""
         if token is not None:
-            request.headers["Authorization"] = f"Bearer {token}"
+            request.headers["Authorization"] = f"Bearer {_checked(token)}"
         try:
             return await self._send(request)
         except httpx2.PoolTimeout as exc:
@@ -385,3 +385,11 @@ def place(given: int | datetime | str | None) -> int | str | None:
 def _verification(urls: Iterable[str]) -> ssl.SSLContext:
     """Return what verifies the servers. It reads the system's authorities, which takes 28 ms, only if an address has TLS."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if all(map(addresses.is_plain, urls)) else httpx2.create_ssl_context()
+
+
+def _checked(token: str) -> str:
+    """Return a token that may be a header's value. Raises `Invalid` for an empty one, as of a variable that is not set."""
+    if not token or " " in token or not (token.isascii() and token.isprintable()):
+        what = "has characters that no token has" if token else "is empty"
+        raise errors.Invalid("token", f"{what}: pass the access token of a person or an agent")
+    return token
