@@ -77,7 +77,8 @@ async def check_agents_continue_at(cloud: Platform, cast: Cast) -> None:
     async with moved.agent(0) as reader, moved.agent(1) as away, moved.agent(2) as sender:
         data, gaps = await receive(reader, 7)
         assert data == list(range(6, 13))
-        assert [(gap.first, gap.reason) for gap in gaps] == [(13, "epoch")]  # none of the twelve is missing
+        of_channel = [gap for gap in gaps if gap.channel == moved.channels[0]]  # the inbox has a gap of its own, early or late
+        assert [(gap.first, gap.reason) for gap in of_channel] == [(13, "epoch")]  # none of the twelve is missing
         assert (await receive(away, 12))[0] == list(range(1, 13))
         assert (await sender.publish(cast.channels[0], 13)).seq == 13
         assert (await receive(away, 1))[0] == [13]
