@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+from artcafe.identity.local import LIFETIME_S
+from artcafe.observe.clock import now
 from artcafe.rest.console import FOREVER, SCRIPT, STYLE, content_policy
 from artcafe.rest.headers import HEADERS
 from tests.rest.rest_app import SETTINGS, RestApp
@@ -67,3 +70,20 @@ def test_code_is_no_challenge_of_an_agent(rest_app: RestApp) -> None:
         answer = rest_app.client().post("/v1/auth/tokens", json={"challenge_id": text, "signature": "x"})
         assert answer.json()["code"] == "bad_credentials"
     assert rest_app.client().post("/v1/auth/console-tokens", json={"code": code}).status_code == 200
+
+
+def test_token_of_a_code_expires_with_the_token_that_made_the_code(rest_app: RestApp) -> None:
+    end = now().replace(microsecond=0) + timedelta(minutes=2)
+    token = rest_app.identity.issue("alice", end - timedelta(seconds=LIFETIME_S))
+    for _ in range(2):  # A code made with a code's token extends nothing either.
+        code = rest_app.client(token).post("/v1/auth/console-codes").json()["code"]
+        answer = rest_app.client().post("/v1/auth/console-tokens", json={"code": code}).json()
+        token = answer["access_token"]
+        assert rest_app.run(rest_app.identity.verify(token, now())).expires_at == end
+        assert 0 < answer["expires_in"] <= 120
+
+
+def test_code_expires_no_later_than_the_token_that_made_it(rest_app: RestApp) -> None:
+    end = now().replace(microsecond=0) + timedelta(seconds=30)
+    late = rest_app.client(rest_app.identity.issue("alice", end - timedelta(seconds=LIFETIME_S)))
+    assert datetime.fromisoformat(late.post("/v1/auth/console-codes").json()["expires_at"]).astimezone(UTC) == end

@@ -32,15 +32,19 @@ class LocalIdentity:
     def lifetime_s(self) -> int:
         return LIFETIME_S
 
-    def issue(self, user: str, now: datetime) -> str:
-        """Return an access token for `user`, 1 to 128 printable characters such as an e-mail address, for 12 hours.
+    def issue(self, user: str, now: datetime, not_after: datetime | None = None) -> str:
+        """Return an access token for `user`, 1 to 128 printable characters such as an e-mail address, for 12 hours or until
+        `not_after`, whichever is earlier.
 
         Raises Invalid.
         """
         if not _is_user(user):
             raise Invalid("user", f"must be 1 to {USER_CHARS} printable characters")
         issued = int(now.timestamp())
-        claims = _UserToken(iss=ISSUER, sub=user, iat=issued, exp=issued + LIFETIME_S, token_use="access")  # noqa: S106 (a claim)
+        ends = issued + LIFETIME_S
+        if not_after is not None:
+            ends = min(ends, int(not_after.timestamp()))
+        claims = _UserToken(iss=ISSUER, sub=user, iat=issued, exp=ends, token_use="access")  # noqa: S106 (a claim)
         return tokens.sign(claims, TYPE, self._key)
 
     async def verify(self, token: str, now: datetime) -> Person:

@@ -13,7 +13,7 @@ from artcafe.rest.auth import LoginKey
 from artcafe.rest.bodies import SMALL_BODY_BYTES, json_body, request_schema
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.paging import Time
-from artcafe.rest.principal import AnyPerson, NeedlessKey
+from artcafe.rest.principal import AnyPerson, NeedlessKey, TokenExpiry
 from artcafe.rest.schemas import RequestModel, ResponseModel
 
 router = APIRouter(prefix="/v1/auth", tags=["auth"])
@@ -46,9 +46,11 @@ class ConsoleTokenResponse(ResponseModel):
     summary="Create a code for the console",
     responses=problems.responses(*problems.BEARER, errors.Forbidden, errors.Conflict),
 )
-async def create_console_code(services: ServicesDep, user: AnyPerson, _key: NeedlessKey = None) -> ConsoleCodeResponse:
+async def create_console_code(
+    services: ServicesDep, user: AnyPerson, token_expires_at: TokenExpiry, _key: NeedlessKey = None
+) -> ConsoleCodeResponse:
     """Return a code that signs the caller in to the console once, within 60 seconds. Only with the local identity."""
-    made = await services.console_codes.create(user)
+    made = await services.console_codes.create(user, token_expires_at)
     return ConsoleCodeResponse(code=made.code, expires_at=made.expires_at)
 
 
@@ -64,6 +66,7 @@ async def redeem_console_code(
     body: Annotated[NewConsoleToken, Depends(json_body(NewConsoleToken, SMALL_BODY_BYTES))],
     _key: LoginKey = None,
 ) -> ConsoleTokenResponse:
-    """Exchange a code for an access token of its creator. An attempt uses up the code, and all failures are answered alike."""
+    """Exchange a code for an access token of its creator, valid until the token expires that created the code. An attempt uses up
+    the code, and all failures are answered alike."""
     token, expires_in_s = await services.console_codes.redeem(body.code)
     return ConsoleTokenResponse(access_token=token, expires_in=expires_in_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Annotated, Final
 
 import structlog
@@ -41,6 +42,18 @@ async def caller(services: ServicesDep, credentials: Annotated[HTTPAuthorization
 
 
 AnyCaller = Annotated[Caller, Depends(caller)]
+
+
+async def token_expiry(
+    services: ServicesDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+) -> datetime:
+    """Return when the bearer token expires. Raises as `caller` does."""
+    if credentials is None:
+        raise Unauthenticated
+    return await services.authentication.expires_at(credentials.credentials)
+
+
+TokenExpiry = Annotated[datetime, Depends(token_expiry)]
 
 
 async def any_person(services: ServicesDep, who: AnyCaller) -> UserId:

@@ -6,17 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from artcafe import errors
 from artcafe.delivery.event_stream import EventStream, StreamTransport
-from artcafe.errors import Unauthenticated
 from artcafe.rest import problems
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.event_encoding import ServerSentEvents
-from artcafe.rest.principal import AgentPath, CachedChannelPath, InTenant, bearer
+from artcafe.rest.principal import AgentPath, CachedChannelPath, InTenant, TokenExpiry
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}")
 
@@ -41,13 +39,8 @@ class StreamQuery(BaseModel):
     )
 
 
-async def _transport(
-    request: Request, services: ServicesDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-) -> StreamTransport:
-    if credentials is None:
-        raise Unauthenticated
+async def _transport(request: Request, until: TokenExpiry) -> StreamTransport:
     socket = request.state.transport
-    until = await services.authentication.expires_at(credentials.credentials)
     return StreamTransport(ENCODING, until, socket.get_write_buffer_size, socket.abort)
 
 

@@ -1091,8 +1091,8 @@ export abstract class Operations {
 	}
 
 	/**
-	 * Exchange a code of the console. Exchange a code for an access token of its creator. An attempt uses up the code,
-	 * and all failures are answered alike.
+	 * Exchange a code of the console. Exchange a code for an access token of its creator, valid until the token expires
+	 * that created the code. An attempt uses up the code, and all failures are answered alike.
 	 */
 	redeemConsoleCode(body: NewConsoleToken, options: RequestOptions = {}): Promise<ConsoleToken> {
 		return this.send("POST", "/v1/auth/console-tokens", { body, options }) as Promise<ConsoleToken>;
