@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from artcafe.config import load
@@ -100,16 +101,27 @@ def test_docker_compose_reads_the_file_and_names_a_missing_variable(require: Req
     assert "OpenID Connect issuer" in done.stderr
 
 
-def test_settings_of_composes_servers_are_valid() -> None:
+CONSOLE = {
+    "ARTCAFE_CONSOLE_CLIENT_ID": "console",
+    "ARTCAFE_CONSOLE_TOKEN_ORIGIN": "https://example.auth.eu-central-1.amazoncognito.com",
+}
+"""The optional ones, which `compose.yaml` passes on as empty variables if they are not set."""
+
+
+@pytest.mark.parametrize("optional", [{}, CONSOLE], ids=["required", "all"])
+def test_settings_of_composes_servers_are_valid(optional: dict[str, str]) -> None:
+    shell = SHELL | optional
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     servers = [service for name, service in services.items() if name.startswith("server-")]
     assert len(servers) == 3
     for server in servers:
         values = {
-            name: re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda found: SHELL.get(found[1], found[2]), value)
+            name: re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda found: shell.get(found[1], found[2]), value)
             for name, value in server["environment"].items()
         }
         settings = load({}, values)
+        assert settings.console_client_id == optional.get("ARTCAFE_CONSOLE_CLIENT_ID")
+        assert settings.console_token_origin == optional.get("ARTCAFE_CONSOLE_TOKEN_ORIGIN")
         assert [str(each) for each in settings.trusted_proxies] == [
             services["proxy"]["networks"]["inside"]["ipv4_address"] + "/32"
         ]

@@ -57,6 +57,12 @@ def test_local_identity_token_is_sent_only_to_the_local_server(owner: Person, pl
     assert here.run("tenant", "list", "--url", "ws://127.0.0.1:1").code == 3
 
 
+def test_empty_variable_counts_as_absent(platform: Platform) -> None:
+    empty = dict.fromkeys(("AGENT", "CONFIG", "ID_TOKEN", "KEY", "TENANT", "TOKEN", "URL"), "")
+    here = Person({**empty, "DATA_DIR": str(platform.data), "USER": "empty-variables@example.com"})
+    assert here.run("tenant", "list", "--json").json == []
+
+
 def test_token_is_sent_to_the_data_folders_server_by_default(home: Cast, platform: Platform) -> None:
     person = Person({"DATA_DIR": str(platform.data), "TOKEN": f" {home.token}\n", "USER": "ignored@example.com"})
     assert [each["id"] for each in person.run("tenant", "list", "--json").json] == [home.tenant]
