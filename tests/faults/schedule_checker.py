@@ -103,7 +103,8 @@ class ScheduleHistory:
     """A run of one channel, read when every scheduled message was due.
 
     `subscribers`: the agents subscribed from before the first message on, which all received the newest one. `slack_s`: the
-    longest time between the check of a message and its arrival. `late_s`: how late a message may be stored.
+    longest time between the check of a message and its arrival. `late_s`: how late a message may be stored, without the time in
+    which servers could not reach NATS: `nats_cuts`, from when to when by the time of day.
     """
 
     events: Sequence[ScheduleEvent]
@@ -111,6 +112,7 @@ class ScheduleHistory:
     subscribers: Sequence[str]
     slack_s: float = 1.0
     late_s: float = 10.0
+    nats_cuts: Sequence[tuple[float, float]] = ()
 
 
 # --- what must hold --------------------------------------------------------------------------------------------------
@@ -226,8 +228,12 @@ def _deliveries(known: _Known) -> Iterator[Violation]:
             yield Violation(ScheduleBroken.EXPIRED, f"{what}, by {event.at - sent.expires_at:.3f} s")
     for number, seen in known.first_seen().items():
         due = known.sent[number].deliver_at if number in known.sent else None
-        if due is not None and seen.at > max(due, known.accepted_at.get(number, due)) + known.run.late_s:
-            yield Violation(ScheduleBroken.LATE, f"message {number}, {seen.at - due:.1f} s")
+        if due is None:
+            continue
+        since = max(due, known.accepted_at.get(number, due))
+        cut_s = sum(max(0.0, min(ended, seen.at) - max(began, since)) for began, ended in known.run.nats_cuts)
+        if seen.at - since - cut_s > known.run.late_s:
+            yield Violation(ScheduleBroken.LATE, f"message {number}, {seen.at - due:.1f} s, of these {cut_s:.1f} s without NATS")
 
 
 def _gaps(known: _Known) -> Iterator[Violation]:

@@ -185,3 +185,14 @@ def test_planted_fault_of_a_scheduled_message_is_found(plant: PlantFault, broken
 
 def test_every_violation_of_a_scheduled_message_is_planted() -> None:
     assert {broken for _, broken in PLANTED} == set(ScheduleBroken)
+
+
+@pytest.mark.parametrize("is_during", [True, False])
+@settings(max_examples=10)
+@given(st.integers(0))
+def test_time_without_nats_makes_no_message_late(is_during: bool, seed: int) -> None:
+    chance = random.Random(seed)
+    run = deliver_late(run_of(chance), chance)
+    seen = [event.at for event in run.events if isinstance(event, Seen)]
+    cut = (min(seen) - 1_000, max(seen)) if is_during else (max(seen), max(seen) + 1_000)
+    assert (ScheduleBroken.LATE in judge_schedule(replace(run, nats_cuts=[cut])).counts) is not is_during

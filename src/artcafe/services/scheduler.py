@@ -32,6 +32,8 @@ AFTER: Final = timedelta(seconds=60)
 """How long after a minute it is kept: the clocks of servers may differ by as much."""
 TAKE_OVER: Final = timedelta(seconds=10)
 """How long after that a server looks itself, although another one should have: that one may have lost its connection only."""
+RETRY_MIN_S: Final = 0.05
+"""Seconds from a failed look into a tenant's log to the next one; each further failure doubles them, to at most `LOOK_S`."""
 LOOK_S: Final = 1.0
 """Seconds between two looks at the minutes of all tenants."""
 STEP_S: Final = 0.5
@@ -100,24 +102,22 @@ class Scheduler:
 
     async def _serve(self, tenant_id: TenantId) -> None:
         """Deliver a tenant's messages as long as its minutes last."""
+        retry_s = RETRY_MIN_S
         try:
             while minutes := self._minutes_now(tenant_id):
                 wait_s = QUOTA_S
                 with self.supervisor.contain(tenant=tenant_id):
-                    wait_s = await self._try_step(tenant_id, minutes)
+                    try:
+                        wait_s = await self._step(tenant_id, minutes)
+                        retry_s = RETRY_MIN_S
+                    except OurFault as exc:
+                        log.debug("scheduler.waits", tenant=tenant_id, error=str(exc))
+                        wait_s, retry_s = retry_s, min(2 * retry_s, LOOK_S)
+                    except QuotaFull as exc:
+                        log.warning("scheduler.storage_full", tenant=tenant_id, error=str(exc))
                 await asyncio.sleep(wait_s)
         finally:
             self._active.discard(tenant_id)
-
-    async def _try_step(self, tenant_id: TenantId, minutes: list[int]) -> float:
-        try:
-            return await self._step(tenant_id, minutes)
-        except OurFault as exc:
-            log.debug("scheduler.waits", tenant=tenant_id, error=str(exc))
-            return LOOK_S
-        except QuotaFull as exc:
-            log.warning("scheduler.storage_full", tenant=tenant_id, error=str(exc))
-            return QUOTA_S
 
     async def _step(self, tenant_id: TenantId, minutes: list[int]) -> float:
         """Deliver due messages, and return the seconds until the next step. Raises `Unavailable` and `QuotaFull`."""
