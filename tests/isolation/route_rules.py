@@ -153,6 +153,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     "POST /v1/auth/console-codes": RouteRule(anyone_in_person(201)),
     "POST /v1/auth/console-tokens": RouteRule(everybody(401), body=lambda _: {"code": "x"}),
     "GET /console": RouteRule(everybody(200)),
+    "GET /console/": RouteRule(everybody(307)),
     "GET /console/app.js": RouteRule(everybody(200)),
     "GET /console/app.css": RouteRule(everybody(200)),
     "GET /v1/terms": RouteRule(anyone_in_person(200)),

@@ -23,6 +23,15 @@ def test_page_has_a_policy_of_its_own_and_other_routes_keep_theirs(rest_app: Res
         assert rest_app.client().get(path).headers["content-security-policy"] == usual
 
 
+def test_trailing_slash_redirects_to_the_page(rest_app: RestApp) -> None:
+    anyone = rest_app.client()
+    for query in ("", "?a=1&b=%2F"):
+        answer = anyone.get(f"/console/{query}", follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (307, f"/console{query}")
+    assert anyone.get("/console/", follow_redirects=True).text == anyone.get("/console").text
+    assert anyone.get("/console//", follow_redirects=False).status_code == 404
+
+
 def test_policy_allows_connections_to_the_gateway_and_the_issuer_only() -> None:
     gateway = "ws://127.0.0.1:8081"
     assert "connect-src 'self' ws" in content_policy(SETTINGS)

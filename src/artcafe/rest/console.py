@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from artcafe.rest.dependencies import RestSettings, settings_of
 
@@ -84,6 +85,13 @@ def content_policy(settings: RestSettings) -> str:
 async def read_console(request: Request) -> Response:
     """Return the console's page. No token is required."""
     return _answer(request, PAGE)
+
+
+@router.get("/")
+async def redirect_to_console(request: Request) -> Response:
+    """Redirect to the page. A browser keeps the fragment, which has the code of a sign-in or the address of a screen."""
+    query = request.url.query
+    return RedirectResponse(f"/console?{query}" if query else "/console")
 
 
 @router.get("/app.js")
