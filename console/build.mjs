@@ -8,6 +8,7 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { build } from "esbuild-wasm";
+import uglify from "uglify-js";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const target = resolve(process.argv[2] ?? join(here, "..", "src", "artcafe", "console", "static"));
@@ -40,12 +41,23 @@ const { outputFiles } = await build({
 	format: "esm",
 	target: "es2022",
 	charset: "utf8",
-	jsx: "automatic",
-	jsxImportSource: "preact",
+	tsconfigRaw: {}, // Its "jsx" would win over the three lines below.
+	jsx: "transform",
+	jsxFactory: "createElement",
+	jsxFragment: "Fragment",
+	inject: ["src/jsx.ts"],
 	legalComments: "none",
 	write: false,
 	plugins: [usedOperations],
 });
+
+/** Return a script as a shorter one: 3 % below what esbuild minifies. */
+function shorter(text) {
+	// Reading a signal's `value` subscribes to it, so no such read may be moved or left out.
+	const { code, error } = uglify.minify(text, { module: true, compress: { passes: 2, pure_getters: false } });
+	if (error) throw error;
+	return Buffer.from(code);
+}
 
 async function notices() {
 	const texts = BUNDLED.map(async (name) => {
@@ -57,7 +69,8 @@ async function notices() {
 }
 
 await mkdir(target, { recursive: true });
-for (const file of outputFiles) await writeFile(file.path, file.contents);
+const files = outputFiles.map(({ path, text, contents }) => ({ path, contents: path.endsWith(".js") ? shorter(text) : contents }));
+for (const file of files) await writeFile(file.path, file.contents);
 await writeFile(join(target, "index.html"), await readFile(join(here, "src", "index.html")));
 await writeFile(join(target, "licenses.txt"), await notices());
-for (const file of outputFiles) console.log(`${file.path.slice(target.length + 1)} ${file.contents.length} bytes`);
+for (const file of files) console.log(`${file.path.slice(target.length + 1)} ${file.contents.length} bytes`);
