@@ -14,6 +14,7 @@ import uvloop
 
 from artcafe.observe.logs import configure
 from bench import (
+    console,
     deliver,
     dynamodb,
     failures,
@@ -63,6 +64,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "queue": queue,
     "pull": pull,
     "requests": requests,
+    "console": console,
 }
 """The benches: each module has a `run`, and a docstring that says what it measures and how."""
 

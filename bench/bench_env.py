@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -20,6 +21,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import TenantId
+from artcafe.plan_catalogue import SHIPPED
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer
 from bench.raw_client import RawSocket, connect
@@ -79,6 +81,14 @@ class BenchEnv:
 
 UNBOUNDED: Final = ["--requests-per-s", "0", "--connects-per-s", "0", "--challenges-per-min", "0"]
 """Disables the rate limits: a bench sends more requests than one address may."""
+
+
+def largest_plan(options: Options) -> list[str]:
+    """Return flags that give each tenant the largest plan of those shipped."""
+    shipped = files("artcafe").joinpath(SHIPPED).read_text("utf-8")
+    plans = options.folder / "plans.toml"
+    plans.write_text(shipped.replace('default = "free"', 'default = "business"'))
+    return ["--plans-file", str(plans)]
 
 
 @asynccontextmanager

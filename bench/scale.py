@@ -24,20 +24,16 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib.resources import files
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from artcafe.plan_catalogue import SHIPPED
 from artcafe.sdk.keys import load_signer
 from artcafe.wire import frames, replies
 from bench import report
-from bench.bench_env import BenchEnv, bench_env
+from bench.bench_env import BenchEnv, bench_env, largest_plan
 from bench.publish import DATA
 from bench.raw_client import Publisher, RawSocket, connect, masked
 from bench.readers import Counter
@@ -169,17 +165,13 @@ async def run(options: Options) -> list[Table]:
 async def _run_part(part: Part, options: Options) -> list[Table]:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder:
-        plans = Path(folder) / "plans.toml"
-        plans.write_text(
-            files("artcafe").joinpath(SHIPPED).read_text("utf-8").replace('default = "free"', 'default = "business"')
-        )
-        async with asyncio.TaskGroup() as group:
-            keeping = group.create_task(_keep_alive())
-            async with bench_env(options, flags=["--plans-file", str(plans), "--connections-per-address", "0"]) as env:
-                table = await part(env, options)
-            keeping.cancel()
-        return [table]
+    async with asyncio.TaskGroup() as group:
+        keeping = group.create_task(_keep_alive())
+        flags = [*largest_plan(options), "--connections-per-address", "0"]
+        async with bench_env(options, flags=flags) as env:
+            table = await part(env, options)
+        keeping.cancel()
+    return [table]
 
 
 # --- many agents --------------------------------------------------------------------------------------------------------------
