@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from artcafe.delivery.event_stream import KEEP_ALIVE_S
 from artcafe.delivery.inbox_stream import InboxStream
 from artcafe.delivery.subscriber import Subscriber
 from artcafe.fabric.channel_kinds import ChannelKind
@@ -75,7 +74,7 @@ class ArrivalStream(InboxStream):
         await super().begin(last_event_id)
 
     async def arrivals(self) -> AsyncIterator[bool]:
-        """Yield True after something has arrived, at most once in `PAUSE_S`, and False after a silence of `KEEP_ALIVE_S`. It ends
+        """Yield True after something has arrived, at most once in `PAUSE_S`, and False after a silence (`wait_written`). It ends
         with the stream."""
         while self.reason is None:
             if self._has_arrived:
@@ -83,11 +82,7 @@ class ArrivalStream(InboxStream):
                 yield True
                 await asyncio.sleep(PAUSE_S)
                 continue
-            self._written.clear()
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
-                    await self._written.wait()
-            except TimeoutError:
+            if not await self.wait_written():
                 yield False
 
     def write(self, frames: bytes | memoryview) -> None:

@@ -163,12 +163,17 @@ class EventStream:
                     self.feed_soon()
                 yield chunk
                 continue
-            self._written.clear()
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
-                    await self._written.wait()
-            except TimeoutError:
+            if not await self.wait_written():
                 yield self.encoding.keep_alive
+
+    async def wait_written(self) -> bool:
+        """Wait until something is written, or the stream ends. Return False after a silence of `KEEP_ALIVE_S`."""
+        self._written.clear()
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                return await self._written.wait()
+        except TimeoutError:
+            return False
 
     def waiting_bytes(self) -> int:
         """Return the number of bytes waiting for the reader."""
