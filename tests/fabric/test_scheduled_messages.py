@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -14,7 +15,7 @@ from msgspec import Raw
 from artcafe.errors import LogRefused, OurFault, QuotaFull
 from artcafe.fabric import scheduled_messages
 from artcafe.fabric.log_counter import count_range
-from artcafe.fabric.nats.jetstream import JetStream
+from artcafe.fabric.nats.jetstream import JetStream, StreamMessage
 from artcafe.fabric.queue_rewind import prepare_log
 from artcafe.fabric.scheduled_messages import KEEP_S, Scheduled, ScheduledMessages
 from artcafe.fabric.tenant_log import TenantLog
@@ -135,12 +136,12 @@ async def test_delivery_without_an_answer_is_not_repeated(nats: Nats, monkeypatc
         await prepare_log(log)
         scheduled = await read(log)
 
-        async def read_and_mute(one: Scheduled) -> bytes | None:
-            stored = await log.read(one.seq)
+        async def read_and_mute(*arguments: Any) -> list[StreamMessage]:
+            found = await TenantLog.following(log, *arguments)
             proxy.is_mute = True
-            return stored
+            return found
 
-        monkeypatch.setattr(scheduled, "read", read_and_mute)
+        monkeypatch.setattr(log, "following", read_and_mute)
         with pytest.raises(OurFault):
             await scheduled.deliver(scheduled.due(LATER))
         monkeypatch.undo()
@@ -152,6 +153,24 @@ async def test_delivery_without_an_answer_is_not_repeated(nats: Nats, monkeypatc
 
 
 @pytest.mark.promise("s10")
+@pytest.mark.promise("s4")
+@pytest.mark.parametrize("others", [0, scheduled_messages.DENSE], ids=["read in bulk", "read one by one"])
+async def test_burst_is_moved_in_the_order_of_its_times_without_a_removed_message(nats: Nats, others: int) -> None:
+    async with writer_of(nats, a_tenant()) as writer:
+        times_s = random.Random(1).sample(range(1_000), 50)
+        by_time: dict[int, str] = {}
+        for each in times_s:
+            by_time[each] = await schedule(writer, DUE + timedelta(seconds=each))
+            for number in range(others):
+                await schedule(writer, LATER + timedelta(days=1, seconds=number))
+        scheduled = await read(writer.log)
+        removed = by_time.pop(sorted(times_s)[20])
+        await writer.log.purge_subject(subjects.scheduled(A, removed))
+        assert await scheduled.deliver(scheduled.due(LATER)) == len(by_time)
+        assert await delivered(writer.log) == [by_time[each] for each in sorted(by_time)]
+        assert len(scheduled) == others * len(times_s)
+
+
 async def test_full_log_keeps_a_due_message_until_there_is_space(nats: Nats) -> None:
     async with writer_of(nats, a_tenant(), max_bytes=6_000) as writer:
         message_id = await schedule(writer, DUE, b'"%b"' % (b"x" * 4_000))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -31,9 +31,11 @@ from artcafe.rules.subjects import Subject
 DELIVERED: Final = b"delivered"
 CANCELLED: Final = b"cancelled"
 ANSWER_TIMEOUT_S: Final = 4.0
-MOVED_AT_ONCE: Final = 100
+MOVED_AT_ONCE: Final = 400
 MOVED_BYTES: Final = 2 << 20
 """Limits of one batch, which waits for the disk once."""
+DENSE: Final = 3
+"""Messages are read in bulk, at a tenth of the cost, if the log has at most this many from the first to the last for each."""
 WRONG_LAST: Final = frozenset({10071, 10164})
 """NATS's codes if the last sequence of a subject is another one: the message has ended, or another server is just ending it."""
 CANCEL_TRIES: Final = 3
@@ -80,6 +82,8 @@ class ScheduledMessages:
         self._epoch: Epoch | None = None
         self._read_to: Seq = 0
         self._reading = asyncio.Lock()
+        self._called = self._answered = 0
+        """The number of calls of `refresh`, and up to which of them the log was read after the call."""
 
     def __len__(self) -> int:
         """Return the number of messages that are neither delivered nor cancelled."""
@@ -87,7 +91,12 @@ class ScheduledMessages:
 
     async def refresh(self) -> None:
         """Read what was scheduled, delivered and cancelled since the last call, by any server. Raise `Unavailable`."""
+        self._called += 1
+        call = self._called
         async with self._reading:
+            if call <= self._answered:  # Another call has begun to read after this one.
+                return
+            answers = self._called
             state = await self._log.state()
             epoch = None if state is None else state.epoch
             if epoch != self._epoch:
@@ -97,6 +106,7 @@ class ScheduledMessages:
                     self._note(each)
                 self._read_to = found[-1].seq
                 await asyncio.sleep(0)
+            self._answered = answers
 
     def _note(self, message: StreamMessage) -> None:
         if message.data in (DELIVERED, CANCELLED):
@@ -152,16 +162,39 @@ class ScheduledMessages:
         was done, and `QuotaFull`.
         """
         moved, size, group = 0, 0, list[tuple[Scheduled, bytes]]()
-        for each in due:
-            envelope = await self.read(each)
-            if envelope is None:
-                continue
+        async for each, envelope in self._envelopes(due):
             if group and (len(group) >= MOVED_AT_ONCE or size + len(envelope) > MOVED_BYTES):
                 moved += await self._move(group)
                 size, group = 0, []
             group.append((each, envelope))
             size += len(envelope)
         return moved + (await self._move(group) if group else 0)
+
+    async def _envelopes(self, due: Sequence[Scheduled]) -> AsyncIterator[tuple[Scheduled, bytes]]:
+        """Yield the messages that were not removed, with their envelopes. Raise `Unavailable`."""
+        for first in range(0, len(due), MOVED_AT_ONCE):
+            some = due[first : first + MOVED_AT_ONCE]
+            found = await self._read_dense(sorted(each.seq for each in some))
+            for each in some:
+                envelope = found.get(each.seq)
+                # A replica that lags has not all of them, and a removed one is noted.
+                envelope = await self.read(each) if envelope is None else envelope
+                if envelope is not None:
+                    yield each, envelope
+
+    async def _read_dense(self, seqs: Sequence[Seq]) -> dict[Seq, bytes]:
+        """Return the envelopes at these sequences, as far as they are close to one another, and up to `MOVED_BYTES`."""
+        found, size, after = dict[Seq, bytes](), 0, seqs[0] - 1
+        if seqs[-1] - after > DENSE * len(seqs):
+            return found
+        while after < seqs[-1] and size < MOVED_BYTES:
+            messages = await self._log.following(subjects.SCHEDULED, after, seqs[-1] - after)
+            if not messages:
+                break
+            found |= {each.seq: each.data for each in messages}
+            size += sum(len(each.data) for each in messages)
+            after = messages[-1].seq
+        return found
 
     async def _move(self, group: list[tuple[Scheduled, bytes]]) -> int:
         """Move messages in one batch. NATS rejects a whole batch for one message that has ended: its halves are then moved."""
