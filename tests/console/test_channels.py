@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.console.conftest import NewVisitor
-from tests.console.furnished import BEHIND, LETTERS, MARKUP, RIGHT_TO_LEFT, Furnished, furnish
+from tests.console.furnished import AGENTS, BEHIND, LETTERS, MARKUP, RIGHT_TO_LEFT, Furnished, furnish
 from tests.console.visitor import NARROW, WIDE, Visitor
 from tests.platform import Platform, running
 
@@ -35,6 +35,17 @@ def look(visitor: Visitor, name: str) -> None:
     """Check the accessibility of what is shown, and take its pictures."""
     visitor.check_accessibility()
     visitor.picture(name)
+
+
+def test_agents_are_listed_with_presence_and_found_by_capability(visitor: Visitor, furnished: Furnished) -> None:
+    page = visitor.page
+    visitor.sign_in(OWNER, f"/t/{furnished.tenant}/agents")
+    for agent in AGENTS:
+        expect(row(page, agent)).to_contain_text("away")
+    look(visitor, "agents-of-a-tenant")
+    page.get_by_label("Capability").fill("images")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name=AGENTS[0], exact=True)).to_have_count(0)
 
 
 def test_channels_show_their_last_message_and_who_is_behind(visitor: Visitor, furnished: Furnished) -> None:
