@@ -186,7 +186,7 @@ an explanation.
 | --- | --- | --- | --- | --- |
 {settings}
 
-`--config FILE` or `{file_variable}` names the file. An empty variable counts as not set, so `${{NAME:-}}` of a compose file or a
+`--config FILE` or `{file_variable}` names the file. An empty variable counts as not set, so `${NAME:-}` of a compose file or a
 shell passes an optional one on; an empty text as a flag or in the file is an invalid value. Every line is optional:
 
 ```toml
