@@ -152,7 +152,6 @@ async def test_delivery_without_an_answer_is_not_repeated(nats: Nats, monkeypatc
         assert (len(scheduled), await delivered(writer.log)) == (0, [message_id])
 
 
-@pytest.mark.promise("s10")
 @pytest.mark.promise("s4")
 @pytest.mark.parametrize("others", [0, scheduled_messages.DENSE], ids=["read in bulk", "read one by one"])
 async def test_burst_is_moved_in_the_order_of_its_times_without_a_removed_message(nats: Nats, others: int) -> None:
@@ -171,6 +170,7 @@ async def test_burst_is_moved_in_the_order_of_its_times_without_a_removed_messag
         assert len(scheduled) == others * len(times_s)
 
 
+@pytest.mark.promise("s10")
 async def test_full_log_keeps_a_due_message_until_there_is_space(nats: Nats) -> None:
     async with writer_of(nats, a_tenant(), max_bytes=6_000) as writer:
         message_id = await schedule(writer, DUE, b'"%b"' % (b"x" * 4_000))
