@@ -14,6 +14,10 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
 endif
 
+# Every process would compile each module that it imports: a command of `artcafe` takes 1.0 s of processor time then instead of
+# 0.5 s, the collection of the tests 47 s instead of 26 s for each worker.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup frameworks run test test-tools smoke matrix check docs site faults bench kit deploy-check package-check dist release test-wheel coverage lock clean
 
