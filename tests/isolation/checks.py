@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,14 +81,16 @@ def _is_of_gateway(check: PermissionCheck) -> bool:
     return check.file == MEMBER_LOGIN or check.function in GATEWAY_FUNCTIONS
 
 
-def _in(file: Path) -> Iterator[PermissionCheck]:
+@functools.cache
+def _in(file: Path) -> Sequence[PermissionCheck]:
     text = file.read_text()
-    lines = text.splitlines()
+    lines, checks = text.splitlines(), []
     for node, function in _statements(ast.parse(text)):
         if function in SECOND_CHECKS or not _stops(node):
             continue
         if (first := lines[node.lineno - 1].strip()) not in NOT_CHECKS and not _allows_everyone(first):
-            yield PermissionCheck(file, node.lineno, function, first)
+            checks.append(PermissionCheck(file, node.lineno, function, first))
+    return checks
 
 
 def _statements(tree: ast.AST, function: str = "") -> Iterator[tuple[ast.stmt, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import math
 from bisect import bisect_right
 from pathlib import Path
@@ -22,20 +23,25 @@ from artcafe.tables.catalog import TABLES
 from tests.prometheus import parse, value
 
 SOURCE = Path(__file__).parents[2] / "src" / "artcafe"
-TREES = [ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))]
-CALLS = [node for tree in TREES for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+@functools.cache  # Not at import: each process of a test run collects this module, and one runs its tests.
+def trees() -> list[ast.Module]:
+    """Return the syntax tree of each module of the source."""
+    return [ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))]
 
 
 def texts_of_first_argument(name: str) -> set[str]:
     """Return the literals with which a function is called anywhere in the source."""
-    calls = [each for each in CALLS if isinstance(each.func, ast.Name) and each.func.id == name and each.args]
+    nodes = [node for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [each for each in nodes if isinstance(each.func, ast.Name) and each.func.id == name and each.args]
     return {str(each.args[0].value) for each in calls if isinstance(each.args[0], ast.Constant)}
 
 
 def names_of_kept_loops() -> set[str]:
     """Return the names in the dicts of loops, in modules that use `keep_all`: most values are methods `run`."""
     found: set[str] = set()
-    for tree in TREES:
+    for tree in trees():
         if "keep_all" not in ast.dump(tree):
             continue
         for node in [each for each in ast.walk(tree) if isinstance(each, ast.Dict)]:
