@@ -113,3 +113,17 @@ def test_address_round_trips_through_text(host: str, port: int) -> None:
 
     assert load({"listen": str(address)}, {}).listen == address
     assert address.is_loopback is (host in {"127.0.0.1", "localhost", "::1"})
+
+
+def test_operators_are_user_ids_and_nobody_by_default(tmp_path: Path) -> None:
+    assert load({}, {}).operators == ()
+    assert load({}, {"ARTCAFE_OPERATORS": "olga@localhost, auth0|5f7c"}).operators == ("olga@localhost", "auth0|5f7c")
+    file = tmp_path / "artcafe.toml"
+    file.write_text('operators = ["a, with a comma", "b"]')
+    assert load({}, {}, file).operators == ("a, with a comma", "b")
+
+
+@pytest.mark.parametrize("value", ["x" * 256, "tab\tin it", ",".join(map(str, range(101)))])
+def test_invalid_operators_stop_the_start(value: str) -> None:
+    with pytest.raises(SettingInvalid, match="OPERATORS"):
+        load({}, {"ARTCAFE_OPERATORS": value})

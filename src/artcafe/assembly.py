@@ -19,7 +19,7 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.identity.local import LocalIdentity
 from artcafe.identity.port import Identity
 from artcafe.maintenance.adoption import adopt
-from artcafe.model import Cursor, TenantChange, TenantId
+from artcafe.model import Cursor, TenantChange, TenantId, UserId
 from artcafe.observe.clock import Clock
 from artcafe.observe.tracing import Tracing
 from artcafe.plan_catalogue import shipped
@@ -57,6 +57,8 @@ from artcafe.services.members import Members
 from artcafe.services.message_receipts import MessageReceipts
 from artcafe.services.messaging import Messaging
 from artcafe.services.meter import INTERVAL_S, Meter, MeteredLogs
+from artcafe.services.operators import Operators
+from artcafe.services.platform_state import PlatformState, ThisServer
 from artcafe.services.presence import Presence
 from artcafe.services.queue_outcomes import QueueOutcomes
 from artcafe.services.rate_limits import RateLimits
@@ -134,6 +136,10 @@ class ServiceSettings:
     """The spans of messages; None records none."""
     webhook_networks: tuple[Network, ...] = ()
     """Networks that webhooks may be sent to besides public addresses."""
+    operators: tuple[UserId, ...] = ()
+    """The people who may read the platform's state."""
+    this: ThisServer = field(default_factory=ThisServer)
+    """What this server reports to operators about itself."""
 
 
 def service_name(secret: bytes, environment: str) -> str:
@@ -248,7 +254,7 @@ class Services(TableServices):
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
         self.limits.add(rate_usage.connections(self.connections))
         self._make_authentication(store, identity, clock)
-        self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
+        self._make_operators(store, fabric, clock, settings)
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
         self._make_pulls_and_streams(keys, fabric, group)
@@ -264,6 +270,12 @@ class Services(TableServices):
         )
         local = identity if isinstance(identity, LocalIdentity) else None
         self.console_codes = ConsoleCodes(store.console_codes(), local, self.login_throttle, clock)
+
+    def _make_operators(self, store: Store, fabric: Fabric, clock: Clock, settings: ServiceSettings) -> None:
+        """Make the services that show whether the platform works."""
+        self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
+        self.operators = Operators(settings.operators, self.terms, self.counters)
+        self.platform_state = PlatformState(store, fabric, self.readiness, clock, settings.this, lambda: len(self.connections))
 
     def _make_pulls_and_streams(self, keys: ServiceKeys, fabric: Fabric, group: asyncio.TaskGroup) -> None:
         """Make the deliveries over HTTP, whose callers are checked after each change."""

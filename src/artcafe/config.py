@@ -76,6 +76,8 @@ def _place(value: str | None) -> str | None:
 
 
 MOST_PROCESSES: Final = 256
+USER_CHARS: Final = 255
+"""As in tokens: OpenID Connect Core 1.0, section 2."""
 
 
 def _processes(value: object) -> object:
@@ -105,6 +107,15 @@ def _url(value: str | None) -> str | None:
 
 def _list(value: object) -> Any:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
+def _user(value: str) -> str:
+    if not (0 < len(value) <= USER_CHARS and value.isprintable()):
+        raise ValueError(f"must be user ids of 1 to {USER_CHARS} printable characters")
+    return value
+
+
+UserText = Annotated[str, AfterValidator(_user)]
 
 
 def _networks(value: object) -> object:
@@ -230,6 +241,10 @@ class Settings(BaseModel):
 
     nats_ca: Path | None = None
     """The certificate authority of the NATS servers, as PEM, for `tls://` URLs of NATS. Default: the system's authorities."""
+
+    operators: Annotated[tuple[UserText, ...], BeforeValidator(_list)] = Field(default=(), max_length=100)
+    """User ids of at most 100 people who may read the platform's state (`/v1/operator`), separated by commas: with an issuer the
+    `sub` of their tokens, otherwise the name of `artcafe token`. `GET /v1/me` returns it. Default: nobody."""
 
     terms_version: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
     """The version of the terms that users must accept before anything else, a name of 1 to 64 characters, such as `2026-11`.

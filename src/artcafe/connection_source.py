@@ -27,6 +27,11 @@ class ConnectionSource(Protocol):
         """Checks of what stands behind the source, for `/health/ready`."""
         ...
 
+    @property
+    def process(self) -> tuple[int, int]:
+        """The number of this process in its group, from 1 on, and the size of the group."""
+        ...
+
     async def open(self, gateway: Gateway) -> Addresses:
         """Begin to take connections, and return where both listeners are reached. Raises `StartRefused`."""
         ...
@@ -52,6 +57,10 @@ class OwnListeners:
     @property
     def checks(self) -> Checks:
         return {}
+
+    @property
+    def process(self) -> tuple[int, int]:
+        return 1, 1
 
     async def open(self, gateway: Gateway) -> Addresses:
         settings, front = self.settings, self.front
@@ -83,6 +92,7 @@ class HandedConnections:
     is_embedded: bool
     handover: Handover
     checks: Checks
+    process: tuple[int, int]
 
     async def open(self, gateway: Gateway) -> Addresses:
         return self.addresses

@@ -25,6 +25,7 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
 from artcafe.identity.port import Identity
 from artcafe.listeners import ListenerSettings
+from artcafe.model import UserId
 from artcafe.monitoring.listener import MetricsListener
 from artcafe.monitoring.process_gauges import run_process_gauges
 from artcafe.monitoring.sampler import Sampler
@@ -49,6 +50,7 @@ from artcafe.rest.server import RestServer
 from artcafe.rules.origins import Origins
 from artcafe.rules.plans import Plans
 from artcafe.rules.secrets import derive
+from artcafe.services.platform_state import ThisServer
 from artcafe.services.tenants import PerPerson
 from artcafe.services.terms import Current
 from artcafe.supervision import keep_all
@@ -153,6 +155,7 @@ class _Opened:
     def service_settings(self) -> ServiceSettings:
         """Return the settings of the services."""
         settings = self.settings
+        process, processes = self.source.process
         return ServiceSettings(
             service_name=service_name(self.secret, settings.environment),
             challenges_per_min=settings.challenges_per_min,
@@ -165,6 +168,8 @@ class _Opened:
             checks=self.source.checks,
             tracing=open_tracing(settings.tracing),
             webhook_networks=settings.webhook_networks,
+            operators=tuple(map(UserId, settings.operators)),
+            this=ThisServer(process=process, processes=processes, connections=lambda: self.front.connections.count),
         )
 
     def admission(self) -> Admission:

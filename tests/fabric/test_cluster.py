@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,7 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.nats.cluster import REPLICAS
 from artcafe.fabric.nats.configuration import Node
 from artcafe.fabric.nats.jetstream import JetStream
+from artcafe.fabric.nats.server_states import NatsState
 from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.model import TenantId
 from artcafe.rules import subjects
@@ -161,6 +163,66 @@ async def audit_copies(fabric: Fabric) -> int:
     answer = await fabric.audit_log._jetstream.info(AUDIT_STREAM)
     assert answer is not None
     return int(answer["config"]["num_replicas"])
+
+
+async def test_state_of_a_cluster_has_its_leader_and_how_far_the_others_are(servers: NatsServers, accounts: Accounts) -> None:
+    names = [node.name for node in servers.nodes]
+    async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+        state = await settled_state(fabric)
+        assert (state.cluster, state.size, [each.name for each in state.servers]) == ("artcafe-prod", 3, names)
+        assert all(each.answers and each.jetstream and each.version and each.started_at for each in state.servers)
+        assert sum(each.connections or 0 for each in state.servers) >= 2
+        (leader,) = [each for each in state.servers if each.name == state.leader]
+        assert (leader.is_leader, leader.is_current, leader.lag, leader.contact_s) == (True, None, None, None)
+        others = [each for each in state.servers if each is not leader]
+        assert {(each.is_leader, each.is_current, each.lag) for each in others} == {(False, True, 0)}
+        assert all(each.contact_s is not None and each.contact_s < START_S for each in others)
+
+
+async def test_killed_node_of_a_cluster_is_known_and_the_rest_of_it_unknown(servers: NatsServers, accounts: Accounts) -> None:
+    async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+        state = await settled_state(fabric)
+        killed = next(each.name for each in state.servers if not each.is_leader)
+        servers.kill(killed)
+        try:
+            state = await settled_state(fabric, answering=2)
+            (gone,) = [each for each in state.servers if not each.answers]
+            assert (gone.name, gone.is_leader, state.size) == (killed, False, 3)
+            assert gone.is_current is not True
+            assert gone.contact_s is not None
+            unknown = (gone.version, gone.started_at, gone.connections, gone.jetstream, gone.streams, gone.stored_bytes)
+            assert unknown == (None,) * 6
+        finally:
+            servers.start(servers.node(killed))
+            await settled_state(fabric)
+
+
+async def settled_state(fabric: Fabric, answering: int = 3) -> NatsState:
+    """Return the state of the cluster once a leader and this many nodes answer, and the others of them are current."""
+    async with asyncio.timeout(START_S):
+        while True:
+            with contextlib.suppress(OurFault):
+                state = await fabric.nats_state(1.0)
+                answers = [] if state is None else [each for each in state.servers if each.answers]
+                is_settled = len(answers) == answering and all(each.is_leader or each.is_current for each in answers)
+                if state is not None and is_settled and state.leader in {each.name for each in answers}:
+                    return state
+            await asyncio.sleep(0.1)
+
+
+async def test_state_of_a_single_server_has_no_cluster_and_no_leader(nats: Nats) -> None:
+    fabric = Fabric([nats.url], nats.accounts)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fabric.run())
+        await fabric.wait_up(5)
+        state = await within(fabric.nats_state(1.0))
+        fabric.close()
+    assert state is not None
+    (server,) = state.servers
+    assert (state.cluster, state.size, state.leader) == (None, 1, None)
+    assert (server.answers, server.jetstream, server.is_leader, server.is_current, server.lag) == (True, True, None, None, None)
+    assert server.streams is not None
+    assert server.stored_bytes is not None
 
 
 @pytest.mark.promise("1b")

@@ -37,6 +37,8 @@ from tests.fabric.nats_env import Nats, Proxy
 from tests.gateway.raw_client import BOUND_S, BareSocket, RawClient, open_client, open_socket
 
 LONG_S = 3600.0
+OPERATOR = UserId("operator@example.com")
+"""The operator of the platform."""
 
 
 class ShiftedClock:
@@ -215,7 +217,7 @@ async def _make(
 ) -> tuple[GatewayApp, list[asyncio.Task[None]]]:
     clock, identity = ShiftedClock(), LocalIdentity(b"i" * 32)
     keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
-    settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current, tracing=tracing)
+    settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current, tracing=tracing, operators=(OPERATOR,))
     services = Services(Store(tables), fabric, identity, keys, clock, settings, group)
     gateway = Gateway(
         services, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, apply_interval_s=0.01, connections=connections

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from artcafe.model import UserId
 from artcafe.services.terms import Current
 from tests import ssh_keygen
 from tests.conftest import Require
 from tests.isolation.matrix import Matrix, create_matrix
+from tests.isolation.route_rules import OPERATOR, PENDING_OPERATOR
 from tests.rest.rest_app import RestApp
 
 
@@ -17,7 +19,8 @@ from tests.rest.rest_app import RestApp
 def rest_app(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[RestApp]:
     """Start a server without tenants."""
     require("ssh-keygen", ssh_keygen.PRESENT)
-    with RestApp(tmp_path_factory.mktemp("server"), Current(version="2026-11")) as rest_app:
+    operators = UserId(OPERATOR), UserId(PENDING_OPERATOR)
+    with RestApp(tmp_path_factory.mktemp("server"), Current(version="2026-11"), operators) as rest_app:
         yield rest_app
 
 

@@ -22,7 +22,7 @@ from artcafe.rules.keys import key_id
 from artcafe.services.pending_request import PendingRequest
 from artcafe.services.terms import Current
 from artcafe.wire import frames
-from tests.gateway.gateway_app import GatewayApp, gateway_app
+from tests.gateway.gateway_app import OPERATOR, GatewayApp, gateway_app
 from tests.gateway.raw_client import RawClient, open_client
 from tests.services.service_env import new_key
 
@@ -40,6 +40,7 @@ class PeerKind(StrEnum):
     STRANGER = "owner of another tenant who names this one"
     INVITED = "admin of another tenant who has an open invitation here, and names this one"
     TERMS_PENDING = "owner who has not accepted the terms"
+    OPERATOR = "operator of the platform who names this tenant"
     TRESPASSER = "agent of another tenant that names this one"
     DISABLED = "disabled agent"
     DELETED = "deleted agent"
@@ -78,6 +79,7 @@ REFUSED: Final[Mapping[PeerKind, tuple[str, int]]] = {
     PeerKind.STRANGER: ("no_member", 4500),
     PeerKind.INVITED: ("no_member", 4500),
     PeerKind.TERMS_PENDING: ("terms_required", 4500),
+    PeerKind.OPERATOR: ("no_member", 4500),
     PeerKind.TRESPASSER: ("bad_credentials", 4500),
     PeerKind.DISABLED: ("revoked", 4503),
     PeerKind.DELETED: ("revoked", 4503),
@@ -276,7 +278,7 @@ async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> M
 
     terms_pending, ivy = UserId("terms_pending@example.com"), await invited(it, theirs)
     await it.add_member(terms_pending, Role.OWNER)
-    for user in (ivy, UserId("alice"), UserId("mallory")):
+    for user in (ivy, OPERATOR, UserId("alice"), UserId("mallory")):
         await it.services.terms.accept(user)
 
     async def agent() -> Agent:
@@ -298,6 +300,7 @@ async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> M
         PeerKind.EXPIRED_PERSON: {"access_token": it.identity.issue("alice", now - timedelta(days=1)), "tenant_id": ours},
         PeerKind.STRANGER: {"access_token": it.identity.issue("mallory", now), "tenant_id": ours},
         PeerKind.INVITED: {"access_token": it.identity.issue(ivy, now), "tenant_id": ours},
+        PeerKind.OPERATOR: {"access_token": it.identity.issue(OPERATOR, now), "tenant_id": ours},
         PeerKind.TERMS_PENDING: {"access_token": it.identity.issue(terms_pending, now), "tenant_id": ours},
         PeerKind.TRESPASSER: token(their_agent) | {"tenant_id": ours},
         PeerKind.DISABLED: token(disabled),

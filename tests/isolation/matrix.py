@@ -24,8 +24,11 @@ from tests.isolation.route_rules import (
     ITSELF,
     MALFORMED,
     MANAGED,
+    OPERATOR,
     OUTSIDE,
     PARAMETER,
+    PENDING,
+    PENDING_OPERATOR,
     SUSPENDED,
     TABLE,
     UNPROVEN,
@@ -127,6 +130,8 @@ def callers(rest_app: RestApp, ours: TenantRecords, theirs: TenantRecords) -> di
         CallerKind.DELETED: withdrawn(ours, lambda agent: agent.tenant.owner.delete(agent.path)),
         CallerKind.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=key_body(rest_app))),
         CallerKind.TERMS_PENDING: terms_pending(ours),
+        CallerKind.OPERATOR: rest_app.user(OPERATOR),
+        CallerKind.OPERATOR_PENDING: rest_app.user(PENDING_OPERATOR, accepts=False),
         CallerKind.STRANGER: theirs.tenant.owner,
         CallerKind.INVITED: invited(ours, theirs),
         CallerKind.FOREIGN: theirs.agent.login(),
@@ -302,7 +307,7 @@ def expected_elsewhere(route: str, who: CallerKind, parameter: str) -> tuple[int
         is_out = parameter == "tenant_id" and who is not CallerKind.SUSPENDED_AGENT
         specific = None if is_out else while_suspended(route, who)
         return specific or (404, line.missing[parameter])
-    if who is CallerKind.TERMS_PENDING:
+    if who in PENDING:
         return 403, "terms_required"
     if parameter == "tenant_id":
         return 404, line.missing[parameter]
@@ -462,7 +467,9 @@ class Matrix:
 
     def check_text(self, who: CallerKind, text: str) -> None:
         """Check that the text of an answer contains no record of another tenant than the caller's."""
-        own = SUSPENDED_CANARY if who in SUSPENDED else THEIR_CANARY if who in OUTSIDE else OUR_CANARY
+        own: str | None = SUSPENDED_CANARY if who in SUSPENDED else THEIR_CANARY if who in OUTSIDE else OUR_CANARY
+        if who in (CallerKind.OPERATOR, CallerKind.OPERATOR_PENDING):
+            own = None
         assert not any(canary in text for canary in (OUR_CANARY, THEIR_CANARY, SUSPENDED_CANARY) if canary != own)
 
     def body_of(self, route: str) -> Any:

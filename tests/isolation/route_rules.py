@@ -23,6 +23,8 @@ class CallerKind(StrEnum):
     DELETED = "an agent that was deleted since"
     REKEYED = "an agent that got another key since"
     TERMS_PENDING = "a member who has not accepted the terms"
+    OPERATOR = "an operator of the platform, who is in no tenant"
+    OPERATOR_PENDING = "an operator of the platform who has not accepted the terms"
     STRANGER = "stranger"
     INVITED = "a member of another tenant who has an open invitation here"
     FOREIGN = "foreign agent"
@@ -50,7 +52,8 @@ UNPROVEN: Final = {
     CallerKind.REKEYED: "revoked",
 }
 """Callers without a valid proof, and their error code."""
-OUTSIDE: Final = (CallerKind.STRANGER, CallerKind.INVITED, CallerKind.FOREIGN)
+PENDING: Final = (CallerKind.TERMS_PENDING, CallerKind.OPERATOR_PENDING)
+OUTSIDE: Final = (CallerKind.STRANGER, CallerKind.INVITED, CallerKind.FOREIGN, CallerKind.OPERATOR)
 SUSPENDED: Final = {
     CallerKind.SUSPENDED_OWNER: CallerKind.OWNER,
     CallerKind.SUSPENDED_ADMIN: CallerKind.ADMIN,
@@ -60,6 +63,10 @@ SUSPENDED: Final = {
 }
 """Callers of the suspended tenant, and the caller with the same permissions in an active one. They name records of their own
 tenant."""
+
+OPERATOR: Final = "operator@example.com"
+PENDING_OPERATOR: Final = "pending-operator@example.com"
+"""The user ids of the two operators."""
 
 Statuses = Mapping[CallerKind, int]
 
@@ -75,7 +82,7 @@ def within(reads: int, *, viewer: int, member: int, admin: int, owner: int, agen
         CallerKind.OTHER: other,
     }
     assert set(own.values()) <= {reads, 403}
-    return {**own, CallerKind.TERMS_PENDING: 403}
+    return {**own, **dict.fromkeys(PENDING, 403)}
 
 
 def everybody(status: int) -> Statuses:
@@ -83,12 +90,17 @@ def everybody(status: int) -> Statuses:
 
 
 def people(status: int) -> Statuses:
-    return {**anyone_in_person(status), CallerKind.TERMS_PENDING: 403}
+    return {**anyone_in_person(status), **dict.fromkeys(PENDING, 403)}
 
 
 def anyone_in_person(status: int) -> Statuses:
     """Return the statuses of `people`, including callers who have not accepted the terms."""
     return dict.fromkeys(CallerKind, status) | dict.fromkeys(AGENTS, 403) | dict.fromkeys(UNPROVEN, 401)
+
+
+def operators(status: int) -> Statuses:
+    """Return the statuses of a route for operators of the platform."""
+    return {**dict.fromkeys(CallerKind, 403), **dict.fromkeys(UNPROVEN, 401), CallerKind.OPERATOR: status}
 
 
 def members(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
@@ -159,6 +171,8 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     "GET /v1/terms": RouteRule(anyone_in_person(200)),
     "GET /v1/terms/acceptances": RouteRule(anyone_in_person(200)),
     "POST /v1/terms/acceptances": RouteRule(anyone_in_person(409), body=lambda _: {"version": "none"}),
+    "GET /v1/operator/state": RouteRule(operators(200)),
+    "GET /v1/operator/suspended-tenants": RouteRule(operators(200)),
     "GET /v1/tenants": RouteRule(people(200)),
     "POST /v1/tenants": RouteRule(people(201), body=lambda _: {"name": "A tenant"}),
     f"GET {T}": RouteRule(members(200), TENANT),

@@ -15,7 +15,7 @@ import msgspec
 from artcafe.rest.mcp_offers import AgentOffer
 from artcafe.rest.mcp_tools import PersonTools, StatelessAgentTools
 from tests.isolation.matrix import OWN, Matrix, TenantRecords
-from tests.isolation.route_rules import ABSENT, AGENTS, OUTSIDE, SUSPENDED, UNPROVEN, CallerKind
+from tests.isolation.route_rules import ABSENT, AGENTS, OUTSIDE, PENDING, SUSPENDED, UNPROVEN, CallerKind
 
 METHOD_NOT_FOUND: Final = -32601
 META: Final = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
@@ -114,7 +114,7 @@ def _refusal(who: CallerKind) -> tuple[int, str] | None:
         return 401, UNPROVEN[who]
     if who in OUTSIDE:
         return 404, "tenant_not_found"
-    if who is CallerKind.TERMS_PENDING:
+    if who in PENDING:
         return 403, "terms_required"
     return (403, "tenant_suspended") if who is CallerKind.SUSPENDED_AGENT else None
 

@@ -26,7 +26,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.local import LocalIdentity
-from artcafe.model import Role, TenantId, TenantStatus
+from artcafe.model import Role, TenantId, TenantStatus, UserId
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure
 from artcafe.rest.app import RestSettings, build
@@ -50,9 +50,9 @@ class RestApp:
 
     identity = LocalIdentity(b"i" * 32)
 
-    def __init__(self, folder: Path, terms: Current | None = None) -> None:
+    def __init__(self, folder: Path, terms: Current | None = None, operators: tuple[UserId, ...] = ()) -> None:
         """Set up the server. Users created here accept the `terms`, except with `user(…, accepts=False)`."""
-        self._folder, self._terms = folder, terms
+        self._folder, self._terms, self._operators = folder, terms, operators
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="REST server")
         self._ready = threading.Event()
         self._numbers = itertools.count(1)
@@ -94,7 +94,7 @@ class RestApp:
                 await self.fabric.wait_up(BOUND_S)
                 self.store = Store(tables)
                 keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
-                settings = ServiceSettings(service_name="test", terms=self._terms)
+                settings = ServiceSettings(service_name="test", terms=self._terms, operators=self._operators)
                 self.services = Services(self.store, self.fabric, self.identity, keys, now, settings, group)
                 self.audit, self.tokens = self.services.audit, self.services.tokens
                 # Without the first, each answer to a publish would wait 0.25 s for the audience.

@@ -34,7 +34,7 @@ COMMANDS: Final = {
     "suspend": LazyCommand("artcafe.cli.operate.suspension", "suspend", "Suspend a tenant.", extra=SERVER),
     "resume": LazyCommand("artcafe.cli.operate.suspension", "resume", "Resume a suspended tenant.", extra=SERVER),
     "platform": LazyCommand(
-        "artcafe.cli.operate.platform_audit", "platform", "Read the platform's own records, as its operator.", extra=SERVER
+        "artcafe.cli.manage.platform", "platform", "Read the state and the audit of the platform, as its operator."
     ),
     "console": LazyCommand("artcafe.cli.manage.console", "console", "Open the web console in a browser, and print its address."),
     "me": LazyCommand("artcafe.cli.manage.me", "me", "Show the current user."),

@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -59,6 +59,13 @@ class PeerServer:
     is_silent: bool = False
 
 
+class Heard(NamedTuple):
+    """When another server was last heard, and whether that is too long ago for a server that runs."""
+
+    heard_s: float
+    is_silent: bool
+
+
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(Announcement)
 
@@ -89,11 +96,21 @@ class Announcements:
     @property
     def is_complete(self) -> bool:
         """Whether all announcements of the peer servers arrive now, as far as is known."""
-        return self._is_listening and self._connection.is_up and not any(peer.is_silent for peer in self._peers.values())
+        return self.is_listening and not any(peer.is_silent for peer in self._peers.values())
 
     def peers(self) -> set[str]:
         """Return the names of the other servers that run, as far as is known: each was heard in the last moments."""
         return {name for name, peer in self._peers.items() if not peer.is_silent}
+
+    def heard(self) -> dict[str, Heard]:
+        """Return the other servers that were heard in the last `FORGOTTEN_S` and did not end, by name."""
+        now = time.monotonic()
+        return {name: Heard(now - peer.heard_at, peer.is_silent) for name, peer in self._peers.items()}
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the announcements of other servers can arrive now."""
+        return self._is_listening and self._connection.is_up
 
     def listen(self, callback: Callable[[TenantChange], None]) -> None:
         """Call `callback` with every change announced by another server."""

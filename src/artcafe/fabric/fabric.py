@@ -26,11 +26,13 @@ from artcafe.fabric.nats.account_claims import delete_account, register_account
 from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, replica_count
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.server_proof import ServerProof
+from artcafe.fabric.nats.server_states import NatsState, nats_state
 from artcafe.fabric.outcome_exchange import OutcomeExchange
 from artcafe.fabric.position_exchange import PositionExchange
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
 from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.request_exchange import Ask, RequestExchange, Withdraw
+from artcafe.fabric.server_reports import ServerReports
 from artcafe.fabric.storage_probe import StorageProbe
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_fabric import TenantFabric
@@ -96,6 +98,7 @@ class Fabric:
         self._platform = NatsConnection("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
         self.announcements = Announcements(self._platform, self._server)
         self.census = ConnectionCensus(self._platform, self._server, self.announcements.peers)
+        self.server_reports = ServerReports(self._platform, self._server, self.announcements)
         self.hold_requests = HoldRequests(self._platform, self._server)
         self.audit_log = AuditLog(self._platform, replicas=self._replicas)
         self._probe = StorageProbe(self._platform, replicas=self._replicas)
@@ -121,10 +124,8 @@ class Fabric:
             self._group = group
             group.create_task(self.supervisor.keep(self._system.run))
             group.create_task(self.supervisor.keep(self._platform.run))
-            loops = [
-                group.create_task(self.supervisor.keep(loop))
-                for loop in (self._sweep, self.announcements.run, self.census.run, self.hold_requests.run)
-            ]
+            exchanges = self.announcements.run, self.census.run, self.hold_requests.run, self.server_reports.run
+            loops = [group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, *exchanges)]
             await self._closing.wait()
             for loop in loops:
                 loop.cancel()
@@ -177,6 +178,10 @@ class Fabric:
     async def jetstream_use(self, within_s: float) -> JetStreamUse:
         """Return what the NATS servers that answer in this time store. Raise `Unavailable` or `NatsConnectionLost`."""
         return await jetstream_use(self._system, within_s=within_s)
+
+    async def nats_state(self, within_s: float) -> NatsState | None:
+        """Return what the NATS servers that answer in this time report; None if none does."""
+        return await nats_state(self._system, within_s=within_s)
 
     def peek(self, tenant_id: TenantId) -> TenantFabric | None:
         """Return the tenant if it is open, and count this as use."""

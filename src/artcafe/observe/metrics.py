@@ -74,6 +74,7 @@ LOOPS: Final = (
     "requests",
     "retention",
     "scheduler",
+    "server_reports",
     "shares",
     "streams",
     "tables",
@@ -268,13 +269,13 @@ RATE_REFUSALS: Final = _counter(
 TABLE_SECONDS: Final = _histogram(
     "table_call",
     "Duration of calls to the tables, by verb and table; `several` is a transaction over more than one table.",
-    verb=("get", "query", "put", "update", "delete", "transact"),
+    verb=("get", "query", "scan", "put", "update", "delete", "transact"),
     table=(*TABLES, SEVERAL_TABLES),
 )
 TABLE_FAILURES: Final = _counter(
     "table_failures",
     "Calls to the tables that failed: the engine was unreachable, overloaded or full.",
-    verb=("get", "query", "put", "update", "delete", "transact"),
+    verb=("get", "query", "scan", "put", "update", "delete", "transact"),
 )
 
 # --- NATS -------------------------------------------------------------------------------------------------------------

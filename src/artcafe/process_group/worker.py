@@ -69,6 +69,7 @@ class Worker:
             boot.is_embedded,
             self._receiver,
             {"processes": self._check_group},
+            (boot.number, boot.processes),
         )
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(each) for each in (self._report(), self._await_end(), self._listen())]

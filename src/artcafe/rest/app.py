@@ -53,6 +53,7 @@ from artcafe.rest import (
     mcp,
     members,
     messages,
+    operator,
     problems,
     rate_headers,
     receipts,
@@ -100,6 +101,7 @@ ROUTERS: Final = (
     redrives.router,
     audit.router,
     usage.router,
+    operator.router,
     health.router,
     asyncapi.router,
     error_page.router,
@@ -121,6 +123,7 @@ TAGS: Final = {
     "inbox": "Pull an agent's messages without a socket, and acknowledge them.",
     "usage": "What a tenant used, by period.",
     "audit": "Record of logins, refused attempts and changes.",
+    "operator": "The state of the platform, for its operators.",
     "health": "Liveness and readiness, for operators.",
 }
 

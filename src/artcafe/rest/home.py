@@ -64,6 +64,7 @@ class MeResponse(ResponseModel):
     user_id: str = Field(examples=["alice@example.com"])
     tenants: list[MyTenant]
     terms_outstanding: OutstandingTermsResponse | None = Field(description="Null if there is nothing to accept.")
+    is_operator: bool = Field(description="Whether the user may read the platform's state (`/v1/operator`).")
 
 
 class MyAgent(ResponseModel):
@@ -99,7 +100,12 @@ async def read_me(services: ServicesDep, who: AnyCaller) -> MeResponse | MyAgent
         return MyAgent(agent_id=who.agent_id, handle=None if agent is None else agent.handle, tenant_id=who.tenant_id)
     terms = await services.terms.outstanding(who)
     outstanding = None if terms is None else OutstandingTermsResponse(version=terms.version, grace_until=terms.grace_until)
-    return MeResponse(user_id=who, tenants=await _tenants_of(services.tenants, who), terms_outstanding=outstanding)
+    return MeResponse(
+        user_id=who,
+        tenants=await _tenants_of(services.tenants, who),
+        terms_outstanding=outstanding,
+        is_operator=services.operators.is_operator(who),
+    )
 
 
 async def _tenants_of(tenants: Tenants, user: UserId) -> list[MyTenant]:

@@ -45,6 +45,8 @@ HEALTH: Final = Subject("health")
 """In the platform's account: the storage check of the servers."""
 CENSUS: Final = Subject("census")
 """In the platform's account: a server asks the others for their connections of a tenant."""
+SERVERS_ASK: Final = Subject("servers.ask")
+"""In the platform's account: a server asks the others for their reports about themselves."""
 WAKE_UPS: Final = Subject("wake.>")
 """In the platform's account: the minutes in which tenants have scheduled messages."""
 RECENT_COUNTERS: Final = Subject("count.recent.>")

@@ -218,6 +218,8 @@ class Client(Blocking[client.Client]):
     terms = blocking(client.Client.terms)
     accept_terms = blocking(client.Client.accept_terms)
     acceptances = blocking_items(client.Client.acceptances)
+    platform_state = blocking(client.Client.platform_state)
+    suspended_tenants = blocking_items(client.Client.suspended_tenants)
     live = blocking(client.Client.live)
     ready = blocking(client.Client.ready)
 

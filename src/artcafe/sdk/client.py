@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from artcafe.sdk.deprecated_calls import deprecated_call
 from artcafe.sdk.http import TIMEOUT_S, HttpClient, TokenSource, given
 from artcafe.sdk.keys import Signer, load_signer
+from artcafe.sdk.operator_records import PlatformState, SuspendedTenant
 from artcafe.sdk.outbox import MAX_RATE_WAIT_S
 from artcafe.sdk.records import CurrentTerms, Home, Me, TenantInfo, TermsAcceptance
 from artcafe.sdk.rest_login import log_in
@@ -138,6 +139,14 @@ class Client:
     def acceptances(self, *, limit: int | None = None) -> AsyncIterator[TermsAcceptance]:
         """List the caller's own acceptances of terms."""
         return self._http.all_of(TermsAcceptance, _ACCEPTANCES, limit=limit)
+
+    async def platform_state(self) -> PlatformState:
+        """Return the servers of the fleet, NATS, and whether the server that answers is ready. For operators of the platform."""
+        return await self._http.read(PlatformState, "/v1/operator/state")
+
+    def suspended_tenants(self, *, limit: int | None = None) -> AsyncIterator[SuspendedTenant]:
+        """List the suspended tenants, in no order. For operators of the platform; it reads the rows of all tenants."""
+        return self._http.all_of(SuspendedTenant, "/v1/operator/suspended-tenants", limit=limit)
 
     async def live(self) -> None:
         """Return if the server that is asked runs. Needs no token."""

@@ -53,6 +53,8 @@ class Me(msgspec.Struct, frozen=True):
     agent_id: str | None = None
     tenant_id: str | None = None
     handle: str | None = None
+    is_operator: bool = False
+    """Whether a person may read the platform's state (`Client.platform_state`)."""
 
 
 class TenantInfo(msgspec.Struct, frozen=True):

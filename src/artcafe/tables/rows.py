@@ -56,6 +56,8 @@ IS_PRESENT: Final[Condition] = And(Exists("id"), NotEquals(DELETING, True))
 stored by an older system, does not count."""
 TOMBSTONE: Final = "deleted_at"
 """The attribute that marks a tombstone: the remaining record of a deleted tenant."""
+SUSPENDED_AT: Final = "suspended_at"
+"""The attribute of a suspended tenant for the time of the command that suspended it."""
 
 READ_FLAGS: Final = ("read", "subscribe")
 WRITE_FLAGS: Final = ("write", "publish", "manage")

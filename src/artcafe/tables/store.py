@@ -33,6 +33,7 @@ from artcafe.tables.engine.port import Tables
 from artcafe.tables.engine.writes import ItemKey, Put, Write
 from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
+from artcafe.tables.platform_store import PlatformStore
 from artcafe.tables.single_use import take_once
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.tables.usage_rows import METER, MeterState, meter_state_of
@@ -78,6 +79,10 @@ class Store:
     def usage_runs(self, tenant_id: TenantId) -> UsageRunStore:
         """Return the store of what servers counted for one tenant; the id as in `tenant`."""
         return UsageRunStore(self._tables, tenant_id)
+
+    def platform(self) -> PlatformStore:
+        """Return the store of the operator's requests."""
+        return PlatformStore(self._tables)
 
     def console_codes(self) -> ConsoleCodeStore:
         """Return the store of the console's codes."""

@@ -37,7 +37,7 @@ from artcafe.tables.catalog import (
 from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Less, Not, NotEquals, OfKind, Or
 from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, ValueKind
-from artcafe.tables.engine.writes import Add, Assign, Change, Check, Delete, ItemKey, Put, Update, Write, key_of
+from artcafe.tables.engine.writes import Add, Assign, Change, Check, Delete, ItemKey, Put, Remove, Update, Write, key_of
 from artcafe.tables.handle_claims import HandleClaims
 from artcafe.tables.partition import Partition
 from artcafe.tables.people_store import PeopleStore
@@ -117,6 +117,8 @@ class TenantStore:
         May be repeated.
         """
         changes: list[Change] = [Assign("status", status.value), Assign("updated_at", times.to_text(now)), Add("version", 1)]
+        is_suspended = status is TenantStatus.SUSPENDED
+        changes.append(Assign(rows.SUSPENDED_AT, times.to_text(now)) if is_suspended else Remove(rows.SUSPENDED_AT))
         return Update(TENANTS, ItemKey(self.id), changes, rows.IS_PRESENT)
 
     def change_row(self, changes: Sequence[Change], item: Item, now: datetime) -> Update:

@@ -227,6 +227,14 @@ export interface Cursor {
 /** The state of a message for one recipient. */
 export type DeliveryState = "pending" | "delivered" | "acked" | "dead_lettered" | "skipped" | "expired" | "away" | "unknown";
 
+/** Something that this server needs. */
+export interface Dependency {
+	name: string;
+	is_ready: boolean;
+	/** Null if it is ready. */
+	problem: string | null;
+}
+
 /** An audit entry with the digest of all its other fields. */
 export interface DigestedEntry {
 	/** Counts from 1 without gaps. */
@@ -268,6 +276,28 @@ export interface Extended {
 	error: EntryProblem | null;
 	receipt: string | null;
 	held_until: string | null;
+}
+
+/** A server process of the fleet. Null is unknown: the process did not answer. */
+export interface FleetServer {
+	/** Its name since its start. */
+	id: string;
+	/** `silent`: not heard for 2.5 s and more, so it was killed or is cut off. After 10 minutes it is left out. */
+	state: "up" | "silent";
+	/** When it was last heard. */
+	heard_at: string;
+	/** The name of its machine or container. */
+	host: string | null;
+	version: string | null;
+	/** Its number among the processes behind the same listeners, from 1 on. */
+	process: number | null;
+	/** The number of those processes (PROCESSES). */
+	processes: number | null;
+	started_at: string | null;
+	/** Open connections to both listeners. */
+	connections: number | null;
+	/** Sockets and streams of agents and people. */
+	sessions: number | null;
 }
 
 /** Addresses and settings of the service. */
@@ -368,6 +398,8 @@ export interface Me {
 	tenants: MyTenant[];
 	/** Null if there is nothing to accept. */
 	terms_outstanding: OutstandingTerms | null;
+	/** Whether the user may read the platform's state (`/v1/operator`). */
+	is_operator: boolean;
 }
 
 /** One page of the tenant's members. */
@@ -406,6 +438,50 @@ export interface MyTenant {
 	role: Role;
 }
 
+/** NATS, as this server reaches it. */
+export interface Nats {
+	is_connected: boolean;
+	/** Why there is no connection. Null with one, or if it is unknown. */
+	problem: string | null;
+	/** The cluster's name. Null for a single server, or unknown. */
+	cluster: string | null;
+	/** Servers with JetStream in the cluster, also those that are down. Null: unknown. */
+	size: number | null;
+	/** The name of the server that leads JetStream. Null for a single server, or unknown. */
+	leader: string | null;
+	/** Null: unknown, since none answered. */
+	servers: NatsServer[] | null;
+}
+
+/**
+ * A NATS server. Null is unknown, or has no meaning: `is_current`, `lag` and `contact_s` are the leader's view of
+ * another.
+ */
+export interface NatsServer {
+	name: string;
+	/** False: it did not answer within 1 s, and is known from the leader. */
+	answers: boolean;
+	host: string | null;
+	version: string | null;
+	started_at: string | null;
+	connections: number | null;
+	jetstream: boolean | null;
+	/** Streams that it has a copy of. */
+	streams: number | null;
+	/** Messages in its copies. */
+	messages: number | null;
+	/** Bytes of its copies. */
+	stored_bytes: number | null;
+	/** Whether it leads the cluster's JetStream. Null for a single server. */
+	is_leader: boolean | null;
+	/** Whether it has what the leader has. */
+	is_current: boolean | null;
+	/** Operations that it is behind the leader. */
+	lag: number | null;
+	/** Seconds since the leader heard it. */
+	contact_s: number | null;
+}
+
 /** A new invitation, with the token for the invited person. */
 export interface NewInvitation {
 	id: string;
@@ -433,6 +509,20 @@ export interface OutstandingTerms {
 
 /** A right that a subscription gives its agent. In an open channel, publishing requires none. */
 export type Permission = "receive" | "publish";
+
+/** The state of the platform, as one server sees it. */
+export interface PlatformState {
+	time: string;
+	/** The id of the server process that answers. */
+	server: string;
+	/** The server that answers comes first. */
+	servers: FleetServer[];
+	/** False: NATS cannot be reached, so that other servers may be missing in the list. */
+	is_complete: boolean;
+	nats: Nats;
+	/** What the server that answers needs, as in `/health/ready`. */
+	readiness: Dependency[];
+}
 
 /** Whether an agent is connected to any server now. Presence is not stored; each change is delivered at most once. */
 export interface Presence {
@@ -590,6 +680,22 @@ export interface Subscription {
 }
 
 export type SubscriptionStatus = "active" | "paused";
+
+/** One page of the suspended tenants. It may be empty and have a `next_cursor`. */
+export interface SuspendedTenantPage {
+	items: SuspendedTenant[];
+	next_cursor: string | null;
+}
+
+/** A suspended tenant, by its id. */
+export interface SuspendedTenant {
+	id: string;
+	plan: string;
+	/** When `artcafe suspend` suspended it. Null if its row was changed otherwise. */
+	suspended_at: string | null;
+	/** Null for a record of an older system without a readable time. */
+	created_at: string | null;
+}
 
 /** One page of the caller's tenants. */
 export interface TenantPage {
@@ -1640,6 +1746,27 @@ export abstract class Operations {
 		period?: string | null;
 	} = {}, options: RequestOptions = {}): Promise<Recount> {
 		return this.send("GET", `${tenantPath(tenantId)}/usage/recount`, { query: { ...query }, options }) as Promise<Recount>;
+	}
+
+	/**
+	 * Read the state of the platform. Return the servers of the fleet, the NATS servers, and whether this server's
+	 * dependencies are ready. For operators. What does not answer within 2 s is null, never zero.
+	 */
+	readPlatformState(options: RequestOptions = {}): Promise<PlatformState> {
+		return this.send("GET", "/v1/operator/state", { options }) as Promise<PlatformState>;
+	}
+
+	/**
+	 * List suspended tenants. List the suspended tenants, in no order. For operators. A page reads at most 1,000 rows of
+	 * the tenants' table, which AWS charges for with tables on DynamoDB.
+	 */
+	listSuspendedTenants(query: {
+		/** Maximum number of items. */
+		limit?: number;
+		/** The `next_cursor` of the previous page, unchanged, with the same filters. */
+		cursor?: string | null;
+	} = {}, options: RequestOptions = {}): Promise<SuspendedTenantPage> {
+		return this.send("GET", "/v1/operator/suspended-tenants", { query: { ...query }, options }) as Promise<SuspendedTenantPage>;
 	}
 
 	/** Check liveness. Report that the server is running, without checking its dependencies. */

@@ -26,11 +26,6 @@ tenant_option = click.option(
 
 
 @click.group(context_settings=HELP)
-def platform() -> None:
-    """Read the platform's own records, as its operator."""
-
-
-@platform.group(context_settings=HELP)
 def audit() -> None:
     """Read the audit of the platform or of a tenant.
 

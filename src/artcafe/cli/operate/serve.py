@@ -59,6 +59,7 @@ METAVARS: Final = {
     "tenants_per_person": "NUMBER",
     "tenants_per_day": "NUMBER",
     "nats_ca": "FILE",
+    "operators": "ID,…",
     "terms_version": "NAME",
     "terms_file": "FILE",
     "terms_grace_until": "TIME",

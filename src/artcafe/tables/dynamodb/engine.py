@@ -16,7 +16,7 @@ from artcafe.tables.dynamodb.client import CallRefused, Consumed, DynamoDbClient
 from artcafe.tables.dynamodb.expressions import Expressions
 from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
 from artcafe.tables.engine.conditions import Condition
-from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query
+from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query, ScanPage
 from artcafe.tables.engine.values import Item, Unstorable
 from artcafe.tables.engine.writes import Check, Delete, ItemKey, Put, Update, Write, check_table_key, check_transaction
 
@@ -74,6 +74,21 @@ class DynamoDb:
         answer = await self._client.items("query", self._query(query, sort_key))
         last: dict[str, Attribute] | None = answer.get("LastEvaluatedKey")
         return ItemPage([from_attributes(item) for item in answer["Items"]], None if last is None else last[sort_key]["S"])
+
+    async def scan_page(
+        self, table: Table, *, after: str | None = None, limit: int = 1000, where: Condition | None = None
+    ) -> ItemPage:
+        """Scan a page as `Tables.scan_page` does."""
+        asked, expressions = ScanPage(table, after, limit, where), Expressions()
+        request: dict[str, Any] = {"TableName": self._name(table), "Limit": asked.limit, "ConsistentRead": True}
+        if asked.where is not None:
+            request["FilterExpression"] = expressions.condition(asked.where)
+        if asked.after is not None:
+            request["ExclusiveStartKey"] = _key(table, ItemKey(asked.after))
+        answer = await self._client.items("scan", request | expressions.parameters())
+        last = answer.get("LastEvaluatedKey")
+        found: list[Item] = [from_attributes(item) for item in answer["Items"]]
+        return ItemPage(found, next=str(from_attributes(last)[table.partition_key]) if last else None)
 
     async def put(self, write: Put) -> None:
         """Write an item as `Tables.put` does."""

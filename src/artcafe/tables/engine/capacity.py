@@ -77,6 +77,14 @@ class MeteredTables:
         self._units.reads += read_units(sum(map(item_bytes, read.items)), consistent=consistent)
         return read if where is None else await self._tables.query(table, partition, where=where, **more)  # type: ignore[arg-type]  # as above
 
+    async def scan_page(
+        self, table: Table, *, after: str | None = None, limit: int = 1000, where: Condition | None = None
+    ) -> ItemPage:
+        """Scan as `Tables.scan_page` does; all items of the page count as one read, including items filtered out by `where`."""
+        read = await self._tables.scan_page(table, after=after, limit=limit)
+        self._units.reads += read_units(sum(map(item_bytes, read.items)), consistent=True)
+        return read if where is None else await self._tables.scan_page(table, after=after, limit=limit, where=where)
+
     async def put(self, write: Put) -> None:
         """Write an item as `Tables.put` does."""
         before = await self._before([write])

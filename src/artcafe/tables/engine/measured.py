@@ -51,6 +51,13 @@ class MeasuredTables:
                 consistent=consistent,
             )
 
+    async def scan_page(
+        self, table: Table, *, after: str | None = None, limit: int = 1000, where: Condition | None = None
+    ) -> ItemPage:
+        """Call `Tables.scan_page`."""
+        with _measured("scan", table.name):
+            return await self._tables.scan_page(table, after=after, limit=limit, where=where)
+
     async def put(self, write: Put) -> None:
         """Call `Tables.put`."""
         with _measured("put", write.table.name):

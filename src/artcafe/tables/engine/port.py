@@ -68,10 +68,33 @@ class Query:
             raise ValueError(f"after: {self.after!r} does not begin with the prefix {self.prefix!r}")
         if self.limit < 1:
             raise ValueError("limit: a page reads at least 1 item")
-        conditions.check_condition(self.where)
-        keys = [path for path in conditions.paths_in(self.where) if conditions.attribute_of(path) in self.table.key_attributes]
-        if keys:
-            raise ValueError(f"where: {conditions.text_of(keys[0])} is a key attribute, not allowed in a filter")
+        _check_filter(self.table, self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPage:
+    """The checked arguments of `Tables.scan_page`. Raises ValueError or `Unstorable` for arguments DynamoDB would refuse."""
+
+    table: Table
+    after: str | None = None
+    limit: int = 1000
+    where: Condition | None = None
+
+    def __post_init__(self) -> None:
+        if self.table.sort_key is not None:
+            raise ValueError(f"{self.table.name} has a sort key and can only be scanned whole")
+        if self.after is not None:
+            check_key(self.after, self.table.partition_key, MAX_PARTITION_KEY_BYTES)
+        if self.limit < 1:
+            raise ValueError("limit: a page reads at least 1 item")
+        _check_filter(self.table, self.where)
+
+
+def _check_filter(table: Table, where: Condition | None) -> None:
+    conditions.check_condition(where)
+    keys = [path for path in conditions.paths_in(where) if conditions.attribute_of(path) in table.key_attributes]
+    if keys:
+        raise ValueError(f"where: {conditions.text_of(keys[0])} is a key attribute, not allowed in a filter")
 
 
 class Tables(Protocol):
@@ -107,6 +130,17 @@ class Tables(Protocol):
         Starts after the sort key `after`, which need not exist. `limit` counts the items *read*: `where` filters them afterwards,
         and 1 MB ends a page early, so a page may hold fewer items, or even be empty, with a `next`. `next` is the sort key of the
         last item read. A caller that wants n items repeats the query until it has them or `next` is None.
+        """
+        ...
+
+    async def scan_page(
+        self, table: Table, *, after: str | None = None, limit: int = 1000, where: Condition | None = None
+    ) -> ItemPage:
+        """Return one page of a whole table without a sort key, in the engine's own order. For operators' requests only: it reads,
+        and pays for, rows of all tenants.
+
+        Starts after the key `after`, which need not exist; `limit`, `where`, 1 MB and `next` are those of `query`. The read is
+        consistent.
         """
         ...
 

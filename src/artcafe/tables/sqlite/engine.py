@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -28,7 +28,7 @@ from artcafe.tables.catalog import TABLES, Environment, Table
 from artcafe.tables.engine.conditions import Condition
 from artcafe.tables.engine.evaluation import holds, outcome
 from artcafe.tables.engine.item_json import from_text, to_text
-from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query
+from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query, ScanPage
 from artcafe.tables.engine.values import Item, Unstorable
 from artcafe.tables.engine.writes import Check, Delete, ItemKey, Put, Update, Write, check_table_key, check_transaction
 from artcafe.tables.sqlite import file as sqlite_file
@@ -100,6 +100,12 @@ class Sqlite:
         """Query as `Tables.query` does; always consistent."""
         query = Query(table, partition, prefix, after, limit, descending, where, consistent)
         return await self._in_thread(partial(self._page, query))
+
+    async def scan_page(
+        self, table: Table, *, after: str | None = None, limit: int = 1000, where: Condition | None = None
+    ) -> ItemPage:
+        """Scan a page as `Tables.scan_page` does, in the order of the keys."""
+        return await self._in_thread(partial(self._page_of_table, ScanPage(table, after, limit, where)))
 
     async def put(self, write: Put) -> None:
         """Write an item as `Tables.put` does."""
@@ -247,24 +253,32 @@ class Sqlite:
         return None if row is None else from_text(row[0])
 
     def _page(self, query: Query) -> ItemPage:
-        """Read a page: ends at `limit` items or about 1 MB, like a page of DynamoDB."""
-        items: list[Item] = []
-        read = characters = 0
         with closing(self._page_db.execute(*self._statements[query.table].page(query))) as rows:
-            for sort, text in rows:
-                item = from_text(text)
-                if query.where is None or holds(query.where, item):
-                    items.append(item)
-                read += 1
-                characters += len(text)
-                if read == query.limit or characters >= MAX_PAGE_CHARACTERS:
-                    return ItemPage(items, next=sort)
-        return ItemPage(items, next=None)
+            return _page_of(rows, query.limit, query.where)
+
+    def _page_of_table(self, asked: ScanPage) -> ItemPage:
+        sql = self._statements[asked.table].scan_page
+        with closing(self._page_db.execute(sql, (asked.after or "", asked.limit))) as rows:
+            return _page_of(rows, asked.limit, asked.where)
 
     def _scan_batch(self, table: Table, last: tuple[str, str]) -> tuple[list[Item], tuple[str, str] | None]:
         rows = self._page_db.execute(self._statements[table].scan, (*last, SCAN_ROWS)).fetchall()
         items: list[Item] = [from_text(text) for _, _, text in rows]
         return items, rows[-1][:2] if len(rows) == SCAN_ROWS else None
+
+
+def _page_of(rows: Iterable[tuple[str, str]], limit: int, where: Condition | None) -> ItemPage:
+    """Return a page of rows, each a key and a text: ends at `limit` rows or about 1 MB, like a page of DynamoDB."""
+    items: list[Item] = []
+    characters = 0
+    for read, (key, text) in enumerate(rows, 1):
+        item = from_text(text)
+        if where is None or holds(where, item):
+            items.append(item)
+        characters += len(text)
+        if read == limit or characters >= MAX_PAGE_CHARACTERS:
+            return ItemPage(items, next=key)
+    return ItemPage(items, next=None)
 
 
 class _Statements:
@@ -278,6 +292,7 @@ class _Statements:
         self.scan = (
             f'SELECT partition, sort, item FROM "{name}" WHERE (partition, sort) > (?, ?) ORDER BY partition, sort LIMIT ?'
         )
+        self.scan_page = f'SELECT partition, item FROM "{name}" WHERE partition > ? ORDER BY partition LIMIT ?'
         self._rows = f'SELECT sort, item FROM "{name}" WHERE partition = ? AND sort'
 
     def sweep(self, ttl: str) -> str:
