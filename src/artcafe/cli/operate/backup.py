@@ -27,7 +27,10 @@ from artcafe.data_dir import DataDir, read_secret
 from artcafe.errors import ArchiveRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.scheduled_messages import ScheduledMessages
 from artcafe.fabric.snapshots import AccountConnector
+from artcafe.fabric.tenant_log import TenantLog
+from artcafe.fabric.wake_ups import WakeUps, minute_of
 from artcafe.model import TenantId
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure
@@ -238,14 +241,31 @@ async def _fill(source: archive.ArchiveReader, places: Settings, secret_file: Pa
 
 async def _load_stream(connector: AccountConnector, source: archive.ArchiveReader, stream: Stream) -> int:
     """Restore a stream, a tenant's log under a new epoch, and return its number of messages."""
-    async with connector.connect(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
+    tenant_id = None if stream.tenant_id is None else TenantId(stream.tenant_id)
+    async with connector.connect(tenant_id) as link:
         made = await snapshots.restore(link, stream.saved.as_continuation(), source.chunks(stream.part))
+        if tenant_id is not None:
+            await _put_minutes(connector, tenant_id, TenantLog(link))
     if made.last_seq != stream.saved.last_seq:
         raise ArchiveRefused(
             f"the messages of {stream.tenant_id} were restored up to {made.last_seq} instead of {stream.saved.last_seq}",
             "restore another backup, or this one with the version that wrote it",
         )
     return made.messages
+
+
+async def _put_minutes(connector: AccountConnector, tenant_id: TenantId, log: TenantLog) -> None:
+    """Store the minutes of a log's scheduled messages, by which servers find them. The platform's streams were saved before the
+    log, and lack the minutes of messages that were scheduled meanwhile."""
+    await log.state()
+    if not log.has_scheduled:
+        return
+    scheduled = ScheduledMessages(log)
+    await scheduled.refresh()
+    async with connector.connect(None) as platform:
+        wake_ups = WakeUps(platform)
+        for minute in {minute_of(due) for due in scheduled.times()}:
+            await wake_ups.put(tenant_id, minute)
 
 
 def _secret_of(source: archive.ArchiveReader, file: Path, secret_file: Path | None) -> bytes:
