@@ -3,15 +3,18 @@ from __future__ import annotations
 import asyncio
 import random
 
+import msgspec
 import pytest
 
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
+from artcafe.fabric.marked_copies import MarkedCopy, store_copies
+from artcafe.fabric.marks import moved_after
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.snapshots import AccountConnector, StreamSnapshot
 from artcafe.fabric.tenant_log import CONTINUES, EPOCH, STREAM, StoredMessage, TenantLog
-from artcafe.model import ChannelId, Seq
+from artcafe.model import ChannelId, QueueSettings, Seq
 from artcafe.rules import subjects
 from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, within, writing
 from tests.fabric.queue_consumers import put_ahead
@@ -171,3 +174,28 @@ async def test_queue_that_delivered_more_than_a_snapshot_has_is_rewound_by_its_r
         assert state is not None
         assert (info["delivered"]["stream_seq"], info["ack_floor"]["stream_seq"]) == (4, 4)
         assert state.continues == {taken.epoch: 4}, "the restore begins the only new epoch"
+
+
+@pytest.mark.promise("9b")
+async def test_task_that_became_a_dead_letter_while_its_log_was_saved_comes_again_after_the_restore(nats: Nats) -> None:
+    """NATS reads the consumers last: a snapshot may have a consumer that has ended the task, without the letter."""
+    async with nats.connection(tenant := a_tenant()) as connection, writing(connection) as writer:
+        for _ in range(4):
+            await publish(writer, b"1", A)
+        queue = QueueConsumer(writer.log, A)
+        await queue.begin_after(4, QueueSettings())  # as if all four had ended
+        taken, pieces = await saved(connection)
+        assert taken.moved == {}
+        for seq in (3, 2):  # stored after the messages of the snapshot had been read, and before the consumers were
+            letter = MarkedCopy(subjects.stored(B), b"{}", subjects.dead_mark(A, seq), "msg_1", "artcafe", "")
+            await store_copies(writer.log, [letter])
+        assert (await saved(connection))[0].moved == {}, "such a snapshot has the letters"
+        moved = await moved_after(writer.log, taken.last_seq)
+        assert moved == {queue.name: 2}
+        await writer.log.drop()
+
+        async with AccountConnector([nats.url], nats.accounts).connect(tenant) as there:
+            await snapshots.restore(there, msgspec.structs.replace(taken.as_continuation(), moved=moved), pieces)
+            info = await QueueConsumer(TenantLog(there), A).info()
+        assert info is not None
+        assert (info["ack_floor"]["stream_seq"], info["num_pending"]) == (1, 3)

@@ -21,6 +21,18 @@ async def find_marks(log: TenantLog, wanted: list[Subject]) -> dict[Subject, Str
     return {each.subject: each for each in found}
 
 
+async def moved_after(log: TenantLog, seq: Seq) -> dict[str, Seq]:
+    """Return the oldest message of each queue, by the name of its consumer, whose dead letter was stored above `seq`. Raise
+    `Unavailable`."""
+    found: dict[str, Seq] = {}
+    while some := await log.following(subjects.DEAD_MARKS, seq, BATCH_MESSAGES):
+        for each in some:
+            consumer, moved = subjects.consumer_of_mark(each.subject), subjects.marked_seq(each.subject)
+            found[consumer] = min(moved, found.get(consumer, moved))
+        seq = some[-1].seq
+    return found
+
+
 async def redriven_marks(log: TenantLog, channel: ChannelId) -> dict[Seq, StreamMessage]:
     """Return the marks of a channel's redriven dead letters by the sequence of the letter.
 

@@ -8,6 +8,7 @@ afterwards.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from artcafe.errors import LogRefused
@@ -40,24 +41,32 @@ async def prepare_log(tenant_log: TenantLog) -> None:
     tenant_log.is_prepared = True
 
 
-async def rewind_all(connection: NatsConnection, last_seq: Seq) -> None:
+async def rewind_all(connection: NatsConnection, last_seq: Seq, moved: Mapping[str, Seq]) -> None:
     """Rewind the consumers that are ahead of a restored log. Its epoch is new already. Raise `Unavailable` or `LogRefused`.
 
-    A snapshot has the consumers as they were when all messages had been read, so they may have passed the last of these.
+    A snapshot has the consumers as they were when all messages had been read, so they may have passed the last of these, and have
+    ended messages whose dead letters are not in it. `moved` has the oldest such message by the name of its consumer.
     """
     jetstream = JetStream(connection)
-    for info in await _ahead(jetstream, last_seq):
-        await rewind(jetstream, info["name"], last_seq)
+    for info in await _queue_consumers(jetstream):
+        name = info["name"]
+        if is_ahead(info, last_seq) or moved.get(name, last_seq + 1) <= last_seq:
+            await _make_again(jetstream, info, min(last_seq, moved.get(name, last_seq + 1) - 1))
 
 
 async def _ahead(jetstream: JetStream, last_seq: Seq) -> list[dict[str, Any]]:
     """Return the information on each queue consumer that is ahead of a log ending at `last_seq`."""
+    return [info for info in await _queue_consumers(jetstream) if is_ahead(info, last_seq)]
+
+
+async def _queue_consumers(jetstream: JetStream) -> list[dict[str, Any]]:
+    """Return the information on each queue consumer."""
     found: list[dict[str, Any]] = []
     offset = 0
     while True:
         answer = await jetstream.request(f"CONSUMER.LIST.{STREAM}", {"offset": offset})
         page = answer.get("consumers") or []
-        found += [info for info in page if subjects.is_queue_consumer(info["name"]) and is_ahead(info, last_seq)]
+        found += [info for info in page if subjects.is_queue_consumer(info["name"])]
         offset += len(page)
         if not page or offset >= answer["total"]:
             return found
@@ -86,11 +95,17 @@ async def rewind(jetstream: JetStream, name: str, last_seq: Seq) -> dict[str, An
         info = await jetstream.request(f"CONSUMER.INFO.{STREAM}.{name}", {})
         if not is_ahead(info, last_seq):
             return info  # another server was first
-        floor = min(info["ack_floor"]["stream_seq"], last_seq)
-        log.warning("queue.rewound", consumer=name, delivered=info["delivered"]["stream_seq"], to=floor)
-        await jetstream.request(f"CONSUMER.DELETE.{STREAM}.{name}", {})
-        start = {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
-        body = {"stream_name": STREAM, "config": {**info["config"], **start}, "action": ""}
-        return await jetstream.request(f"CONSUMER.CREATE.{STREAM}.{name}.{info['config']['filter_subject']}", body)
+        return await _make_again(jetstream, info, last_seq)
     except LogRefused as exc:
         raise unreachable() from exc
+
+
+async def _make_again(jetstream: JetStream, info: dict[str, Any], most: Seq) -> dict[str, Any]:
+    """Make a consumer again that delivers the messages above its ack floor, or above `most` if that is lower. Return its
+    information. Raise `Unavailable` or `LogRefused`."""
+    name, floor = info["name"], min(info["ack_floor"]["stream_seq"], most)
+    log.warning("queue.rewound", consumer=name, delivered=info["delivered"]["stream_seq"], to=floor)
+    await jetstream.request(f"CONSUMER.DELETE.{STREAM}.{name}", {})
+    start = {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
+    body = {"stream_name": STREAM, "config": {**info["config"], **start}, "action": ""}
+    return await jetstream.request(f"CONSUMER.CREATE.{STREAM}.{name}.{info['config']['filter_subject']}", body)

@@ -20,13 +20,14 @@ from nats.aio.msg import Msg
 from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric import counters, storage_probe
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.marks import moved_after
 from artcafe.fabric.nats.account_claims import register_account
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.cluster import replica_count
 from artcafe.fabric.nats.connection import Credentials, NatsConnection, unreachable
 from artcafe.fabric.nats.jetstream import JetStream, check_answer
 from artcafe.fabric.queue_rewind import rewind_all
-from artcafe.fabric.tenant_log import CONTINUES, EPOCH, new_epoch, parse_continues
+from artcafe.fabric.tenant_log import CONTINUES, EPOCH, TenantLog, new_epoch, parse_continues
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.subjects import Subject
 
@@ -46,6 +47,9 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
 
     config: dict[str, Any]
     state: dict[str, Any]
+    moved: dict[str, Seq] = {}
+    """In a log: the oldest message of each queue that became a dead letter since, by the name of its consumer. NATS reads
+    the consumers last, so they may have ended messages whose letters are missing."""
 
     @property
     def name(self) -> str:
@@ -75,7 +79,8 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
         for epoch, seq in parse_continues(metadata.get(CONTINUES, "")).items():
             before.setdefault(epoch, min(seq, self.last_seq))
         text = " ".join(f"{epoch}:{seq}" for epoch, seq in list(before.items())[:MAX_CONTINUED])
-        return StreamSnapshot({**self.config, "metadata": {**metadata, EPOCH: new_epoch(), CONTINUES: text}}, self.state)
+        config = {**self.config, "metadata": {**metadata, EPOCH: new_epoch(), CONTINUES: text}}
+        return msgspec.structs.replace(self, config=config)
 
 
 class AccountConnector:
@@ -150,7 +155,11 @@ async def save(connection: NatsConnection, stream: str, write: Callable[[bytes],
     headers = chunk.headers or {}
     if headers.get("Status", "204") != "204":
         raise LogRefused(int(headers["Status"]), headers.get("Description", ""))
-    return StreamSnapshot(answer["config"], answer["state"])
+    saved = StreamSnapshot(answer["config"], answer["state"])
+    if saved.epoch is None:
+        return saved
+    log = TenantLog(connection, replicas=saved.config.get("num_replicas", 1))
+    return msgspec.structs.replace(saved, moved=await moved_after(log, saved.last_seq))
 
 
 async def current(connection: NatsConnection, stream: str) -> StreamSnapshot | None:
@@ -166,7 +175,7 @@ async def remove(connection: NatsConnection, stream: str) -> None:
 
 async def restore(connection: NatsConnection, saved: StreamSnapshot, chunks: Iterable[bytes]) -> StreamSnapshot:
     """Create a stream from a snapshot with the configuration of `saved`. Return its state. It must not exist yet. Consumers
-    that are ahead of a tenant's log are rewound.
+    that are ahead of a tenant's log, or have ended messages whose dead letters it lacks, are rewound.
 
     NATS knows the keys of its messages again after a restart. Raise `Unavailable`, and `LogRefused` for instance for a damaged
     snapshot; the stream does not exist then.
@@ -179,7 +188,7 @@ async def restore(connection: NatsConnection, saved: StreamSnapshot, chunks: Ite
     made = await _send_chunk(connection, to, b"")
     restored = StreamSnapshot(made["config"], made["state"])
     if restored.epoch is not None:
-        await rewind_all(connection, restored.last_seq)
+        await rewind_all(connection, restored.last_seq, saved.moved)
     return restored
 
 

@@ -56,7 +56,7 @@ async def copy_stream(source: NatsConnection, target: NatsConnection, stream: st
         saved = await snapshots.save(source, stream, spool.write)
         spool.seek(0)
         wanted = saved.as_continuation()
-        wanted = StreamSnapshot({**wanted.config, "num_replicas": replicas}, wanted.state)
+        wanted = msgspec.structs.replace(wanted, config={**wanted.config, "num_replicas": replicas})
         made = await snapshots.restore(target, wanted, iter(lambda: spool.read(CHUNK_BYTES), b""))
     if (made.last_seq, made.messages) != (saved.last_seq, saved.messages):
         raise LogRefused(0, f"the copy of {stream} has {made.messages} messages instead of {saved.messages}")

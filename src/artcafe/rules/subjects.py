@@ -26,6 +26,8 @@ INBOXES: Final = Subject("ch.@.*")
 """The subjects of the stored messages of all inboxes. No channel's token is `@`."""
 LIVE_INBOXES: Final = Subject("live.ch.@.*")
 """The subjects of the republished messages of all inboxes."""
+DEAD_MARKS: Final = Subject("ch.*.dead.*")
+"""The subjects of the marks at the moved messages of all queues."""
 SCHEDULED: Final = Subject("later.>")
 """All subjects of scheduled messages, which the tenant's stream stores too, and does not republish."""
 PRESENCE: Final = Subject("presence")
@@ -171,6 +173,11 @@ def live(channel: ChannelId) -> Subject:
 def queue_consumer(channel: ChannelId) -> str:
     """Return the name of the JetStream consumer that shares a queue channel's messages."""
     return f"{_QUEUE_CONSUMER}{token(channel)}"
+
+
+def consumer_of_mark(mark: Subject) -> str:
+    """Return the name of the consumer of the queue with a marked message."""
+    return f"{_QUEUE_CONSUMER}{mark.split('.')[1]}"
 
 
 def is_queue_consumer(name: str) -> bool:
