@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from artcafe.assembly import ServiceKeys, Services, ServiceSettings
 from artcafe.delivery.pull import PulledPage, PullRequest
-from artcafe.delivery.pull_holds import ACK, EXTEND, NAK
+from artcafe.delivery.pull_holds import ACK, EXTEND, NAK, REJECT
 from artcafe.delivery.pull_settling import Settled, SettleEntry
 from artcafe.delivery.pull_waits import PullWait
 from artcafe.fabric.fabric import Fabric
@@ -291,6 +291,30 @@ async def test_receipt_outlives_its_server_until_the_deadline(it: GatewayApp) ->
     assert (again["data"], again["deliveries"]) == (2, 2)
     it.clock.ahead = timedelta(seconds=31)
     try:
-        assert await worker.code(ACK, third) == "not_held"
+        for kind in (ACK, NAK, REJECT, EXTEND):
+            assert await worker.code(kind, third) == "not_held"
     finally:
         it.clock.ahead = timedelta()
+
+
+@pytest.mark.promise("p14")
+async def test_rejection_needs_the_server_of_the_pull_until_the_deadline(it: GatewayApp) -> None:
+    queue = await a_queue(it)
+    worker = await a_worker(it, queue)
+    await publish(it, queue, 1)
+    async with another_server(it) as there:
+        (item,) = await replace(worker, services=there).pull()
+    assert await worker.code(REJECT, item) == "unavailable"
+
+
+@pytest.mark.promise("p23")
+async def test_receipt_of_a_replaced_log_is_not_held(it: GatewayApp) -> None:
+    """The message at its sequence may be another one, whose delivery NATS would take the ack for."""
+    queue = await a_queue(it)
+    worker = await a_worker(it, queue)
+    await publish(it, queue, 1)
+    async with another_server(it) as there:
+        (item,) = await replace(worker, services=there).pull()
+    await it.services.fabric.tenant(it.owner.tenant_id).log.begin_epoch()
+    for kind in (ACK, NAK, REJECT, EXTEND):
+        assert await worker.code(kind, item) == "not_held"

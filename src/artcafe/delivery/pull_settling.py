@@ -152,9 +152,8 @@ class PullSettling:
             if outcome.code is not None:
                 return Settled(Unavailable("the message log (NATS)"))
             return self._extended(principal, receipt, outcome.left_s) if entry.kind == EXTEND else Settled()
-        if entry.kind == REJECT or (outcome is not None and entry.kind != ACK):
-            # Only the other server has the message, to move it. And it may still run, and give the message back by its own clock.
-            # An ack is final, and is sent anyway.
+        if outcome is not None and entry.kind != ACK:
+            # The other server may still run, and give the message back by its own clock. An ack is final, and is sent anyway.
             return Settled(Unavailable("the server that pulled the message"))
         try:
             return await self._settle_directly(principal, entry, receipt)
@@ -169,6 +168,9 @@ class PullSettling:
         is_late = self._now_ms() >= receipt.until_ms
         if is_late or state is None or state.epoch != receipt.epoch:
             return Settled(PullNotHeld(entry.channel, entry.seq))
+        if entry.kind == REJECT:
+            # Only the other server has the message, to move it.
+            return Settled(Unavailable("the server that pulled the message"))
         channel = await self._services.record_cache.channel(principal.tenant_id, receipt.channel)
         settings = channel.queue or QueueSettings()
         match entry.kind:
