@@ -307,7 +307,7 @@ async def test_rejection_needs_the_server_of_the_pull_until_the_deadline(it: Gat
     assert await worker.code(REJECT, item) == "unavailable"
 
 
-@pytest.mark.promise("p23")
+@pytest.mark.promise("p23", "r4")
 async def test_receipt_of_a_replaced_log_is_not_held(it: GatewayApp) -> None:
     """The message at its sequence may be another one, whose delivery NATS would take the ack for."""
     queue = await a_queue(it)

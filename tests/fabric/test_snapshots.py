@@ -176,7 +176,7 @@ async def test_queue_that_delivered_more_than_a_snapshot_has_is_rewound_by_its_r
         assert state.continues == {taken.epoch: 4}, "the restore begins the only new epoch"
 
 
-@pytest.mark.promise("9b")
+@pytest.mark.promise("9b", "r5")
 async def test_task_that_became_a_dead_letter_while_its_log_was_saved_comes_again_after_the_restore(nats: Nats) -> None:
     """NATS reads the consumers last: a snapshot may have a consumer that has ended the task, without the letter."""
     async with nats.connection(tenant := a_tenant()) as connection, writing(connection) as writer:

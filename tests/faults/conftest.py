@@ -113,7 +113,7 @@ SENTENCE_FIGURES: Final = {
     "scheduled messages": ("es", "stored", "delivered"),
 }
 """By the name of a traffic: the first letters of its sentences, and its amounts that their table shows as publishes and
-deliveries. Those of all traffics count for the twelve sentences, whose ids begin with digits."""
+deliveries. Those of all traffics count for the twelve sentences, whose ids begin with digits, and for restores, with `r`."""
 RULING_ROWS = pytest.StashKey[list[Row]]()
 
 
@@ -134,7 +134,7 @@ def ruling_report(request: pytest.FixtureRequest) -> RulingReport:
             all_publishes, all_deliveries = all_publishes + publishes, all_deliveries + deliveries
             of_traffic = [id for id in ids if id[0] in letters]
             table.add(of_traffic, fault, publishes, deliveries, len(rulings[name].violations))
-        table.add([id for id in ids if id[0].isdigit()], fault, all_publishes, all_deliveries, violations)
+        table.add([id for id in ids if id[0].isdigit() or id[0] == "r"], fault, all_publishes, all_deliveries, violations)
         rows.append((fault, *figures, violations, round(time.monotonic() - began)))
 
     return note

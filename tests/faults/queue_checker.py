@@ -2,16 +2,21 @@
 
 A history is what the publishers and holders saw, in order and with times, and the dead letters and redriven messages at the end,
 when the queue was empty.
+
+After a restore the queue goes on at the oldest task that had not ended at the time of the backup (`restores`). Each task that the
+backup has is judged by the acks that the backup may have and by those after the restore.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TypeVar
+from typing import Final, TypeVar
+
+from tests.faults.restores import SETTLED_S, BackupEnded, Lives, Restored, RestoreEvent, lives_of
 
 T = TypeVar("T")
 
@@ -92,7 +97,7 @@ class ReceiptTold:
     at: float
 
 
-Event = Put | Taken | Acked | NakSent | Extended | NotHeld | Left | ReceiptTold
+Event = Put | Taken | Acked | NakSent | Extended | NotHeld | Left | ReceiptTold | RestoreEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,8 @@ class QueueHistory:
     """A run. The queue was empty at its end.
 
     `slack_s`: the longest time from NATS's delivery of a task to its holder; no deadline of a holder is nearer than the ack
-    deadline less this. `is_faulted`: acks may have been lost with a server or with NATS.
+    deadline less this. `is_faulted`: acks may have been lost with a server or with NATS. `lost_letters`: the dead letters at the
+    end of the log that a restore has replaced.
     """
 
     events: Sequence[Event]
@@ -128,6 +134,7 @@ class QueueHistory:
     ack_wait_s: float
     slack_s: float = 2.0
     is_faulted: bool = False
+    lost_letters: Sequence[DeadLetter] = ()
 
     def of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -151,6 +158,11 @@ class QueueBroken(StrEnum):
     KEY_TWICE = "held while another task of its key was"
     KEY_ORDER = "held before an earlier task of its key had ended"
     FALSE_RECEIPT = "a receipt says so, and it is not true"
+    BACKED_UP_ACK = "comes again after a restore, though it and every older task had ended before the backup"
+
+
+AFTER_RESTORE: Final = frozenset({QueueBroken.BACKED_UP_ACK})
+"""The violations that only a run with a restore has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +200,9 @@ def judge_queue(run: QueueHistory) -> QueueVerdict:
     for event in run.events:
         walk.note(event)
     acked, findings = set(walk.acked), walk.findings
-    findings += [*_lost(run, acked), *_letters(run, acked), *_redriven(run), *_receipts(run, acked)]
+    findings += [*_lost(walk.stored, run, acked), *_letters(run, walk, acked), *_redriven(run), *_receipts(run, walk)]
     taken = run.of(Taken)
-    tasks = {each.seq for each in taken}
+    tasks = {(each.seq, each.number) for each in taken}
     return QueueVerdict(
         len(run.of(Put)), len(taken), len(acked), len({each.task for each in run.letters}), len(taken) - len(tasks), findings
     )
@@ -200,33 +212,52 @@ class _Walk:
     """Who holds and who has acknowledged what, by the events so far."""
 
     def __init__(self, run: QueueHistory) -> None:
-        self._run = run
-        self._stored = {put.seq: put.number for put in run.of(Put)} | dict.fromkeys((each.seq for each in run.redriven), None)
+        self._run, self._lives = run, lives_of(run.events)
         self._lefts = {each.holder: each.at for each in run.of(Left)}
-        self._dead = {each.task for each in run.letters}
+        self._dead = {each.task for each in (run.lost_letters if self._lives.restored else run.letters)}
+        self.stored: dict[int, int | None] = {}
+        """The number of the task at each sequence; None for a redriven one."""
         self._of_key: dict[str, list[int]] = defaultdict(list)
         """The stored tasks of each key, in order."""
-        for put in sorted(run.of(Put), key=lambda each: each.seq):
-            if put.key is not None:
-                self._of_key[put.key].append(put.seq)
-        self._key_of = {each.seq: each.key for each in run.of(Taken)}
+        self._store(self._lives.first if self._lives.restored else run.events)
+        if self._lives.restored is None:
+            self.stored |= dict.fromkeys((each.seq for each in run.redriven), None)
+        self._key_of: dict[int, str | None] = {}
         self._taken: set[int] = set()
         self._since: dict[int, dict[str, float]] = defaultdict(dict)
         """By task and holder: when the hold began, or was extended."""
         self.acked: dict[int, set[str]] = {}
         """By task, the holders whose acks were not refused."""
+        self.acked_before: set[int] = set()
+        """The tasks that were acknowledged when a restore replaced their log."""
+        self._backed_up: dict[int, set[str]] = {}
+        """`acked`, as the backup may have it at most."""
+        self.floor = 0
+        """After a restore: up to here every task had certainly ended when the backup began."""
+        self._repeatable: set[int] = set()
+        """The tasks that may come again because of a restore only, although they were acknowledged."""
+        self._lost_holders: set[str] = set()
+        """The holders of the replaced log, whose acks no longer count."""
         self.findings: list[QueueFinding] = []
+
+    def _store(self, events: Sequence[Event]) -> None:
+        for put in sorted((each for each in events if isinstance(each, Put)), key=lambda each: each.seq):
+            self.stored[put.seq] = put.number
+            if put.key is not None:
+                self._of_key[put.key].append(put.seq)
 
     def note(self, event: Event) -> None:
         """Note what an event changes."""
         match event:
             case Taken():
                 self._take(event)
-            case Acked():
+            case Acked() if event.holder not in self._lost_holders:
                 self.acked.setdefault(event.seq, set()).add(event.holder)
+                self._repeatable.discard(event.seq)
                 self._since[event.seq].pop(event.holder, None)
             case NotHeld():
-                self._refuse(event)
+                self._refuse(self.acked, event)
+                self._refuse(self._backed_up, event)
                 self._since[event.seq].pop(event.holder, None)
             case NakSent():
                 self._since[event.seq].pop(event.holder, None)
@@ -235,25 +266,53 @@ class _Walk:
             case Left():
                 for holders in self._since.values():
                     holders.pop(event.holder, None)
+            case BackupEnded():
+                self._backed_up = {seq: set(holders) for seq, holders in self.acked.items()}
+            case Restored():
+                self._restore(event.last_seq)
             case _:
                 pass
 
-    def _refuse(self, refused: NotHeld) -> None:
-        holders = self.acked.get(refused.seq, set())
+    def _restore(self, last_seq: int) -> None:
+        """Forget everything that the backup does not have, and every hold."""
+        self.acked_before = set(self.acked)
+        self.acked = {seq: holders for seq, holders in self._backed_up.items() if holders and seq <= last_seq}
+        self._repeatable = set(self.acked)
+        self._lost_holders = {each.holder for each in self._lives.first if isinstance(each, Taken)}
+        self._dead = {each.task for each in self._run.letters}
+        self.stored = {seq: number for seq, number in self.stored.items() if seq <= last_seq}
+        self._of_key = defaultdict(list, {key: [seq for seq in seqs if seq <= last_seq] for key, seqs in self._of_key.items()})
+        self.floor = _floor(self._run, self._lives, self.stored)
+        self._store(self._lives.after)
+        self.stored |= dict.fromkeys((each.seq for each in self._run.redriven), None)
+        self._since.clear()
+        self._taken.clear()
+
+    @property
+    def backed_up(self) -> set[int]:
+        """The tasks whose acks the backup may have."""
+        return set(self._backed_up)
+
+    @staticmethod
+    def _refuse(acked: dict[int, set[str]], refused: NotHeld) -> None:
+        holders = acked.get(refused.seq, set())
         holders.discard(refused.holder)
         if not holders:
-            self.acked.pop(refused.seq, None)
+            acked.pop(refused.seq, None)
 
     def _take(self, taken: Taken) -> None:
-        stored = self._stored.get(taken.seq)
+        stored = self.stored.get(taken.seq)
         if stored is not None and stored != taken.number:
             self.findings.append(QueueFinding(QueueBroken.CHANGED, f"task {taken.number} at {taken.seq}"))
         for other in self._others(taken):
             self.findings.append(QueueFinding(QueueBroken.TWO_HOLDERS, f"{taken.seq} by {other} and {taken.holder}"))
-        if taken.seq in self.acked and not self._run.is_faulted:
+        if taken.seq <= self.floor:
+            self.findings.append(QueueFinding(QueueBroken.BACKED_UP_ACK, f"{taken.seq} to {taken.holder}"))
+        if taken.seq in self.acked and not (self._run.is_faulted or taken.seq in self._repeatable):
             self.findings.append(QueueFinding(QueueBroken.AFTER_ACK, f"{taken.seq} to {taken.holder}"))
         if taken.key is not None:
             self._check_key(taken, taken.key)
+        self._key_of[taken.seq] = taken.key
         self._taken.add(taken.seq)
         self._since[taken.seq][taken.holder] = taken.at
 
@@ -285,22 +344,43 @@ class _Walk:
         return found
 
 
-def _lost(run: QueueHistory, acked: set[int]) -> list[QueueFinding]:
+def _floor(run: QueueHistory, lives: Lives[Event], stored: Iterable[int]) -> int:
+    """Return up to which sequence every task of a backup had ended `SETTLED_S` before it began, as far as the history shows.
+
+    A restore may deliver the others again: NATS lists no acks above the oldest task that has not ended, and the backup of a queue
+    in use is restored from there (`fabric.queue_rewind`).
+    """
+    assert lives.began is not None
+    early = [event for event in lives.before if not isinstance(event, Put) and event.at <= lives.began.at - SETTLED_S]
+    refused = {(event.holder, event.seq) for event in lives.first if isinstance(event, NotHeld)}
+    ended = {event.seq for event in early if isinstance(event, Acked) and (event.holder, event.seq) not in refused}
+    newest = max((event.seq for event in early if isinstance(event, Taken)), default=0)
+    ended |= {letter.task for letter in run.letters if letter.seq < newest}
+    floor = 0
+    for seq in sorted(stored):
+        if seq not in ended:
+            break
+        floor = seq
+    return floor
+
+
+def _lost(stored: Iterable[int], run: QueueHistory, acked: set[int]) -> list[QueueFinding]:
     done = acked | {each.task for each in run.letters}
-    stored = [put.seq for put in run.of(Put)] + [each.seq for each in run.redriven]
     return [QueueFinding(QueueBroken.LOST, f"task at {seq}") for seq in stored if seq not in done]
 
 
-def _letters(run: QueueHistory, acked: set[int]) -> list[QueueFinding]:
-    findings: list[QueueFinding] = []
-    known = {put.seq for put in run.of(Put)} | {each.seq for each in run.redriven} | {each.seq for each in run.of(Taken)}
+def _letters(run: QueueHistory, walk: _Walk, acked: set[int]) -> list[QueueFinding]:
+    findings, lives = list[QueueFinding](), lives_of(run.events)
+    known = {*walk.stored, *(each.seq for each in lives.after if isinstance(each, Taken))}
+    last_seq = 0 if lives.restored is None else lives.restored.last_seq
     for letter in run.letters:
         what = f"task at {letter.task}, letter {letter.seq}"
         if letter.task not in known:
             findings.append(QueueFinding(QueueBroken.UNKNOWN_ORIGIN, what))
         if letter.reason == "max_deliveries" and letter.deliveries < run.max_deliveries:
             findings.append(QueueFinding(QueueBroken.EARLY_DEAD, what))
-        if letter.task in acked and not run.is_faulted:
+        is_again = walk.floor < letter.task <= last_seq
+        if letter.task in acked and not (run.is_faulted or is_again):
             findings.append(QueueFinding(QueueBroken.DEAD_AND_ACKED, what))
     twice = [task for task, times in Counter(each.task for each in run.letters).items() if times > 1]
     return findings + [QueueFinding(QueueBroken.DEAD_TWICE, f"task at {task}") for task in twice]
@@ -315,12 +395,17 @@ def _redriven(run: QueueHistory) -> list[QueueFinding]:
     ]
 
 
-def _receipts(run: QueueHistory, acked: set[int]) -> list[QueueFinding]:
+def _receipts(run: QueueHistory, walk: _Walk) -> list[QueueFinding]:
     """Compare each receipt with what had happened before it."""
-    dead, findings, sent = {each.task for each in run.letters}, list[QueueFinding](), set[int]()
+    findings, sent, has_restore = list[QueueFinding](), set[int](), lives_of(run.events).restored is not None
+    acked = walk.acked_before if has_restore else set(walk.acked)
+    dead = {each.task for each in (run.lost_letters if has_restore else run.letters)}
     for event in run.events:
         if isinstance(event, Acked):
             sent.add(event.seq)
+        elif isinstance(event, Restored):
+            acked, dead = set(walk.acked), {each.task for each in run.letters}
+            sent = {seq for seq in sent & walk.backed_up if seq <= event.last_seq}
         if not isinstance(event, ReceiptTold):
             continue
         is_true = event.seq in (sent & acked) if event.state == "acked" else event.seq in dead

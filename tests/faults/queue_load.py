@@ -10,7 +10,7 @@ import itertools
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -34,6 +34,7 @@ from tests.faults.queue_checker import (
     Redriven,
     Taken,
 )
+from tests.faults.restores import lives_of
 from tests.platform import Cast, Platform
 
 WORKERS: Final = (0, 1, 2)
@@ -69,16 +70,19 @@ class QueueLoad:
         first: int = 1,
         keys: int = 0,
     ) -> None:
-        """`first`: the number of its first task. Two of three tasks have one of `keys` keys, in a queue that orders them."""
+        """`first`: the number of its first task, and of its first connection. Two of three tasks have one of `keys` keys, in a
+        queue that orders them."""
         self._keys = keys
         self._platform, self.cast, self.queue = platform, cast, queue
         self._chance, self._ack_wait_s = random.Random(seed), ack_wait_s
         self.events: list[Event] = []
+        self.lost_letters: Sequence[DeadLetter] = ()
+        """The dead letters of the log that a restore has replaced; the test sets them."""
         self.pauses = Pauses()
         self.slowest_s = 0.0
         """The longest time that a publish waited for its answer."""
         self._numbers = itertools.count(first)
-        self._connections = itertools.count(1)
+        self._connections = itertools.count(first)
         self._stopping = False
         self._publishers: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
@@ -108,12 +112,12 @@ class QueueLoad:
         await asyncio.wait(self._publishers)
         await self._empty()
         async with self.cast.rest() as rest:
-            letters = await self._letters(rest)
+            letters = await self.letters(rest)
             for letter in letters[::2]:
                 for _ in range(2):  # a repeat sends nothing
                     await rest.tenant(self.cast.tenant).dead_letters.redrive(self.queue.id, letter.seq)
             await self._empty()
-            letters = await self._letters(rest)
+            letters = await self.letters(rest)
             redriven = [
                 Redriven(each.seq, each.redriven.seq)
                 for each in await self._kept(rest, self.queue.id)
@@ -121,7 +125,8 @@ class QueueLoad:
             ]
         for task in self._workers:
             task.cancel()
-        return QueueHistory(self.events, letters, redriven, MAX_DELIVERIES, self._ack_wait_s, slack_s, is_faulted)
+        ends = MAX_DELIVERIES, self._ack_wait_s, slack_s, is_faulted
+        return QueueHistory(self.events, letters, redriven, *ends, self.lost_letters)
 
     async def _empty(self) -> None:
         """Wait until every task in the queue is acknowledged or a dead letter. What remains after `WAIT_S` is lost."""
@@ -130,15 +135,19 @@ class QueueLoad:
             while time.monotonic() < until:
                 stored = {each.seq for each in await self._kept(rest, self.queue.id)}
                 refused = {(event.holder, event.seq) for event in self.events if isinstance(event, NotHeld)}
+                lives = lives_of(self.events)
                 acked = {
-                    event.seq for event in self.events if isinstance(event, Acked) and (event.holder, event.seq) not in refused
+                    event.seq
+                    for event in (*lives.possible, *lives.after)
+                    if isinstance(event, Acked) and (event.holder, event.seq) not in refused
                 }
-                if stored <= acked | {each.task for each in await self._letters(rest)}:
+                if stored <= acked | {each.task for each in await self.letters(rest)}:
                     await asyncio.sleep(self._ack_wait_s)  # a wrong delivery would come now
                     return
                 await asyncio.sleep(0.5)
 
-    async def _letters(self, rest: Client) -> list[DeadLetter]:
+    async def letters(self, rest: Client) -> list[DeadLetter]:
+        """Return the dead letters of the queue, as they are now."""
         assert self.queue.dead_letter is not None
         kept = await self._kept(rest, self.queue.dead_letter)
         return [

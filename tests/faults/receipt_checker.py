@@ -1,6 +1,9 @@
 """Check the receipts of broadcast messages in a run with faults against the contract (section 4), using only its history. No I/O.
 
 A history is what the publisher was told, and what the recipients themselves saw, in order and with monotonic times in seconds.
+
+After a restore the states are those of the backup (`restores`): acks that it cannot have, and messages that lost connections were
+sent, justify nothing any more, whatever message has their sequence now.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from tests.faults.restores import SETTLED_S, Restored, RestoreEvent, lives_of
 from tests.faults.verdicts import Ruling, Violation
 
 FOREVER: Final = float("inf")
@@ -98,7 +102,7 @@ class PublisherGone:
     at: float
 
 
-ReceiptEvent = Followed | Arrived | Gone | Read | AckGiven | Claimed | LastPush | PublisherGone
+ReceiptEvent = Followed | Arrived | Gone | Read | AckGiven | Claimed | LastPush | PublisherGone | RestoreEvent
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,12 @@ class ReceiptBroken(StrEnum):
     LATE_FINAL = "the last push came after its deadline"
     TWO_FINALS = "a push after the last one, or on a later connection"
     TAKEN_BACK = "no longer acked, without a fault"
+    NOT_FOLLOWED = "a last push about a message whose receipt nobody requested of this log"
+    BACKED_UP_ACK = "no longer acked after a restore, though that was reported long before the backup"
+
+
+AFTER_RESTORE: Final = frozenset({ReceiptBroken.NOT_FOLLOWED, ReceiptBroken.BACKED_UP_ACK})
+"""The violations that only a run with a restore has."""
 
 
 def judge_receipts(run: ReceiptHistory) -> Ruling:
@@ -139,7 +149,8 @@ def judge_receipts(run: ReceiptHistory) -> Ruling:
     for event in run.events:
         walk.note(event)
     claims = sum(isinstance(event, Claimed) for event in run.events)
-    amounts = {"receipts": len(walk.followed), "states": claims, "reached": walk.reached, "cut off": len(walk.cut_off)}
+    receipts = sum(isinstance(event, Followed) for event in run.events)
+    amounts = {"receipts": receipts, "states": claims, "reached": walk.reached, "cut off": walk.all_cut_off}
     return Ruling(amounts, [*walk.violations, *walk.without_end(), *walk.false_deliveries()])
 
 
@@ -150,9 +161,11 @@ class _Walk:
     """What each recipient has done, and what the publisher knows of it, by the events so far."""
 
     def __init__(self, run: ReceiptHistory) -> None:
-        self._run = run
+        self._run, self._lives = run, lives_of(run.events)
         self.followed: dict[Place, Followed] = {}
-        self.cut_off: set[Place] = set()
+        self._cut_off: set[Place] = set()
+        self._cut_off_before = 0
+        """How many receipts had been cut off in the log that a restore has replaced."""
         self.reached = 0
         self._finals: set[Place] = set()
         self._states: dict[Place, dict[str, Claimed]] = defaultdict(dict)
@@ -162,6 +175,8 @@ class _Walk:
         """When an agent was first reported to have acknowledged a message."""
         self._delivered: list[Claimed] = []
         self._read: set[tuple[str, Place]] = set()
+        self._backed_up: set[tuple[str, Place]] = set()
+        """The acks that a restored log has certainly."""
         self._stays: dict[str, list[list[float]]] = defaultdict(list)
         """By agent, the times of its connections: from, to."""
         for event in run.events:
@@ -188,9 +203,33 @@ class _Walk:
             case LastPush():
                 self._end(event)
             case PublisherGone():
-                self.cut_off |= self.followed.keys() - self._finals
+                self._cut_off |= self.followed.keys() - self._finals
+            case Restored():
+                self._restore(event.last_seq)
             case _:
                 pass
+
+    @property
+    def all_cut_off(self) -> int:
+        """The number of receipts that ended with their connections."""
+        return self._cut_off_before + len(self._cut_off)
+
+    def _restore(self, last_seq: int) -> None:
+        """Go back to the acks that the backup may have. Every connection has ended, and every receipt with it."""
+        self.violations += self.false_deliveries()
+        self._cut_off |= self.followed.keys() - self._finals
+        self._cut_off_before = len(self._cut_off)
+        for each in (self.followed, self._cut_off, self._finals, self._states, self._acks, self._read, self._delivered):
+            each.clear()
+        for event in self._lives.possible:
+            if isinstance(event, AckGiven):
+                ack = AckGiven(event.agent, event.channel, min(event.seq, last_seq), event.at)
+                self._acks[event.agent, event.channel].append(ack)
+        assert self._lives.began is not None
+        written_at = self._lives.began.at - SETTLED_S
+        acked = {who for who, at in self._acked.items() if at < written_at}
+        self._backed_up = {(agent, place) for agent, place in acked if place[1] <= last_seq}
+        self._acked.clear()
 
     def _find(self, broken: ReceiptBroken, place: Place, what: str) -> None:
         self.violations.append(Violation(broken, f"{place[0]} {place[1]}, {what}"))
@@ -205,12 +244,14 @@ class _Walk:
             self._acked.setdefault((agent, place), claimed.at)
         elif self._acked.get((agent, place), FOREVER) < claimed.at and claimed.state != "unknown" and not self._run.is_faulted:
             self._find(ReceiptBroken.TAKEN_BACK, place, f"{agent}: {claimed.state}")
+        if (agent, place) in self._backed_up and claimed.state not in ("acked", "unknown"):
+            self._find(ReceiptBroken.BACKED_UP_ACK, place, f"{agent}: {claimed.state}")
         if claimed.state == "delivered":
             self._delivered.append(claimed)
         if claimed.state == "away" and self._was_connected(agent, claimed.at):
             self._find(ReceiptBroken.FALSE_AWAY, place, agent)
         if not claimed.is_read:
-            if place in self._finals | self.cut_off:
+            if place in self._finals | self._cut_off:
                 self._find(ReceiptBroken.TWO_FINALS, place, agent)
             self._states[place][agent] = claimed
 
@@ -220,10 +261,13 @@ class _Walk:
 
     def _end(self, final: LastPush) -> None:
         place = final.channel, final.seq
-        if place in self._finals | self.cut_off:
+        if place in self._finals | self._cut_off:
             self._find(ReceiptBroken.TWO_FINALS, place, final.reason)
         self._finals.add(place)
-        followed = self.followed[place]
+        followed = self.followed.get(place)
+        if followed is None:
+            self._find(ReceiptBroken.NOT_FOLLOWED, place, final.reason)
+            return
         if final.at > followed.at + followed.receipt_s + self._run.slack_s:
             self._find(ReceiptBroken.LATE_FINAL, place, f"after {final.at - followed.at:.1f} s")
         if followed.level == "stored":
@@ -249,7 +293,7 @@ class _Walk:
 
     def without_end(self) -> Iterator[Violation]:
         """Yield the receipts that never ended, though the publisher stayed."""
-        for place in self.followed.keys() - self._finals - self.cut_off:
+        for place in self.followed.keys() - self._finals - self._cut_off:
             yield Violation(ReceiptBroken.NO_FINAL, f"{place[0]} {place[1]}")
 
     def false_deliveries(self) -> Iterator[Violation]:

@@ -42,6 +42,9 @@ SLACK_S: Final = 5.0
 RECEIPTS_S: Final = (0.5, 2.0)
 ACKS: Final = {QUICK: 1.0, SLOW: 0.3, GUEST: 0.5}
 """The chance of each recipient to acknowledge a message."""
+RECENT: Final = 50
+IS_RECENT: Final = 0.7
+"""How many messages count as recent, and the chance that such a one's states are read."""
 STAYS_S, AWAY_S = 0.7, 0.3
 """How long the guest stays, and is away."""
 
@@ -65,6 +68,10 @@ class ReceiptTraffic(Traffic):
                 self.recipients[channel] = [self.cast.agents[number] for number in agents]
                 for agent in self.recipients[channel]:
                     await rest.tenant(self.cast.tenant).subscriptions.create(channel, agent)
+
+    @property
+    def all_events(self) -> list[ReceiptEvent]:
+        return self.events
 
     def work(self) -> Sequence[Coroutine[None, None, None]]:
         return [*(self._receive_on(number) for number in ACKS), self._publish(), self._read()]
@@ -142,7 +149,8 @@ class ReceiptTraffic(Traffic):
                 await asyncio.sleep(PAUSE_S)
                 if not self._followed:
                     continue
-                (channel, seq), began = self.chance.choice(self._followed[-50:]), time.monotonic()
+                of = self._followed[-RECENT:] if self.chance.random() < IS_RECENT else self._followed
+                (channel, seq), began = self.chance.choice(of), time.monotonic()
                 try:
                     found = [each async for each in rest.tenant(self.cast.tenant).messages.receipts(channel, seq)]
                 except ArtcafeError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from tests.faults.restores import Restored, RestoreEvent
 from tests.faults.verdicts import Ruling, Violation
 
 FOREVER: Final = float("inf")
@@ -102,7 +103,7 @@ class AskerLeft:
     at: float
 
 
-RequestEvent = Asked | Opened | Closed | Handled | PartSent | Withdrawn | PartReceived | Ended | AskerLeft
+RequestEvent = Asked | Opened | Closed | Handled | PartSent | Withdrawn | PartReceived | Ended | AskerLeft | RestoreEvent
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,11 @@ class RequestBroken(StrEnum):
     TWO_ENDS = "answered after its end, or ended twice"
     FALSE_AWAY = "agent_away, though a socket of the agent was connected"
     FALSE_DELIVERED = "the error says wrongly whether the request was delivered"
+    STORED = "handled or answered after a restore, though it was sent before, and nothing of a request is stored"
+
+
+AFTER_RESTORE: Final = frozenset({RequestBroken.STORED})
+"""The violations that only a run with a restore has."""
 
 
 def judge_requests(run: RequestHistory) -> Ruling:
@@ -157,6 +163,8 @@ class _Walk:
         self.handled: dict[int, Handled] = {}
         self.ends: dict[int, Ended] = {}
         self._left: set[int] = set()
+        self._lost: set[int] = set()
+        """The requests that were sent before a restore."""
         self._sockets: dict[str, Opened] = {}
         self._closed: dict[str, float] = {}
         self._sent: dict[tuple[int, int], PartSent] = {}
@@ -169,10 +177,6 @@ class _Walk:
         match event:
             case Asked():
                 self.asked[event.number] = event
-            case Opened():
-                self._sockets[event.socket] = event
-            case Closed():
-                self._closed.setdefault(event.socket, event.at)
             case Handled():
                 self._handle(event)
             case PartSent():
@@ -185,6 +189,20 @@ class _Walk:
                 self._end(event)
             case AskerLeft():
                 self._left.add(event.number)
+            case _:
+                self._note_servers(event)
+
+    def _note_servers(self, event: RequestEvent) -> None:
+        """Note what happens to connections and servers."""
+        match event:
+            case Opened():
+                self._sockets[event.socket] = event
+            case Closed():
+                self._closed.setdefault(event.socket, event.at)
+            case Restored():
+                self._lost = set(self.asked)
+            case _:
+                pass
 
     def _find(self, broken: RequestBroken, number: int, what: str = "") -> None:
         self.violations.append(Violation(broken, f"request {number}{what}"))
@@ -197,11 +215,15 @@ class _Walk:
             self._find(RequestBroken.WRONG_AGENT, handled.number, f", to {handled.socket}")
         if handled.number in self.handled:
             self._find(RequestBroken.HANDLED_TWICE, handled.number, f", to {handled.socket}")
+        if handled.number in self._lost:
+            self._find(RequestBroken.STORED, handled.number, f", handled by {handled.socket}")
         self.handled[handled.number] = handled
 
     def _receive(self, received: PartReceived) -> None:
         number, parts = received.number, self._parts[received.number]
         sent = self._sent.get((received.of, received.part))
+        if number in self._lost:
+            self._find(RequestBroken.STORED, number, f", part {received.part}")
         if received.of != number:
             self._find(RequestBroken.FOREIGN_ANSWER, number, f", of {received.of}")
         elif sent is None:

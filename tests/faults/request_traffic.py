@@ -85,6 +85,10 @@ class RequestTraffic(Traffic):
         """The number of each request that a socket holds, by its id."""
         self._askers: list[_Asker] = []
 
+    @property
+    def all_events(self) -> list[RequestEvent]:
+        return self.events
+
     def work(self) -> Sequence[Coroutine[None, None, None]]:
         return [*(self._answer(agent) for agent in SOCKETS), *(self._ask(agent) for agent in ASKERS)]
 

@@ -2,16 +2,21 @@
 
 A history is what the publisher, the people who cancel, and the subscribers saw, in order, and the log of the channel at the end.
 Every time is in seconds of the one clock of the machine, because the contract's times are those of a clock.
+
+A restore (`restores`) makes two logs of a run. Each is judged by what was seen of it; the second one by what the backup has, too:
+messages that it has scheduled are delivered, again if they were delivered or cancelled after the backup, and later ones are lost.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from tests.faults.pull_checker import GapSeen
+from tests.faults.restores import EPOCH, Lives, RestoreEvent, lives_of
 from tests.faults.verdicts import Ruling, Violation
 
 # --- what happened ---------------------------------------------------------------------------------------------------
@@ -86,7 +91,7 @@ class GapPushed:
     at: float
 
 
-ScheduleEvent = Published | Accepted | Rejected | Cancelled | CancelAttempted | CancelTooLate | Seen | GapPushed
+ScheduleEvent = Published | Accepted | Rejected | Cancelled | CancelAttempted | CancelTooLate | Seen | GapPushed | RestoreEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ class ScheduleHistory:
 
     `subscribers`: the agents subscribed from before the first message on, which all received the newest one. `slack_s`: the
     longest time between the check of a message and its arrival. `late_s`: how late a message may be stored, without the time in
-    which servers could not reach NATS: `nats_cuts`, from when to when by the time of day.
+    which servers could not reach NATS: `nats_cuts`, from when to when by the time of day. `lost_log` and `restored_at` (by the
+    same clock) are given if the run has a restore.
     """
 
     events: Sequence[ScheduleEvent]
@@ -113,6 +119,8 @@ class ScheduleHistory:
     slack_s: float = 1.0
     late_s: float = 10.0
     nats_cuts: Sequence[tuple[float, float]] = ()
+    lost_log: Sequence[Kept] = ()
+    restored_at: float = 0.0
 
 
 # --- what must hold --------------------------------------------------------------------------------------------------
@@ -134,47 +142,68 @@ class ScheduleBroken(StrEnum):
     NOT_TOLD = "neither delivered nor reported as a gap"
     FALSE_GAP = "reported as expired, and it had not"
     CHANGED = "delivered with another sequence or id than in the log"
+    NOT_IN_BACKUP = "in a restored log, though the backup cannot have had it"
+    RESTORE_NOT_TOLD = "a restored log, and no gap told that it was replaced"
+    FALSE_RESTORE = "a gap that told of a replaced log, wrongly"
+
+
+AFTER_RESTORE: Final = frozenset({ScheduleBroken.NOT_IN_BACKUP, ScheduleBroken.RESTORE_NOT_TOLD, ScheduleBroken.FALSE_RESTORE})
+"""The violations that only a run with a restore has."""
 
 
 def judge_schedule(run: ScheduleHistory) -> Ruling:
     """Return every violation in a run."""
-    known = _Known(run)
-    rules = (_log, _order, _cancels, _deliveries, _gaps, _completeness)
+    lives = lives_of(run.events)
+    known = _Known(run, lives)
+    rules = (_log, _promised, _order, _cancels, _deliveries, _gaps, _completeness, _restore)
+    violations = [violation for rule in rules for violation in rule(known)]
+    if lives.restored is not None:
+        # What is missing at its end may be missing because it was stopped.
+        lost = _Known(replace(run, events=lives.first, log=run.lost_log), Lives(after=lives.first))
+        violations += [violation for rule in (_log, _order, _cancels, _deliveries, _gaps) for violation in rule(lost)]
+    events = run.events
     amounts = {
-        "accepted": len(known.accepted),
-        "cancelled": len(known.cancelled),
-        "stored": len(run.log),
-        "delivered": sum(isinstance(event, Seen) for event in run.events),
-        "expired": sum(isinstance(event, GapPushed) for event in run.events),
+        "accepted": sum(isinstance(event, Accepted) for event in events),
+        "cancelled": len({event.message_id for event in events if isinstance(event, Cancelled)}),
+        "stored": len({(kept.seq, kept.message_id) for kept in (*run.log, *run.lost_log)}),
+        "delivered": sum(isinstance(event, Seen) for event in events),
+        "expired": sum(isinstance(event, GapPushed) and event.gap.reason != EPOCH for event in events),
     }
-    return Ruling(amounts, [violation for rule in rules for violation in rule(known)])
+    return Ruling(amounts, violations)
 
 
 class _Known:
-    """A history with the indexes that the rules need."""
+    """A log and what was seen of it, with the indexes that the rules need. Of a restored log: what happened to it, and what the
+    backup has of the earlier one."""
 
-    def __init__(self, run: ScheduleHistory) -> None:
-        self.run = run
-        self.sent = {event.number: event for event in run.events if isinstance(event, Published)}
-        self.accepted = {event.message_id: event for event in run.events if isinstance(event, Accepted)}
+    def __init__(self, run: ScheduleHistory, lives: Lives[ScheduleEvent]) -> None:
+        self.run, self.lives, self.events = run, lives, lives.after
+        self.last_seq = 0 if lives.restored is None else lives.restored.last_seq
+        everything = [*lives.first, *lives.after]
+        self.sent = {event.number: event for event in everything if isinstance(event, Published)}
+        self.accepted = {event.message_id: event for event in everything if isinstance(event, Accepted)}
+        """Also those that the backup does not have."""
+        self.promised = {event.message_id for event in (*lives.before, *lives.after) if isinstance(event, Accepted)}
         self.accepted_at = {event.number: event.at for event in self.accepted.values()}
-        self.rejected = {event.number for event in run.events if isinstance(event, Rejected)}
-        self.cancelled = {event.message_id for event in run.events if isinstance(event, Cancelled)}
-        self.tried = {event.message_id for event in run.events if isinstance(event, CancelAttempted)}
+        self.rejected = {event.number for event in everything if isinstance(event, Rejected)}
+        self.cancelled = {event.message_id for event in (*lives.before, *lives.after) if isinstance(event, Cancelled)}
+        """Those whose cancel holds, also in a restored log."""
+        tries = (*lives.possible, *lives.after)
+        self.tried = {event.message_id for event in tries if isinstance(event, CancelAttempted | Cancelled)}
         self.at: Mapping[int, Kept] = {kept.seq: kept for kept in run.log}
         self.stored = {kept.message_id: kept for kept in run.log}
 
     def first_seen(self) -> Mapping[int, Seen]:
-        """Return the first arrival of each message, by its number."""
+        """Return the first arrival of each message that is not of the backup, by its number."""
         found: dict[int, Seen] = {}
-        for event in self.run.events:
-            if isinstance(event, Seen):
+        for event in self.events:
+            if isinstance(event, Seen) and event.seq > self.last_seq:
                 found.setdefault(event.number, event)
         return found
 
 
 def _log(known: _Known) -> Iterator[Violation]:
-    """Check that every accepted message is in the log, once, unless it was cancelled."""
+    """Check that every message in the log is there once, and was sent and not refused."""
     for id, times in Counter(kept.message_id for kept in known.run.log).items():
         if times > 1:
             yield Violation(ScheduleBroken.TWICE, id)
@@ -186,8 +215,13 @@ def _log(known: _Known) -> Iterator[Violation]:
             yield Violation(ScheduleBroken.FOREIGN, f"{kept}")
         elif kept.number in known.rejected:
             yield Violation(ScheduleBroken.NOT_REFUSED, f"{kept}")
-    for id, accepted in known.accepted.items():
-        if id not in known.stored and id not in known.tried | known.cancelled:
+
+
+def _promised(known: _Known) -> Iterator[Violation]:
+    """Check that every accepted message is in the log, unless it was cancelled."""
+    for id in known.promised:
+        if id not in known.stored and id not in known.tried:
+            accepted = known.accepted[id]
             yield Violation(ScheduleBroken.NEVER, f"message {accepted.number}, {known.sent[accepted.number]}")
 
 
@@ -210,13 +244,17 @@ def _order(known: _Known) -> Iterator[Violation]:
 def _cancels(known: _Known) -> Iterator[Violation]:
     for id in known.cancelled & known.stored.keys():
         yield Violation(ScheduleBroken.AFTER_CANCEL, f"message {known.stored[id].number}, {known.stored[id].seq}")
-    for event in known.run.events:
-        if isinstance(event, CancelTooLate) and (event.seq not in known.at or known.at[event.seq].message_id != event.message_id):
+    for event in known.events:
+        if not isinstance(event, CancelTooLate):
+            continue
+        is_true = event.seq in known.at and known.at[event.seq].message_id == event.message_id
+        is_lost = not event.seq and event.message_id in known.accepted and event.message_id not in known.promised
+        if not (is_true or is_lost):
             yield Violation(ScheduleBroken.FALSE_REFUSAL, f"{event.message_id} as {event.seq}")
 
 
 def _deliveries(known: _Known) -> Iterator[Violation]:
-    for event in known.run.events:
+    for event in known.events:
         if not isinstance(event, Seen):
             continue
         what, sent = f"message {event.number} to {event.agent}", known.sent.get(event.number)
@@ -226,21 +264,22 @@ def _deliveries(known: _Known) -> Iterator[Violation]:
             yield Violation(ScheduleBroken.EARLY, f"{what}, {sent.deliver_at - event.at:.3f} s")
         if sent is not None and sent.expires_at is not None and event.at > sent.expires_at + known.run.slack_s:
             yield Violation(ScheduleBroken.EXPIRED, f"{what}, by {event.at - sent.expires_at:.3f} s")
+    served_at = 0.0 if known.lives.restored is None else known.run.restored_at
     for number, seen in known.first_seen().items():
         due = known.sent[number].deliver_at if number in known.sent else None
         if due is None:
             continue
-        since = max(due, known.accepted_at.get(number, due))
+        since = max(due, known.accepted_at.get(number, due), served_at)
         cut_s = sum(max(0.0, min(ended, seen.at) - max(began, since)) for began, ended in known.run.nats_cuts)
         if seen.at - since - cut_s > known.run.late_s:
             yield Violation(ScheduleBroken.LATE, f"message {number}, {seen.at - due:.1f} s, of these {cut_s:.1f} s without NATS")
 
 
 def _gaps(known: _Known) -> Iterator[Violation]:
-    for event in known.run.events:
-        if not isinstance(event, GapPushed):
+    for event in known.events:
+        if not isinstance(event, GapPushed) or event.gap.reason == EPOCH:
             continue
-        for seq in range(event.gap.first, event.gap.last + 1):
+        for seq in range(event.gap.first, (event.gap.last or event.gap.first) + 1):
             sent = known.sent.get(known.at[seq].number) if seq in known.at else None
             if sent is not None and (sent.expires_at is None or sent.expires_at > event.at):
                 yield Violation(ScheduleBroken.FALSE_GAP, f"message {sent.number} to {event.agent}, {event.gap.reason}")
@@ -249,12 +288,59 @@ def _gaps(known: _Known) -> Iterator[Violation]:
 def _completeness(known: _Known) -> Iterator[Violation]:
     """Check that every subscriber received each message, or was told a gap."""
     got: dict[str, set[int]] = defaultdict(set)
-    for event in known.run.events:
-        if isinstance(event, Seen):
-            got[event.agent].add(event.seq)
-        elif isinstance(event, GapPushed):
-            got[event.agent].update(range(event.gap.first, event.gap.last + 1))
+    for event in known.lives.first:
+        got[_agent_of(event)].update(seq for seq in _told(event) if seq <= known.last_seq)
+    for event in known.events:
+        got[_agent_of(event)].update(_told(event))
     for agent in known.run.subscribers:
         for kept in known.run.log:
             if kept.seq not in got[agent]:
                 yield Violation(ScheduleBroken.NOT_TOLD, f"message {kept.number}, {kept.seq} to {agent}")
+
+
+def _agent_of(event: ScheduleEvent) -> str:
+    return event.agent if isinstance(event, Seen | GapPushed) else ""
+
+
+def _told(event: ScheduleEvent) -> Iterable[int]:
+    """Return the sequences that a subscriber received by an event, or was told to be gone."""
+    if isinstance(event, Seen):
+        return (event.seq,)
+    if isinstance(event, GapPushed) and event.gap.reason != EPOCH:
+        return range(event.gap.first, (event.gap.last or event.gap.first) + 1)
+    return ()
+
+
+def _restore(known: _Known) -> Iterator[Violation]:
+    """Check what the backup brought back, and that each subscriber was told that the log was replaced, before anything of it."""
+    restored, told = known.lives.restored, set[str]()
+    if restored is not None:
+        yield from _not_in_backup(known)
+    for event in known.events:
+        if isinstance(event, GapPushed) and event.gap.reason == EPOCH:
+            told.add(event.agent)
+            if restored is None or event.gap.last is not None or event.gap.first <= known.last_seq:
+                yield Violation(ScheduleBroken.FALSE_RESTORE, f"{event.gap} to {event.agent}")
+        elif restored is not None and isinstance(event, Seen) and event.agent not in told:
+            yield Violation(ScheduleBroken.RESTORE_NOT_TOLD, f"message {event.number}, {event.seq} to {event.agent}")
+    for agent in known.run.subscribers if restored is not None else ():
+        if agent not in told:
+            yield Violation(ScheduleBroken.RESTORE_NOT_TOLD, f"{agent}")
+    for event in known.lives.first:
+        if isinstance(event, GapPushed) and event.gap.reason == EPOCH:
+            yield Violation(ScheduleBroken.FALSE_RESTORE, f"{event.gap} to {event.agent}, before the restore")
+
+
+def _not_in_backup(known: _Known) -> Iterator[Violation]:
+    """Yield the messages that were accepted before the restore, and that the backup cannot have brought into the log."""
+    lives = known.lives
+    sent_late = {event.number for event in lives.lost if isinstance(event, Published)}
+    accepted = {event.number for event in lives.first if isinstance(event, Accepted)}
+    for kept in known.run.log:
+        sent = known.sent.get(kept.number)
+        if kept.seq <= known.last_seq:
+            is_wrong = kept.number in sent_late
+        else:  # stored since: what was only scheduled in the backup, and publishes that were repeated without an answer before
+            is_wrong = kept.number in accepted and (kept.number in sent_late or sent is None or sent.deliver_at is None)
+        if is_wrong:
+            yield Violation(ScheduleBroken.NOT_IN_BACKUP, f"message {kept.number}, {kept.seq}")

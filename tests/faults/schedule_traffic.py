@@ -20,6 +20,7 @@ from artcafe.sdk.client import Client
 from artcafe.wire import replies
 from tests.faults import bare_client
 from tests.faults.pull_checker import GapSeen
+from tests.faults.restores import Restored, RestoreEvent, Stage
 from tests.faults.schedule_checker import (
     Accepted,
     CancelAttempted,
@@ -43,6 +44,10 @@ PACE_S: Final = 0.03
 AHEAD_S: Final = (0.1, 3.0)
 IS_NOW, EXPIRES, CANCELS = 0.3, 0.3, 0.2
 """The chances that a message is not scheduled, that it expires, and that a scheduled one is cancelled."""
+BEYOND_S: Final = 45.0
+"""How long before its time a message is scheduled that a backup and its restore are to happen to meanwhile."""
+OF_BACKUP, OF_LOST_LOG = 6, 3
+"""How many such messages are scheduled before a backup, and after it."""
 EXPIRES_IN_S: Final = (0.1, 0.6)
 ACKS: Final = 0.3
 STAYS_S: Final = 0.5
@@ -60,12 +65,19 @@ class ScheduleTraffic(Traffic):
 
     async def prepare(self) -> None:
         self.events: list[ScheduleEvent] = []
+        self.lost_log: Sequence[Kept] = ()
+        self._of_backup: Sequence[str] = ()
+        self._of_lost_log: Sequence[str] = ()
         self._numbers = itertools.count(1)
         self._newest = dict.fromkeys((LISTENER, GUEST), 0)
         async with self.cast.rest() as rest:
             self.channel = (await rest.tenant(self.cast.tenant).channels.create("reminders")).id
             for number in (LISTENER, GUEST):
                 await rest.tenant(self.cast.tenant).subscriptions.create(self.channel, self.cast.agents[number])
+
+    @property
+    def all_events(self) -> list[ScheduleEvent]:
+        return self.events
 
     def work(self) -> Sequence[Coroutine[None, None, None]]:
         self._publishing = len(PUBLISHERS)
@@ -81,16 +93,54 @@ class ScheduleTraffic(Traffic):
             last = await self._publish_one(rest)
             await self.until(lambda: min(self._newest.values()) >= last, "last message at both subscribers")
             self.stop()
-            log = [
-                Kept(each.seq, each.message_id, int(bytes(each.raw)))
-                async for each in rest.tenant(self.cast.tenant).messages.list(self.channel, after=0)
-            ]
+            log = await self._read_log(rest)
         subscribers = [self.cast.agents[LISTENER], self.cast.agents[GUEST]]
         to_time_of_day = time.time() - time.monotonic()
         cuts = [(began + to_time_of_day, ended + to_time_of_day) for began, ended in self.nats_cuts]
         # The checker leaves out the time without NATS, so that the longest such time does not count a second time.
         late_s = LATE_S + max(0.0, stopped_s - max((ended - began for began, ended in cuts), default=0.0))
-        return judge_schedule(ScheduleHistory(self.events, log, subscribers, SLACK_S + stopped_s, late_s, cuts))
+        times = SLACK_S + stopped_s, late_s, cuts
+        return judge_schedule(ScheduleHistory(self.events, log, subscribers, *times, self.lost_log, self.restored_at))
+
+    def mark(self, event: RestoreEvent) -> None:
+        super().mark(event)
+        if isinstance(event, Restored):
+            self._newest = dict.fromkeys(self._newest, 0)  # sequences are assigned again
+
+    async def reach(self, stage: Stage) -> None:
+        """Schedule messages that the backup has, cancel half of them after it, and schedule others that it does not have. After
+        the restore, cancel one of the first again, and those of the lost log."""
+        async with self.cast.rest() as rest:
+            match stage:
+                case Stage.BEFORE_BACKUP:
+                    self._of_backup = await self._schedule(OF_BACKUP)
+                case Stage.AFTER_BACKUP:
+                    for id in self._of_backup[::2]:
+                        await self._cancel_now(rest, id)
+                    self._of_lost_log = await self._schedule(OF_LOST_LOG)
+                case Stage.AFTER_RESTORE:
+                    for id in (*self._of_backup[:1], *self._of_lost_log):
+                        await self._cancel_now(rest, id)
+
+    async def _schedule(self, count: int) -> list[str]:
+        """Schedule messages beyond the backup, and return their ids."""
+        found: list[str] = []
+        async with self.cast.agent(PUBLISHERS[0]) as agent:
+            for _ in range(count):
+                at = round(time.time() + BEYOND_S + 0.1 * self.chance.random(), 3)
+                id = await self._send(agent, Published(next(self._numbers), at, None))
+                assert id is not None
+                found.append(id)
+        return found
+
+    async def read_lost(self, rest: Client) -> None:
+        self.lost_log = await self._read_log(rest)
+
+    async def _read_log(self, rest: Client) -> list[Kept]:
+        return [
+            Kept(each.seq, each.message_id, int(bytes(each.raw)))
+            async for each in rest.tenant(self.cast.tenant).messages.list(self.channel, after=0)
+        ]
 
     async def _until_none_is_scheduled(self, rest: Client) -> None:
         """Wait until every scheduled message is delivered or cancelled. What remains after `WAIT_S` is missing in the log."""
@@ -147,8 +197,12 @@ class ScheduleTraffic(Traffic):
         return stored.message_id
 
     async def _cancel(self, rest: Client, id: str, due: float) -> None:
-        """Cancel a message, at any time before it is due or just after; repeat it until the answer is known."""
+        """Cancel a message, at any time before it is due or just after."""
         await asyncio.sleep(max(0.0, self.chance.uniform(0, due + 0.3 - time.time())))
+        await self._cancel_now(rest, id)
+
+    async def _cancel_now(self, rest: Client, id: str) -> None:
+        """Cancel a message; repeat it until the answer is known."""
         self.events.append(CancelAttempted(id))
         while True:
             try:
@@ -181,10 +235,10 @@ class ScheduleTraffic(Traffic):
     async def _take(self, connection: bare_client.BareClient, number: int, frame: replies.Incoming) -> None:
         """Record a message or a gap, and acknowledge some messages."""
         agent, now, message = self.cast.agents[number], time.time(), frame.message
-        if frame.gap is not None:
-            gap = GapSeen(self.channel, frame.gap.from_, frame.gap.to or frame.gap.from_, frame.gap.reason)
+        if frame.gap is not None and frame.gap.channel == self.channel:  # the agent's inbox is in a restored log, too
+            gap = GapSeen(self.channel, frame.gap.from_, frame.gap.to, frame.gap.reason)
             self.events.append(GapPushed(agent, gap, now))
-            self._newest[number] = max(self._newest[number], gap.last)
+            self._newest[number] = max(self._newest[number], gap.last or 0)
         if message is None or message.seq is None:
             return
         data = msgspec.json.decode(bytes(message.data), type=int)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.faults.checker import Entry
 from tests.faults.planting import pick, some, with_event, with_events
 from tests.faults.pull_checker import (
+    AFTER_RESTORE,
     AckConfirmed,
     AckSent,
     CursorRead,
@@ -129,7 +130,7 @@ def conceal_a_gap(run: PullHistory, chance: random.Random) -> PullHistory:
         for at, event in enumerate(run.events)
         if isinstance(event, Pulled)
         for gap in event.gaps
-        if any(item.channel == gap.channel and item.seq > gap.last for item in event.items)
+        if any(item.channel == gap.channel and item.seq > gap.first for item in event.items)
     ]
     at, pulled, gap = pick(chance, gaps)
     kept = tuple(each for each in pulled.gaps if each != gap)
@@ -232,4 +233,4 @@ def test_ack_of_a_task_just_before_a_kill_of_nats_may_be_lost() -> None:
 
 
 def test_every_violation_of_a_pull_is_planted() -> None:
-    assert {broken for _, broken in PLANTED} >= set(PullBroken)
+    assert {broken for _, broken in PLANTED} >= set(PullBroken) - AFTER_RESTORE

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.queue_checker import (
+    AFTER_RESTORE,
     Acked,
     DeadLetter,
     Event,
@@ -277,4 +278,4 @@ def test_refused_ack_of_an_earlier_holder_leaves_the_task_acknowledged() -> None
 
 
 def test_every_violation_is_planted() -> None:
-    assert {broken for _, broken in PLANTED} == set(QueueBroken)
+    assert {broken for _, broken in PLANTED} == set(QueueBroken) - AFTER_RESTORE

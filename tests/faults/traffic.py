@@ -8,8 +8,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
+from artcafe.sdk.client import Client
+from tests.faults.restores import RestoreEvent, Stage
 from tests.faults.verdicts import Ruling
 from tests.platform import Cast, Platform
 
@@ -35,6 +37,8 @@ class Traffic(ABC):
         """When nats-server was killed; the test adds to it."""
         self.nats_cuts: list[tuple[float, float]] = []
         """From when to when servers could not reach NATS; the test adds to it."""
+        self.restored_at = 0.0
+        """When the platform was started on a backup, in seconds since 1970; the test sets it."""
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup | None = None
 
@@ -49,6 +53,11 @@ class Traffic(ABC):
     async def prepare(self) -> None:
         """Make the tenant's channels and subscriptions."""
 
+    @property
+    @abstractmethod
+    def all_events(self) -> list[Any]:
+        """The history, of which each traffic has its own kinds of events."""
+
     @abstractmethod
     def work(self) -> Sequence[Coroutine[None, None, None]]:
         """Return the traffic. Each coroutine continues through faults, until `is_stopping` or `stop`."""
@@ -56,6 +65,18 @@ class Traffic(ABC):
     @abstractmethod
     async def end(self, *, is_faulted: bool, stopped_s: float = 0.0) -> Ruling:
         """Let the traffic come to its end, and judge it. `stopped_s`: the longest time of a process's stop or absence."""
+
+    def mark(self, event: RestoreEvent) -> None:
+        """Add a part of a restore to the history."""
+        self.all_events.append(event)
+
+    async def reach(self, stage: Stage) -> None:
+        """Do what a kind of traffic does at this stage of a restore in addition."""
+        del stage  # not every kind does anything
+
+    async def read_lost(self, rest: Client) -> None:
+        """Read what the checker needs of the log that a restore has replaced, from a platform that runs on its files."""
+        del rest  # not every kind needs any of it
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run a part of the traffic, until it returns or `stop`."""

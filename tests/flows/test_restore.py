@@ -76,7 +76,7 @@ async def until_cursor_is(cast: Cast, agent: int, seq: int) -> None:
 
 
 @pytest.mark.timeout(180)  # the server and the commands are started nine times
-@pytest.mark.promise("8c")
+@pytest.mark.promise("8c", "r2", "r3")
 async def test_restoring_yesterdays_backup_while_agents_are_connected(platform: Platform, tmp_path: Path) -> None:
     cast = await platform.tenant_with(agents=6)
     (channel,) = cast.channels

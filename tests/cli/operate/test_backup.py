@@ -141,7 +141,7 @@ def without_wake_ups(archive: Path, to: Path) -> None:
         out.finish(kept)
 
 
-@pytest.mark.promise("s4")
+@pytest.mark.promise("s4", "r7")
 async def test_message_scheduled_while_the_backup_was_made_is_delivered_after_a_restore(tmp_path: Path) -> None:
     """The backup may have a scheduled message without its minute, which is in a stream of the platform and was saved before."""
     saved, archive = tmp_path / "saved.tar", tmp_path / "backup.tar"
