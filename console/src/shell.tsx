@@ -4,6 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 
 import { connection, failure } from "./live.js";
 import { go, link, location, match, tenantInAddress, type Params } from "./router.js";
+import { OperatorScreen } from "./screens/operator.js";
 import { FIRST, type Screen, SCREENS } from "./screens.js";
 import { isExpired, me, role, signOut, state, tenant } from "./session.js";
 import { SignInAgain, SignInPage, TermsPage } from "./sign-in.js";
@@ -56,6 +57,11 @@ function Bar() {
 				</a>
 			)}
 			<span class="spring" />
+			{me.value?.is_operator === true && (
+				<a href={link(OPERATOR)} aria-current={isOperatorPage() ? "page" : undefined}>
+					Platform
+				</a>
+			)}
 			{tenant.value !== null && <Connection />}
 			<ThemeSwitch />
 			<span class="person">
@@ -115,6 +121,12 @@ function ThemeSwitch() {
 	);
 }
 
+const OPERATOR = "operator";
+
+function isOperatorPage(): boolean {
+	return match(OPERATOR, location.value.segments) !== null;
+}
+
 function sees(screen: Screen): boolean {
 	return role.value !== null && screen.roles.includes(role.value);
 }
@@ -152,6 +164,7 @@ function Content() {
 	const at = segments.join("/");
 	useTitleAndFocus(at);
 	if (segments.length === 0) return <TenantsPage />;
+	if (isOperatorPage()) return <OperatorScreen />;
 	if (tenant.value === null) {
 		return (
 			<Empty title="There is no such organisation">
@@ -181,7 +194,7 @@ function useTitleAndFocus(at: string): void {
 	const isFirst = useRef(true);
 	const here = found();
 	useEffect(() => {
-		document.title = `${here === null ? "Organisations" : here.screen.title} · ArtCafe`;
+		document.title = `${isOperatorPage() ? "Platform" : here === null ? "Organisations" : here.screen.title} · ArtCafe`;
 		if (!isFirst.current) document.querySelector<HTMLElement>("main h1")?.focus({ preventScroll: true });
 		isFirst.current = false;
 		window.scrollTo(0, 0);
