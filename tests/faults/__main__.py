@@ -21,6 +21,8 @@ from tests.faults.fault_tables import TABLES_FILE, FaultTables
 ROOT: Final = Path(__file__).parents[2]
 OTHERS: Final = ("tests/tables/dynamodb/test_faults.py", "tests/fabric/test_cluster.py")
 FILE_S: Final = 3600.0
+TEST_S: Final = 300
+"""Timeout of a test that has none of its own. With `--faults` a test repeats its fault, some on a machine with other work."""
 END_S: Final = 60.0
 """How long a file has to end its processes after an interrupt."""
 
@@ -49,7 +51,7 @@ def _print(*lines: str) -> None:
 
 def _run(file: str, tables: Path) -> str:
     """Run one file, and return how it ended."""
-    command = [sys.executable, "-m", "pytest", file, "--faults", "-q"]
+    command = [sys.executable, "-m", "pytest", file, "--faults", "-q", f"--timeout={TEST_S}"]
     environ = {**os.environ, TABLES_FILE: str(tables), "ARTCAFE_TEST_SEED": str(SEED)}
     # A group of its own: an interrupt reaches pytest, which then ends the processes that its tests have started.
     with subprocess.Popen(command, cwd=ROOT, env=environ, process_group=0) as process:
