@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LONG = PullRequest.checked(wait_s=25)
 NOW = PullRequest.checked()
+HELD_S = 3
+"""Long enough for an ack in time on a machine that is busy with other tests."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,28 @@ async def test_message_whose_deadline_passes_comes_again_and_an_extended_one_doe
     assert (again["seq"], again["deliveries"]) == (item["seq"], 2)
     assert await worker.code(ACK, item | {"receipt": extended.receipt}) == "not_held"
     assert await worker.code(ACK, again) is None
+
+
+@pytest.mark.promise("p8", "p14")
+async def test_message_is_held_for_its_time_by_a_clock_that_does_not_jump(it: GatewayApp) -> None:
+    """The deadline is that of the server's monotonic clock, counted from the pull: an agent that reads its answer late has less
+    left, and the time of day changes nothing."""
+    queue = await a_queue(it, QueueChange(ack_wait_s=HELD_S))
+    one, other = await a_worker(it, queue), await a_worker(it, queue)
+    await publish(it, queue, 1, 2)
+    asked_at = time.monotonic()
+    first, second = await one.pull()
+    it.clock.ahead = timedelta(hours=1)
+    try:
+        assert await one.code(ACK, first) is None
+        (again,) = await other.pull(LONG)
+        taken_at = time.monotonic()
+        assert (again["seq"], again["deliveries"]) == (second["seq"], 2)
+        assert taken_at >= asked_at + HELD_S
+        assert await one.code(ACK, second) == "not_held"
+        assert await other.code(ACK, again) is None
+    finally:
+        it.clock.ahead = timedelta()
 
 
 async def test_waiting_pull_takes_a_new_message_and_only_one_agent_gets_it(it: GatewayApp) -> None:

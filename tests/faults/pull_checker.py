@@ -17,12 +17,9 @@ from enum import StrEnum
 from typing import Final
 
 from tests.faults.checker import Entry
-from tests.faults.queue_checker import QueueHistory, Taken, judge_queue
+from tests.faults.queue_checker import NATS_WRITES_S, QueueHistory, Taken, judge_queue
 from tests.faults.restores import EPOCH, Restored, RestoreEvent, lives_of
 from tests.faults.verdicts import Ruling, Violation
-
-NATS_WRITES_S: Final = 1.0
-"""A longer time than nats-server takes to write the acks of a consumer: it gathers those of some milliseconds."""
 
 # --- what happened ---------------------------------------------------------------------------------------------------
 

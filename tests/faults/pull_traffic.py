@@ -143,7 +143,9 @@ class PullTraffic(Traffic):
             puts = await self._puts(rest)
         tasks, confirmed = self._with_puts(puts)
         slack_s = SLACK_S + stopped_s
-        queue = QueueHistory(tasks, letters, [], MAX_DELIVERIES, ACK_WAIT_S, slack_s, is_faulted, self._lost_letters)
+        queue = QueueHistory(
+            tasks, letters, [], MAX_DELIVERIES, ACK_WAIT_S, slack_s, is_faulted, self._lost_letters, self.nats_kills
+        )
         agents = self.cast.agents[1:]
         seen = self.events, self._chained(log), agents, self._expiry(log)
         return judge_pulls(PullHistory(*seen, queue, confirmed, self.nats_kills, self._lost_log))
@@ -262,12 +264,16 @@ class PullTraffic(Traffic):
         pull = next(self._pulls)
         self.events.append(PullBegan(pull, agent, time.time()))
         wait_s, limit = self.chance.choice([0, 1]), self.chance.choice([1, 5, 50])
+        asked_at = time.monotonic()
         page = await http.read(_PullAnswer, self._path(agent, "inbox"), {"wait_s": wait_s, "limit": limit})
         tasks, news = _split(page.items)
         items = tuple(_entry_of(each) for each in news)
         gaps = tuple(GapSeen(each.channel, each.first, each.last, each.reason) for each in page.gaps if each.channel == self.news)
         holder = f"{agent}/{pull}"
-        self.tasks += [Taken(holder, _seq_of(each), _number_of(each), each.deliveries or 0, time.monotonic()) for each in tasks]
+        self.tasks += [
+            Taken(holder, _seq_of(each), _number_of(each), each.deliveries or 0, time.monotonic(), None, asked_at)
+            for each in tasks
+        ]
         self.events.append(Pulled(pull, items, gaps, time.time(), page.epoch))
         if news:
             last.epoch, last.news = page.epoch, _seq_of(news[-1])
@@ -307,9 +313,10 @@ class PullTraffic(Traffic):
                 self.tasks.append(NakSent(holder, seq, time.monotonic()))
                 (error,) = await self._post(http, agent, "naks", [{**entry, "delay_s": 0}])
             elif fate < 0.2:
+                asked_at = time.monotonic()
                 (error,) = await self._post(http, agent, "extends", [entry])
                 if error is None:
-                    self.tasks.append(Extended(holder, seq, time.monotonic()))
+                    self.tasks.append(Extended(holder, seq, time.monotonic(), asked_at))
             else:
                 await self._ack_task(http, agent, holder, each)
                 continue

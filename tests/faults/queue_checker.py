@@ -20,6 +20,9 @@ from tests.faults.restores import SETTLED_S, BackupEnded, Lives, Restored, Resto
 
 T = TypeVar("T")
 
+NATS_WRITES_S: Final = 1.0
+"""A longer time than nats-server takes to write the deliveries and acks of a consumer: it gathers those of some milliseconds."""
+
 # --- what happened ---------------------------------------------------------------------------------------------------
 
 
@@ -34,7 +37,10 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A holder received a task. `holder` names one connection; `at` is a monotonic time in seconds, as everywhere."""
+    """A holder received a task. `holder` names one connection; `at` is a monotonic time in seconds, as everywhere.
+
+    `asked_at`: when a pull was sent that returned it, before which no hold can have begun.
+    """
 
     holder: str
     seq: int
@@ -42,6 +48,7 @@ class Taken:
     deliveries: int
     at: float
     key: str | None = None
+    asked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +71,12 @@ class NakSent:
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """The server confirmed an `extend`."""
+    """The server confirmed an `extend`. `asked_at`: when it was sent, if that is known."""
 
     holder: str
     seq: int
     at: float
+    asked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +131,10 @@ class QueueHistory:
     """A run. The queue was empty at its end.
 
     `slack_s`: the longest time from NATS's delivery of a task to its holder; no deadline of a holder is nearer than the ack
-    deadline less this. `is_faulted`: acks may have been lost with a server or with NATS. `lost_letters`: the dead letters at the
-    end of the log that a restore has replaced.
+    deadline less this. The deadline of a task that was asked for is no nearer than the ack deadline after that, however late
+    its holder read it. `nats_kills`: when nats-server was killed; it may forget a delivery of the last `NATS_WRITES_S`.
+    `is_faulted`: acks may have been lost with a server or with NATS. `lost_letters`: the dead letters at the end of the log
+    that a restore has replaced.
     """
 
     events: Sequence[Event]
@@ -135,6 +145,7 @@ class QueueHistory:
     slack_s: float = 2.0
     is_faulted: bool = False
     lost_letters: Sequence[DeadLetter] = ()
+    nats_kills: Sequence[float] = ()
 
     def of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -208,6 +219,14 @@ def judge_queue(run: QueueHistory) -> QueueVerdict:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """When a hold began at the latest, or was extended, and at the earliest, if that is known."""
+
+    at: float
+    asked_at: float | None
+
+
 class _Walk:
     """Who holds and who has acknowledged what, by the events so far."""
 
@@ -224,8 +243,8 @@ class _Walk:
             self.stored |= dict.fromkeys((each.seq for each in run.redriven), None)
         self._key_of: dict[int, str | None] = {}
         self._taken: set[int] = set()
-        self._since: dict[int, dict[str, float]] = defaultdict(dict)
-        """By task and holder: when the hold began, or was extended."""
+        self._since: dict[int, dict[str, _Hold]] = defaultdict(dict)
+        """By task and holder."""
         self.acked: dict[int, set[str]] = {}
         """By task, the holders whose acks were not refused."""
         self.acked_before: set[int] = set()
@@ -262,7 +281,7 @@ class _Walk:
             case NakSent():
                 self._since[event.seq].pop(event.holder, None)
             case Extended() if event.holder in self._since[event.seq]:
-                self._since[event.seq][event.holder] = event.at
+                self._since[event.seq][event.holder] = _Hold(event.at, event.asked_at)
             case Left():
                 for holders in self._since.values():
                     holders.pop(event.holder, None)
@@ -314,7 +333,7 @@ class _Walk:
             self._check_key(taken, taken.key)
         self._key_of[taken.seq] = taken.key
         self._taken.add(taken.seq)
-        self._since[taken.seq][taken.holder] = taken.at
+        self._since[taken.seq][taken.holder] = _Hold(taken.at, taken.asked_at)
 
     def _check_key(self, taken: Taken, key: str) -> None:
         """Compare a delivery with the other tasks of its key."""
@@ -335,13 +354,22 @@ class _Walk:
         A holder whose connection is about to end may have lost it already: the server notices the end first.
         """
         run, found = self._run, []
-        for holder, since in self._since[taken.seq if seq is None else seq].items():
-            is_due = taken.at >= since + run.ack_wait_s - run.slack_s
+        for holder, hold in self._since[taken.seq if seq is None else seq].items():
+            is_due = self._is_due(hold, taken.at)
             is_leaving = self._lefts.get(holder, float("inf")) <= taken.at + run.slack_s
             is_other = holder != taken.holder or seq is not None
             if is_other and not is_due and not is_leaving:
                 found.append(holder)
         return found
+
+    def _is_due(self, hold: _Hold, at: float) -> bool:
+        """Return whether a hold may have ended by this time. The server counts from its beginning there: a holder that read it
+        late has less of it left."""
+        run = self._run
+        if hold.asked_at is None:
+            return at >= hold.at + run.ack_wait_s - run.slack_s
+        is_forgotten = any(hold.asked_at <= killed <= hold.at + NATS_WRITES_S for killed in run.nats_kills)
+        return at >= hold.asked_at + run.ack_wait_s or is_forgotten
 
 
 def _floor(run: QueueHistory, lives: Lives[Event], stored: Iterable[int]) -> int:

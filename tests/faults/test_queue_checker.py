@@ -23,6 +23,7 @@ from tests.faults.queue_checker import (
     Put,
     QueueBroken,
     QueueHistory,
+    QueueVerdict,
     ReceiptTold,
     Redriven,
     Taken,
@@ -275,6 +276,38 @@ def test_refused_ack_of_an_earlier_holder_leaves_the_task_acknowledged() -> None
     events: list[Event] = [Put(1, 1), Taken("late", 1, 1, 1, 0.0), Taken("heir", 1, 1, 2, 20.0), Acked("heir", 1, 21.0)]
     events += [Acked("late", 1, 22.0), NotHeld("late", 1, 22.0)]
     assert not judge_queue(QueueHistory(events, [], [], MAX_DELIVERIES, ACK_WAIT_S)).findings
+
+
+PULLED: Final[Sequence[Event]] = [Put(1, 1), Taken("one", 1, 1, 1, 7.0, None, 0.0)]
+"""A task that was asked for at 0 s, and read by its starved holder at 7 s."""
+
+
+def judge_pulled(*more: Event, nats_kills: Sequence[float] = ()) -> QueueVerdict:
+    events = [*PULLED, *more, Acked("other", 1, 100.0)]
+    return judge_queue(QueueHistory(events, [], [], MAX_DELIVERIES, ACK_WAIT_S, slack_s=0.0, nats_kills=nats_kills))
+
+
+def test_pulled_task_that_was_read_late_has_its_deadline_by_the_time_of_the_pull() -> None:
+    assert not judge_pulled(Taken("other", 1, 1, 2, ACK_WAIT_S, None, 8.0)).findings
+
+
+@pytest.mark.parametrize("slack_s", [0.0, 5.0])
+def test_pulled_task_has_one_holder_until_its_deadline_whatever_the_slack(slack_s: float) -> None:
+    early = Taken("other", 1, 1, 2, ACK_WAIT_S - 0.1, None, 8.0)
+    run = QueueHistory([*PULLED, early, Acked("other", 1, 100.0)], [], [], MAX_DELIVERIES, ACK_WAIT_S, slack_s=slack_s)
+    assert QueueBroken.TWO_HOLDERS in judge_queue(run).counts
+
+
+def test_deadline_of_an_extended_task_counts_from_the_request() -> None:
+    extended = Extended("one", 1, 12.0, 8.0)
+    assert QueueBroken.TWO_HOLDERS in judge_pulled(extended, Taken("other", 1, 1, 2, 17.9, None, 17.0)).counts
+    assert not judge_pulled(extended, Taken("other", 1, 1, 2, 18.0, None, 17.0)).findings
+
+
+@pytest.mark.parametrize(("killed", "is_excused"), [(-0.1, False), (7.9, True), (8.1, False)])
+def test_delivery_is_forgotten_only_by_a_kill_of_nats_just_after_it(killed: float, is_excused: bool) -> None:
+    verdict = judge_pulled(Taken("other", 1, 1, 2, 9.0, None, 8.5), nats_kills=[killed])
+    assert (QueueBroken.TWO_HOLDERS not in verdict.counts) is is_excused
 
 
 def test_every_violation_is_planted() -> None:
