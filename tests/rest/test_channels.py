@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from artcafe.model import Role
 from tests.rest.rest_app import Caller, RestApp, Tenant
+from tests.rest.test_inbox import Inbox
 
 OF_QUEUES = {"ack_wait_s", "back_off", "max_deliveries", "key_ordered", "dead_letter", "dead_letter_of"}
 """Null for other types."""
+EMPTY = {"first_seq": 0, "last_seq": 0, "messages": 0, "pending": None, "held": None, "oldest_seq": None}
 ATTRIBUTES = {
     "id", "tenant_id", "handle", "name", "description", "type", "access", "retention_s", *OF_QUEUES, "created_at", "updated_at",
 }  # fmt: skip
@@ -24,7 +28,7 @@ def test_created_channel_equals_its_row(tenant: Tenant, owner: Caller) -> None:
     assert made["created_at"] == made["updated_at"]
     assert made["created_at"].endswith("Z")
     assert answer.headers["location"] == f"{tenant.path}/channels/{made['id']}"
-    assert owner.get(answer.headers["location"]).json() == made | {"first_seq": 0, "last_seq": 0, "messages": 0}
+    assert owner.get(answer.headers["location"]).json() == made | EMPTY
     assert made in owner.get(f"{tenant.path}/channels", params={"limit": 200}).json()["items"]
 
 
@@ -73,7 +77,7 @@ def test_channel_can_be_renamed_but_its_type_is_fixed(tenant: Tenant, owner: Cal
     path = f"{tenant.path}/channels/{tenant.channel(description='Stays')}"
     answer = owner.patch(path, json={"name": "Findings"})
     assert (answer.status_code, answer.json()["name"], answer.json()["description"]) == (200, "Findings", "Stays")
-    assert owner.get(path).json() == answer.json() | {"first_seq": 0, "last_seq": 0, "messages": 0}
+    assert owner.get(path).json() == answer.json() | EMPTY
     assert owner.patch(path, json={"type": "broadcast"}).status_code == 422
 
 
@@ -85,6 +89,37 @@ def test_channel_shows_its_first_and_last_message_and_their_number(tenant: Tenan
     assert (shown["first_seq"], shown["last_seq"], shown["messages"]) == (seqs[0], seqs[3], 3)
     live = owner.get(f"{tenant.path}/channels/{tenant.channel(type='live')}").json()
     assert (live["first_seq"], live["last_seq"], live["messages"]) == (None, None, None)
+
+
+@pytest.mark.promise("m4a")
+def test_queue_shows_what_waits_what_is_held_and_the_oldest_of_both(tenant: Tenant, owner: Caller) -> None:
+    inbox = Inbox.of(tenant)
+    queue = inbox.channel(type="queue")
+
+    def shown() -> tuple[int, int, int]:
+        details = owner.get(f"{tenant.path}/channels/{queue}").json()
+        return details["pending"], details["held"], details["oldest_seq"]
+
+    assert shown() == (0, 0, 0)
+    seqs = [inbox.publish(queue, number) for number in range(3)]
+    assert shown() == (3, 0, seqs[0])
+    (first,) = inbox.pull(limit=1)["items"]
+    assert shown() == (2, 1, seqs[0])
+    (second,) = inbox.pull(limit=1)["items"]
+    assert finish(inbox, second)
+    assert shown() == (1, 1, seqs[0])  # It ended before an older one.
+    assert finish(inbox, first)
+    assert shown() == (1, 0, seqs[2])
+    (third,) = inbox.pull(limit=1)["items"]
+    assert finish(inbox, third)
+    assert shown() == (0, 0, 0)
+
+
+def finish(inbox: Inbox, item: dict[str, Any]) -> bool:
+    """Acknowledge a message of a queue, and return whether that was done."""
+    ack = {"channel": item["channel"], "seq": item["seq"], "receipt": item["receipt"]}
+    answer = inbox.caller.post(f"{inbox.agent.path}/acks", json={"acks": [ack]})
+    return [each["error"] for each in answer.json()["acks"]] == [None]
 
 
 def test_retention_is_set_and_reset_to_the_plans(tenant: Tenant, owner: Caller) -> None:

@@ -126,11 +126,20 @@ class ChannelResponse(ResponseModel):
 
 
 class ChannelDetails(ChannelResponse):
-    """A channel with the figures of its stored messages. They are null in a `live` channel, and while the log does not answer."""
+    """A channel with the figures of its stored messages. They are null in a `live` channel, and while the log does not answer;
+    the last three also for other types than `queue`."""
 
     first_seq: int | None = Field(None, description="The oldest stored message; 0 without any.", examples=[12])
     last_seq: int | None = Field(None, description="The newest stored message; 0 without any.", examples=[59])
     messages: int | None = Field(None, description="The number of stored messages.", examples=[31])
+    pending: int | None = Field(None, description="Messages of a `queue` that were never delivered.", examples=[4])
+    held: int | None = Field(
+        None,
+        description="Messages of a `queue` that were delivered and have not ended: an agent holds them, or they wait for their"
+        " next delivery or dead letter.",
+        examples=[1],
+    )
+    oldest_seq: int | None = Field(None, description="The oldest message of both in a `queue`; 0 without any.", examples=[27])
 
 
 class ChannelPage(ResponseModel):

@@ -198,6 +198,11 @@ class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True):
     messages: int | None = None
     """The oldest and newest stored message (0 without any), and their number. None in a list, in a `live` channel, and while the
     log does not answer."""
+    pending: int | None = None
+    held: int | None = None
+    oldest_seq: int | None = None
+    """The messages of a `queue` that were never delivered, those that were and have not ended, and the oldest of both (0 without
+    any). None as above, and for other types."""
     ack_wait_s: int | None = None
     """Seconds to acknowledge a message of a `queue`. Channels of other types have none of these four."""
     back_off: tuple[int, ...] | None = None

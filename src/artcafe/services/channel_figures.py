@@ -11,6 +11,7 @@ from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_lookups import count_above
+from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import Channel, ChannelId, Seq, Subscription, TenantId
 from artcafe.observe.logs import log
@@ -28,14 +29,21 @@ Place = tuple[ChannelId, Seq]
 
 
 class ChannelFigures(NamedTuple):
-    """A channel's stored messages: the first and last sequence (0 without any) and their number. All None if unknown."""
+    """A channel's stored messages: the first and last sequence (0 without any) and their number.
 
-    first_seq: Seq | None
-    last_seq: Seq | None
-    messages: int | None
+    Of a queue also its unfinished messages: those that were never delivered (`pending`), those that were and have not ended
+    (`held`), and the first of both (`oldest_seq`, 0 without any). None if unknown, and for other types.
+    """
+
+    first_seq: Seq | None = None
+    last_seq: Seq | None = None
+    messages: int | None = None
+    pending: int | None = None
+    held: int | None = None
+    oldest_seq: Seq | None = None
 
 
-UNKNOWN: Final = ChannelFigures(None, None, None)
+UNKNOWN: Final = ChannelFigures()
 
 
 class Figures:
@@ -53,9 +61,10 @@ class Figures:
                 tenant_log = await self._fabric.tenant(channel.tenant_id).connected_log()
                 first, messages = await count_above(tenant_log, channel.id, 0)
                 last = await tenant_log.last_seq_of(channel.id) if messages else 0
+                stored = ChannelFigures(first, max(first, last), messages)
+                return await _with_tasks(tenant_log, channel.id, stored) if channel.queue is not None else stored
         except (OurFault, TimeoutError):
             return UNKNOWN
-        return ChannelFigures(first, max(first, last), messages)
 
     async def lags(self, tenant_id: TenantId, subscriptions: Sequence[Subscription]) -> list[int | None]:
         """Return the number of messages above the cursor of each subscription, in its channel. None: unknown, or the channel has
@@ -89,6 +98,15 @@ class Figures:
                 if KINDS[channel.type].has_cursors:
                     found.add(channel_id)
         return found
+
+
+async def _with_tasks(tenant_log: TenantLog, queue: ChannelId, stored: ChannelFigures) -> ChannelFigures:
+    """Add the unfinished messages of a queue."""
+    backlog = await QueueConsumer(tenant_log, queue).backlog()
+    if backlog is None:  # Nobody has taken a message yet.
+        return stored._replace(pending=stored.messages, held=0, oldest_seq=stored.first_seq)
+    oldest, _ = await count_above(tenant_log, queue, backlog.floor) if backlog.pending or backlog.held else (0, 0)
+    return stored._replace(pending=backlog.pending, held=backlog.held, oldest_seq=oldest)
 
 
 async def _count(tenant_log: TenantLog, places: Collection[Place], found: dict[Place, int | None]) -> None:

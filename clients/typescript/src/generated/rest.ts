@@ -109,7 +109,7 @@ export interface Challenge {
 
 /**
  * A channel with the figures of its stored messages. They are null in a `live` channel, and while the log does not
- * answer.
+ * answer; the last three also for other types than `queue`.
  */
 export interface ChannelDetails {
 	id: string;
@@ -147,6 +147,15 @@ export interface ChannelDetails {
 	last_seq?: number | null;
 	/** The number of stored messages. */
 	messages?: number | null;
+	/** Messages of a `queue` that were never delivered. */
+	pending?: number | null;
+	/**
+	 * Messages of a `queue` that were delivered and have not ended: an agent holds them, or they wait for their next
+	 * delivery or dead letter.
+	 */
+	held?: number | null;
+	/** The oldest message of both in a `queue`; 0 without any. */
+	oldest_seq?: number | null;
 }
 
 /** One page of the tenant's channels. */
