@@ -6,7 +6,7 @@ import type { LetterStatus } from "../../../clients/typescript/src/generated/res
 import { useEvery } from "../every.js";
 import { type ChannelMessage, messagesOf } from "../messages/message.js";
 import { MessageTable } from "../messages/message-table.js";
-import { entriesOf } from "../messages/timeline.js";
+import { entryOf } from "../messages/timeline.js";
 import { canWrite, client, tenantId } from "../session.js";
 import { Badge, Button, type Column, Count, Empty, Loading, Problem, Time, useAction, usePages } from "../ui/index.js";
 import { redriveAll, summaryOf, wordOf } from "./redrive.js";
@@ -25,7 +25,7 @@ export function DeadLetters({ letters, queue }: DeadLettersProps) {
 	const list = usePages(
 		async (cursor) => {
 			const page = await client.readHistory(tenantId(), letters, { limit: PAGE, cursor });
-			return { items: entriesOf(messagesOf(page.items), undefined), next_cursor: page.next_cursor };
+			return { items: messagesOf(page.items).map(entryOf), next_cursor: page.next_cursor };
 		},
 		[letters],
 	);
@@ -66,7 +66,7 @@ function LetterAction({ letter, status, isBusy, onRedrive }: LetterActionProps) 
 	const seq = letter.seq;
 	if (!canWrite.value || seq === null) return null;
 	return (
-		<Button kind="quiet" disabled={isBusy} onClick={() => onRedrive(seq)} label={`Send ${seq} back`}>
+		<Button kind="quiet" disabled={isBusy} onClick={() => onRedrive(seq)} label={`Send back ${seq}`}>
 			Send back
 		</Button>
 	);

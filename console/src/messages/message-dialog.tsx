@@ -11,6 +11,7 @@ import { Receipts } from "./receipts.js";
 
 export function MessageDialog({ message, onClose }: { message: ChannelMessage; onClose: () => void }) {
 	const [isAnswering, setAnswering] = useState(false);
+	const isScheduled = message.seq === null && message.deliver_at != null;
 	const place = message.seq === null ? "" : ` ${message.seq}`;
 	return (
 		<Dialog title={`Message${place} in ${message.channel_handle ?? message.channel}`} onClose={onClose}>
@@ -20,12 +21,14 @@ export function MessageDialog({ message, onClose }: { message: ChannelMessage; o
 				<JsonTree value={message.data} />
 			</section>
 			{message.seq !== null && <Receipts channel={message.channel} seq={message.seq} />}
-			<div class="buttons">
-				<a class="button plain" href={tenantLink("conversations", conversationOf(message))} onClick={onClose}>
-					Show the conversation
-				</a>
-				{canWrite.value && !isAnswering && <Button onClick={() => setAnswering(true)}>Answer</Button>}
-			</div>
+			{!isScheduled && (
+				<div class="buttons">
+					<a class="button plain" href={tenantLink("conversations", conversationOf(message))} onClick={onClose}>
+						Show the conversation
+					</a>
+					{canWrite.value && !isAnswering && <Button onClick={() => setAnswering(true)}>Answer</Button>}
+				</div>
+			)}
 			{isAnswering && <PublishForm channel={message.reply_to ?? message.channel} answers={message} />}
 		</Dialog>
 	);
@@ -60,7 +63,7 @@ function MessageFacts({ message }: { message: ChannelMessage }) {
 				</Fact>
 			)}
 			{message.deliver_at != null && (
-				<Fact name="Was due">
+				<Fact name="Due">
 					<Time at={message.deliver_at} />
 				</Fact>
 			)}

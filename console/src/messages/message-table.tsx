@@ -15,15 +15,19 @@ interface MessageTableProps {
 	onEnd?: () => void;
 	/** Show the channel of each message, where they are of several. */
 	withChannel?: boolean;
+	/** The first column, unless it is the sequence. */
+	lead?: Column<ChannelMessage>;
 	/** Further columns, such as an action. */
 	more?: readonly Column<ChannelMessage>[];
 }
 
-export function MessageTable({ label, entries, onEnd, withChannel = false, more = [] }: MessageTableProps) {
+const SEQ: Column<ChannelMessage> = { title: "Seq", align: "end", cell: (each) => <Count of={each.seq} /> };
+
+export function MessageTable({ label, entries, onEnd, withChannel = false, lead = SEQ, more = [] }: MessageTableProps) {
 	const [opened, setOpened] = useState<ChannelMessage | null>(null);
 	const ofMessage = (cell: (message: ChannelMessage) => ComponentChildren) => (entry: Entry) => (entry.kind === "message" ? cell(entry.message) : null);
 	const columns: Column<Entry>[] = [
-		{ title: "Seq", align: "end", cell: ofMessage((each) => <Count of={each.seq} />) },
+		{ ...lead, cell: ofMessage(lead.cell) },
 		...(withChannel ? [{ title: "Channel", cell: ofMessage((each) => <Name>{each.channel_handle ?? each.channel}</Name>) }] : []),
 		{ title: "Time", cell: ofMessage((each) => <Time at={each.time} />), minor: true },
 		{ title: "From", cell: ofMessage((each) => <Name>{senderName(each)}</Name>) },

@@ -25,6 +25,11 @@ function nextKey(): string {
 	return `e${serial}`;
 }
 
+/** Return the entry of a message in a list of one log. Its row keeps the focus when the list is read again. */
+export function entryOf(message: ChannelMessage): Entry {
+	return { kind: "message", key: `${message.seq} ${message.message_id}`, message };
+}
+
 function ofMessage(message: ChannelMessage): Entry {
 	return { kind: "message", key: nextKey(), message };
 }

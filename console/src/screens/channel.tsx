@@ -5,9 +5,11 @@ import { useState } from "preact/hooks";
 import type { ChannelDetails } from "../../../clients/typescript/src/generated/rest.js";
 import { ChannelDialog } from "../channels/channel-dialog.js";
 import { DeadLetters } from "../channels/dead-letters.js";
+import { Scheduled } from "../channels/scheduled.js";
 import { Subscriptions } from "../channels/subscriptions.js";
 import { useEvery } from "../every.js";
 import { ChannelMessages } from "../messages/channel-messages.js";
+import { messagesOf } from "../messages/message.js";
 import { PublishForm } from "../messages/publish-form.js";
 import { go, tenantLink } from "../router.js";
 import type { ScreenProps } from "../screens.js";
@@ -27,6 +29,7 @@ export function ChannelScreen({ params }: ScreenProps) {
 		{ name: "Messages", content: () => <ChannelMessages channel={value} /> },
 		{ name: "Subscriptions", content: () => <Subscriptions channel={value} /> },
 		...(letters === null ? [] : [{ name: "Dead letters", content: () => <DeadLetters letters={letters} queue={value.dead_letter_of ?? value.id} /> }]),
+		...(value.type === "live" ? [] : [{ name: "Scheduled", content: () => <Scheduled channel={value.id} /> }]),
 		{ name: "Settings", content: () => <Settings channel={value} /> },
 	];
 	return (
@@ -64,8 +67,36 @@ function Figures({ channel }: { channel: ChannelDetails }) {
 						<Count of={channel.first_seq} /> to <Count of={channel.last_seq} />
 					</span>
 				</Fact>
+				{channel.type === "queue" && <QueueFacts channel={channel} />}
 			</Facts>
 		</Card>
+	);
+}
+
+/** What waits in a queue, and since when. */
+function QueueFacts({ channel }: { channel: ChannelDetails }) {
+	const { id, oldest_seq: seq, dead_letter: letters } = channel;
+	const oldest = useLoad(async () => {
+		if (!seq) return null;
+		const page = await client.readHistory(tenantId(), id, { after: String(seq - 1), limit: 1 });
+		return messagesOf(page.items)[0]?.time ?? null;
+	}, [id, seq]);
+	const dead = useLoad(async () => (letters === null ? null : client.readChannel(tenantId(), letters)), [channel]);
+	return (
+		<>
+			<Fact name="Waiting">
+				<Count of={channel.pending} />
+			</Fact>
+			<Fact name="Held">
+				<Count of={channel.held} />
+			</Fact>
+			<Fact name="Oldest">
+				<Time at={oldest.value} relative />
+			</Fact>
+			<Fact name="Dead letters">
+				<Count of={dead.value?.messages} />
+			</Fact>
+		</>
 	);
 }
 

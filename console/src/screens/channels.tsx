@@ -86,10 +86,12 @@ function Rate({ store, channel }: CellProps) {
 	return <Count of={rate === null ? null : rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate)} />;
 }
 
-/** Return the messages above the cursor of the slowest subscriber; null where there are no cursors, or they are unknown. */
+/** Return the messages above the cursor of the slowest subscriber, or those of a queue that have not ended; null if it is unknown. */
 function backlogOf(store: FiguresStore, channel: Channel): number | null {
 	const figures = store.of(channel.id).value;
-	if (figures === null || channel.type !== "broadcast") return null;
+	if (figures === null || channel.type === "live") return null;
+	const { pending, held } = figures.details;
+	if (channel.type === "queue") return pending == null || held == null ? null : pending + held;
 	return figures.slowest?.lag ?? 0;
 }
 

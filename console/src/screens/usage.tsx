@@ -4,7 +4,7 @@ import type { Limit, Metric, Usage, UsageItem } from "../../../clients/typescrip
 import { useEvery } from "../every.js";
 import { location, setQuery } from "../router.js";
 import { client, isAdmin, tenantId } from "../session.js";
-import { Card, type Column, Loading, PageHead, Problem, Select, Table, Time, useLoad } from "../ui/index.js";
+import { Card, type Column, Empty, Loading, Name, PageHead, Problem, Select, Table, Time, useLoad } from "../ui/index.js";
 import { Bars } from "../usage/bars.js";
 import { formatBytes, formatCount, formatLimit, formatStep } from "../usage/format.js";
 import { periodsOf, type Span, SPANS, stepsOf, totalOf, valuesOf } from "../usage/series.js";
@@ -16,6 +16,7 @@ export function UsageScreen() {
 		<>
 			<PageHead title="Usage and limits" note="Hours and days are those of UTC; totals trail by at most a minute." />
 			{isAdmin.value && <UsagePlots />}
+			{isAdmin.value && <UsageParts />}
 			<Limits />
 		</>
 	);
@@ -109,6 +110,55 @@ function PlotCard({ plot, span, series }: { plot: Plot; span: Span; series: Seri
 			</details>
 		</Card>
 	);
+}
+
+const PARTS = [["channel", "By channel"], ["agent", "By agent or person"]] as const;
+
+/** What one channel, agent or person used. */
+interface Part {
+	id: string;
+	name: string;
+	values: Partial<Record<Metric, number | null>>;
+}
+
+/** The current month, divided. */
+function UsageParts() {
+	const by = location.value.query.get("by") === "agent" ? "agent" : "channel";
+	const parts = useLoad((signal) => readParts(by, signal), [tenantId(), by]);
+	useEvery(RELOAD_MS, parts.reload);
+	return (
+		<Card title="This month, divided">
+			<p class="faint">Messages trail by up to 10 minutes.</p>
+			<Select label="Divided" value={by} options={PARTS} onChange={(chosen) => setQuery({ by: chosen })} />
+			<Problem error={parts.error} onRetry={parts.reload} />
+			{parts.value?.length === 0 && <Empty title="Nothing was counted yet" />}
+			{parts.value !== null && parts.value.length > 0 && <Table label="Usage of this month, divided" columns={columnsOf(by)} rows={parts.value} rowKey={(each) => each.id} />}
+		</Card>
+	);
+}
+
+async function readParts(by: "agent" | "channel", signal: AbortSignal): Promise<Part[]> {
+	const parts = new Map<string, Part>();
+	const read = (cursor: string | null) => client.readUsage(tenantId(), { by, cursor, limit: 200 }, { signal });
+	for await (const item of client.all(read)) {
+		const id = item[by] ?? "";
+		const part = parts.get(id) ?? { id, name: item[`${by}_handle`] ?? id.replace(/^usr:/, ""), values: {} };
+		part.values[item.name] = item.value;
+		parts.set(id, part);
+	}
+	return [...parts.values()].toSorted((a, b) => sentBy(b) - sentBy(a));
+}
+
+function sentBy({ values }: Part): number {
+	return (values.messages_stored ?? 0) + (values.messages_live ?? 0);
+}
+
+function columnsOf(by: "agent" | "channel"): Column<Part>[] {
+	const plots = PLOTS.slice(0, 4);
+	return [
+		{ title: by === "channel" ? "Channel" : "Agent or person", cell: (each) => <Name>{each.name}</Name> },
+		...plots.map(({ title, metric, format }): Column<Part> => ({ title, align: "end", minor: metric === "messages_live", cell: ({ values }) => (values[metric] == null ? "–" : format(values[metric])) })),
+	];
 }
 
 /** Return a limit's name as words; its value has the unit. */

@@ -49,10 +49,12 @@ interface ConfirmProps {
 	action: string;
 	act: () => Promise<void>;
 	onClose: () => void;
+	/** The word on the button that changes nothing. */
+	keep?: string;
 }
 
 /** Ask before an action. The dialog closes after it has succeeded. */
-export function Confirm({ title, children, action, act, onClose }: ConfirmProps) {
+export function Confirm({ title, children, action, act, onClose, keep = "Cancel" }: ConfirmProps) {
 	const { error, isBusy, run } = useAction();
 	const confirm = async () => {
 		if (await run(act)) onClose();
@@ -65,7 +67,7 @@ export function Confirm({ title, children, action, act, onClose }: ConfirmProps)
 				<Button kind="danger" busy={isBusy} onClick={confirm}>
 					{action}
 				</Button>
-				<Button onClick={onClose}>Cancel</Button>
+				<Button onClick={onClose}>{keep}</Button>
 			</div>
 		</Dialog>
 	);
