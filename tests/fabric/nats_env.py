@@ -14,6 +14,7 @@ from msgspec import Raw
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.log_writer import LogWriter
 from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.nats.liveness import Liveness
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
@@ -44,7 +45,9 @@ class Nats:
             async with connected(self.url, self.accounts.system_user()) as system:
                 await push(system, self.accounts.account_jwt(tenant))
 
-        connection = NatsConnection(f"test {tenant}", [url or self.url], lambda: self.accounts.user(tenant), admit, ping_s=ping_s)
+        connection = NatsConnection(
+            f"test {tenant}", [url or self.url], lambda: self.accounts.user(tenant), admit, liveness=Liveness(ping_s)
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(connection.run())
             try:

@@ -25,6 +25,7 @@ from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
 from artcafe.fabric.nats.account_claims import delete_account, register_account
 from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, replica_count
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
+from artcafe.fabric.nats.liveness import Liveness
 from artcafe.fabric.nats.server_proof import ServerProof
 from artcafe.fabric.nats.server_states import NatsState, nats_state
 from artcafe.fabric.outcome_exchange import OutcomeExchange
@@ -93,9 +94,12 @@ class Fabric:
         self._idle_s, self._sweep_s, self._lease_s, self._renew_s = idle_s, sweep_s, lease_s, renew_s
         self._server = secrets.token_hex(8)
         """The name of this server process among the others."""
-        self._system = NatsConnection("system", urls, accounts.system_user, tls=tls)
+        self._liveness = Liveness()
+        self._system = NatsConnection("system", urls, accounts.system_user, tls=tls, liveness=self._liveness)
         self._proof = ServerProof(self._system) if is_embedded else None
-        self._platform = NatsConnection("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
+        self._platform = NatsConnection(
+            "platform", urls, accounts.platform_user, tls=tls, proof=self._proof, liveness=self._liveness
+        )
         self.announcements = Announcements(self._platform, self._server)
         self.census = ConnectionCensus(self._platform, self._server, self.announcements.peers)
         self.server_reports = ServerReports(self._platform, self._server, self.announcements)
@@ -205,7 +209,13 @@ class Fabric:
                 await register_account(self._system, self._accounts.account_jwt(tenant_id))
 
             connection = NatsConnection(
-                f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit, tls=self._tls, proof=self._proof
+                f"tenant {tenant_id}",
+                self._urls,
+                lambda: self._accounts.user(tenant_id),
+                admit,
+                tls=self._tls,
+                proof=self._proof,
+                liveness=self._liveness,
             )
             requests = RequestExchange(connection, self._server, partial(self._on_request, tenant_id))
             presence = PresenceRegistry(

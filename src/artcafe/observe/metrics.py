@@ -57,6 +57,7 @@ LOOPS: Final = (
     "metrics",
     "nats",
     "nats_gauges",
+    "nats_liveness",
     "nats_messages",
     "outcomes",
     "position_exchange",

@@ -109,9 +109,10 @@ class VerifiedClient(Client):
     Python 3.11 whose result arrives at the same moment. The methods here raise such a cancellation again.
     """
 
-    def __init__(self, check_peer: CheckPeer | None = None) -> None:
+    def __init__(self, check_peer: CheckPeer | None = None, on_lost: Callable[[], None] = lambda: None) -> None:
+        """`on_lost` is called when the connection ends, before anything is awaited for that. It may be called again."""
         super().__init__()
-        self._check_peer = check_peer
+        self._check_peer, self.on_lost = check_peer, on_lost
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """Connect as nats-py does."""
@@ -125,7 +126,9 @@ class VerifiedClient(Client):
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         """Close the connection as nats-py does, which first writes its buffer. If the connection is lost, uvloop refuses that,
-        and nats-py would end neither its subscriptions nor call its callbacks: the buffer is dropped."""
+        and nats-py would not end its subscriptions: the buffer is dropped. A server that hangs never reads it, so `on_lost` is
+        called first."""
+        self.on_lost()
         transport = self._transport
         if isinstance(transport, TcpTransport) and transport._io_writer is not None and transport._io_writer.is_closing():
             self._pending, self._pending_data_size = [], 0
@@ -182,13 +185,27 @@ class VerifiedClient(Client):
 class FastClient(VerifiedClient):
     """A client whose owner matches replies with requests."""
 
-    def __init__(self, inbox: str, on_reply: Callable[[str, IncomingMessage], None], check_peer: CheckPeer | None = None) -> None:
+    def __init__(
+        self,
+        inbox: str,
+        on_reply: Callable[[str, IncomingMessage], None],
+        check_peer: CheckPeer | None = None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
         """`on_reply` is called with the token and message of each reply to `inbox.{token}`; it must not raise."""
-        super().__init__(check_peer)
+        super().__init__(check_peer, on_lost)
         self._fast_inbox, self._fast_on_reply = inbox, on_reply
         self._fast_prefix = f"{inbox}.".encode()
         self._fast_handlers: dict[int, FastHandler] = {}
-        self._ps = FastParser(self, self)
+        self._ps = self._fast_parser = FastParser(self, self)
+        self._fast_pings = 0
+        self.remote = ("", 0)
+        """The address and port of the server, once it is connected."""
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """Connect as nats-py does."""
+        await super().connect(*args, **options)
+        self.remote = self.endpoints().remote
 
     async def open_inbox(self) -> None:
         """Subscribe to the replies."""
@@ -206,8 +223,42 @@ class FastClient(VerifiedClient):
 
     async def send(self, protocol: bytes) -> None:
         """Send whole encoded messages, by the two calls at the end of nats-py's `publish`."""
+        if self._fast_parser.has_received:
+            self._expect()
         await self._send_command(protocol)
         await self._flush_pending()
+
+    # --- liveness (`liveness.Liveness`) -------------------------------------------------------------------------------
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether something was sent, and nothing was received since."""
+        return not self._fast_parser.has_received
+
+    @property
+    def unanswered(self) -> int:
+        """The number of pings since the server last sent anything."""
+        return self._fast_pings if self.is_expecting else 0
+
+    def ping(self) -> None:
+        """Send a PING, without waiting for its answer."""
+        writer = self._writer()
+        if writer.is_closing():
+            self.on_lost()
+            return
+        if not self.is_expecting:
+            self._expect()
+        self._fast_pings += 1
+        self._pongs.append(asyncio.get_running_loop().create_future())  # nats-py counts the answers
+        writer.write(b"PING\r\n")
+
+    def _expect(self) -> None:
+        self._fast_parser.has_received, self._fast_pings = False, 0
+
+    async def _ping_interval(self) -> None:
+        """Replace nats-py's loop of pings, one for each connection."""
+
+    # --- messages -----------------------------------------------------------------------------------------------------
 
     def add_fast_path(self, subscription: Subscription, handler: FastHandler) -> None:
         """Offer the messages of a subscription to `handler` first."""

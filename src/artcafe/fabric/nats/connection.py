@@ -16,6 +16,7 @@ from nats.errors import NoServersError, SlowConsumerError
 
 from artcafe.errors import NatsConnectionLost, OurFault, Unavailable
 from artcafe.fabric.nats.client import Endpoints, FastClient, FastHandler, IncomingMessage, OutgoingMessage, PeerProof
+from artcafe.fabric.nats.liveness import Liveness
 from artcafe.fabric.nats.replies import NO_RESPONDER, PendingReplies, outcome_of
 from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.observe import metrics
@@ -24,8 +25,6 @@ from artcafe.rules.subjects import Subject
 
 CONNECT_TIMEOUT_S: Final = 2
 REPLY_TIMEOUT_S: Final = 5.0
-PING_INTERVAL_S: Final = 5
-"""The client closes the connection after two unanswered pings, so a server that hangs (paused, cut off) is left within 15 s."""
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 PENDING_BYTES: Final = 64 * 1024 * 1024
@@ -62,7 +61,7 @@ class NatsConnection:
         credentials: Callable[[], Credentials],
         admit: Callable[[], Awaitable[None]] | None = None,
         *,
-        ping_s: float = PING_INTERVAL_S,
+        liveness: Liveness | None = None,
         tls: ssl.SSLContext | None = None,
         proof: PeerProof | None = None,
     ) -> None:
@@ -70,9 +69,10 @@ class NatsConnection:
 
         `admit` registers the account with NATS, after NATS has refused the credentials. `tls` verifies the certificates of
         `tls://` servers; None uses the system's authorities. With `proof`, connections are plain, and each is verified before
-        anything is sent over it.
+        anything is sent over it. `liveness` detects that the server hangs, best for all connections of a process together.
         """
-        self.name, self._ping_s, self._tls, self._proof = name, ping_s, tls, proof
+        self.name, self._tls, self._proof = name, tls, proof
+        self._liveness = Liveness() if liveness is None else liveness
         self._urls, self._credentials, self._admit = urls, credentials, admit
         self._client: FastClient | None = None
         self._up = asyncio.Event()
@@ -133,9 +133,9 @@ class NatsConnection:
         delay_s = RETRY_MIN_S
         while not self._closing.is_set():
             try:
-                client = await self._connect()
+                await self._connect()
                 delay_s = RETRY_MIN_S
-                await self._until_lost(client)
+                await self._lost.wait()
                 if not self._closing.is_set():
                     metrics.NATS_LOST.of().add()
             except (NatsError, OSError, TimeoutError, OurFault) as exc:
@@ -154,14 +154,7 @@ class NatsConnection:
         self._closing.set()
         self._lost.set()
 
-    async def _until_lost(self, client: FastClient) -> None:
-        # nats-py reports a connection that it closed only after its last bytes are sent, which a server that hangs never reads.
-        while not (client.is_closed or self._lost.is_set()):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._ping_s):
-                    await self._lost.wait()
-
-    async def _connect(self) -> FastClient:
+    async def _connect(self) -> None:
         self._lost.clear()
         try:
             client = await self._dial()
@@ -171,6 +164,7 @@ class NatsConnection:
             await self._admit()
             client = await self._dial()
         self._client = client
+        self._liveness.add(client)
         await client.open_inbox()
         # A copy: a subscription that ends meanwhile unsubscribes itself, and new ones begin only while the connection is up.
         for subscription in list(self._subscriptions):
@@ -180,7 +174,6 @@ class NatsConnection:
         self.is_up = True
         log.debug("nats_connection.up", connection=self.name)
         self._notify_up()
-        return client
 
     def _notify_up(self) -> None:
         for on_up in list(self._on_up):
@@ -193,11 +186,12 @@ class NatsConnection:
             await self._proof.ready()
             check_peer, urls = self._proof.check, [url.replace("tls://", "nats://") for url in self._urls]
         user, connected = self._credentials(), False
-        client = FastClient(self.replies.inbox, self.replies.deliver, check_peer)
 
-        async def on_closed() -> None:
+        def on_lost() -> None:
             if connected:
                 self._lost.set()
+
+        client = FastClient(self.replies.inbox, self.replies.deliver, check_peer, on_lost)
 
         async def on_error(exc: Exception) -> None:
             log.debug("nats_connection.error", connection=self.name, error=repr(exc))
@@ -213,14 +207,11 @@ class NatsConnection:
                 reconnect_time_wait=0,  # These two make a refused connection fail at once, instead of 60 attempts 2 s apart.
                 max_reconnect_attempts=1,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=self._ping_s,  # nats-py passes it to `sleep`, which takes a float
-                max_outstanding_pings=2,
                 pending_size=PENDING_BYTES,
                 tls=self._tls,
                 user_jwt_cb=user.user_jwt_cb,
                 signature_cb=user.signature_cb,
                 error_cb=on_error,
-                closed_cb=on_closed,
             )
             # Bytes that a lost connection has not delivered must not arrive when the network is back: their publishers have
             # received "outcome unknown", and have published more since.
@@ -239,6 +230,7 @@ class NatsConnection:
         self.replies.fail_all()
         if client is None:
             return
+        self._liveness.discard(client)
         if self._closing.is_set():
             client.keep_unsent(True)
         else:

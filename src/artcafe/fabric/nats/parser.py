@@ -31,6 +31,8 @@ class FastParser(Parser):
     def __init__(self, client: object, handler: MessageHandler) -> None:
         super().__init__(client)
         self._handler = handler
+        self.has_received = True
+        """Set whenever bytes arrive."""
         self.supervisor = Supervisor("nats_messages")
 
     async def parse(self, data: bytes = b"") -> None:
@@ -38,6 +40,7 @@ class FastParser(Parser):
 
         An unforeseen exception costs one message. In nats-py it would end the read loop and, some seconds later, the connection.
         """
+        self.has_received = True
         while True:
             size = len(self.buf) + len(data)
             with self.supervisor.contain(NatsError, OSError):
