@@ -30,13 +30,20 @@ async def server(
 ) -> AsyncIterator[PresenceRegistry]:
     """Run one server's presence registry of the tenant. It ends abruptly, as if it had been killed."""
     async with nats.connection(tenant, url) as connection:
-        registry = PresenceRegistry(connection, name, lease_s=lease_s, renew_s=renew_s)
+        registry = PresenceRegistry(connection, name, lease_s=lease_s)
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(renew_s)
+                registry.renew()
+
         async with asyncio.TaskGroup() as group:
-            running = group.create_task(registry.run())
+            running = [group.create_task(each()) for each in (registry.run, renew)]
             try:
                 yield registry
             finally:
-                running.cancel()
+                for each in running:
+                    each.cancel()
 
 
 async def test_later_server_receives_the_connected_agents(nats: Nats) -> None:

@@ -141,6 +141,19 @@ async def test_agents_of_a_killed_server_are_connected_until_its_lease_expires(n
         await until(lambda: not view.of(PLANNER).connected)
 
 
+async def test_presence_is_renewed_for_a_server_without_agents(nats: EmbeddedNats, clock: Clock) -> None:
+    """A server knows of it by its announcements, which it sends once it follows those of others."""
+    updates: list[AgentId] = []
+    async with server(nats, clock, renew_s=0.05) as one, server(nats, clock) as other:
+        for each in (one, other):
+            each.fabric.announcements.listen(lambda _: None)
+        one.presence.came(agent())
+        view = await other.view()
+        await until(lambda: view.of(PLANNER).connected)
+        other.fabric.tenant(OURS).presence.watch(updates.append)
+        await until(lambda: updates.count(PLANNER) >= 3)
+
+
 async def test_tenant_with_a_connected_agent_stays_open(nats: EmbeddedNats, clock: Clock) -> None:
     fabric = Fabric([nats.url], ACCOUNTS, idle_s=0, sweep_s=0.01)
     async with asyncio.TaskGroup() as group:

@@ -98,6 +98,11 @@ class Announcements:
         """Whether all announcements of the peer servers arrive now, as far as is known."""
         return self.is_listening and not any(peer.is_silent for peer in self._peers.values())
 
+    @property
+    def has_peers(self) -> bool:
+        """Whether another server was heard in the last `FORGOTTEN_S`, and has not announced its end."""
+        return bool(self._peers)
+
     def peers(self) -> set[str]:
         """Return the names of the other servers that run, as far as is known: each was heard in the last moments."""
         return {name for name, peer in self._peers.items() if not peer.is_silent}

@@ -129,7 +129,7 @@ class Fabric:
             group.create_task(self.supervisor.keep(self._system.run))
             group.create_task(self.supervisor.keep(self._platform.run))
             exchanges = self.announcements.run, self.census.run, self.hold_requests.run, self.server_reports.run
-            loops = [group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, *exchanges)]
+            loops = [group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, self._renew_presence, *exchanges)]
             await self._closing.wait()
             for loop in loops:
                 loop.cancel()
@@ -218,9 +218,7 @@ class Fabric:
                 liveness=self._liveness,
             )
             requests = RequestExchange(connection, self._server, partial(self._on_request, tenant_id))
-            presence = PresenceRegistry(
-                connection, self._server, lease_s=self._lease_s, renew_s=self._renew_s, prepare=requests.open
-            )
+            presence = PresenceRegistry(connection, self._server, lease_s=self._lease_s, prepare=requests.open)
             quota = None if self._quota is None else partial(self._quota, tenant_id)
             tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
             stored = StoredSegments() if self._is_metered else None
@@ -368,6 +366,17 @@ class Fabric:
         tenant.leave.set()
         if self._tenants.get(tenant.tenant_id) is tenant:
             del self._tenants[tenant.tenant_id]
+
+    async def _renew_presence(self) -> None:
+        """Have the presence of each tenant's agents renewed for the other servers, if there are any."""
+        while True:
+            has_peers = self.announcements.has_peers
+            due = [tenant.presence for tenant in self._tenants.values() if has_peers or tenant.presence.knows_others]
+            for presence in due:
+                presence.renew()
+                await asyncio.sleep(self._renew_s / len(due))
+            if not due:
+                await asyncio.sleep(self._renew_s)
 
     async def _sweep(self) -> None:
         while True:

@@ -79,19 +79,19 @@ class PresenceRegistry:
         server: str,
         *,
         lease_s: float = LEASE_S,
-        renew_s: float = RENEW_S,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`server` is this server's unique name. `prepare` is awaited before this server's agents are published: from then on the
         other servers send requests to them."""
         self._connection, self._server, self._prepare = connection, server, prepare
-        self._lease_s, self._renew_s = lease_s, renew_s
+        self._lease_s = lease_s
         self._own: dict[AgentId, AgentPresence] = {}
         self._others: dict[str, dict[AgentId, tuple[AgentPresence, float]]] = {}
         """By server: its update of each agent, with its monotonic expiry."""
         self._left: OrderedDict[AgentId, datetime] = OrderedDict()
         """When agents left a server, the newest at the end."""
         self._unpublished: set[AgentId] = set()
+        self._is_renewal_due = False
         self._due = asyncio.Event()
         self._wanted = asyncio.Event()
         self._is_stale = True
@@ -201,6 +201,16 @@ class PresenceRegistry:
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
+    @property
+    def knows_others(self) -> bool:
+        """Whether another server has agents of the tenant, as far as is known."""
+        return bool(self._others)
+
+    def renew(self) -> None:
+        """Publish this server's agents again soon, and forget those of servers that did not. Call it every `RENEW_S`."""
+        self._is_renewal_due = True
+        self._due.set()
+
     async def run(self) -> None:
         """Exchange updates with the other servers, from the first need until cancelled."""
         await self._wanted.wait()
@@ -247,17 +257,14 @@ class PresenceRegistry:
                     await self._news.wait()
 
     async def _keep_published(self) -> None:
-        """Publish changes at once, and everything every `renew_s`. Return after a new connection."""
-        renew_at = time.monotonic() + self._renew_s
+        """Publish changes at once, and everything at each renewal. Return after a new connection."""
         while not self._is_stale:
             await self._publish_changes()
-            if time.monotonic() >= renew_at:
-                renew_at = time.monotonic() + self._renew_s
+            if self._is_renewal_due:
+                self._is_renewal_due = False
                 self._forget_expired()
                 await self._publish(list(self._own), is_end=True)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(renew_at - time.monotonic()):
-                    await self._due.wait()
+            await self._due.wait()
             self._due.clear()
 
     # --- publishing and receiving -------------------------------------------------------------------------------------
