@@ -231,6 +231,32 @@ async def test_loop_sweeps_open_tenants_and_survives_a_time_without_nats(tmp_pat
             running.cancel()
 
 
+async def test_tenant_is_swept_again_when_its_oldest_message_expires_or_its_retention_changes(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        short = await it.services.channels.create(it.owner, name="short", retention_s=1000)
+        tenant_id, tenant_fabric, ahead_s = it.owner.tenant_id, it.services.fabric.tenant(it.owner.tenant_id), 0.0
+        sweeping = Retention(Store(it.tables), it.services.fabric, lambda: now() + timedelta(seconds=ahead_s), it.services.plans)
+        assert not sweeping.is_quiet(tenant_id)
+        await it.publish(b"1")
+        await it.publish(b"2", short)
+        await sweeping.sweep(tenant_fabric)
+        assert sweeping.is_quiet(tenant_id)
+
+        ahead_s = 990
+        assert sweeping.is_quiet(tenant_id)
+        ahead_s = 1010
+        assert not sweeping.is_quiet(tenant_id)
+        await sweeping.sweep(tenant_fabric)
+        assert await kept(it, short) == []
+        assert not sweeping.is_quiet(tenant_id), "the remaining message may be in a channel with the shortest retention"
+
+        await it.services.fabric.purge(tenant_id, it.channel.id)
+        await sweeping.sweep(tenant_fabric)
+        assert sweeping.is_quiet(tenant_id)
+        sweeping.changed(TenantChange(tenant_id=tenant_id, is_whole=True))
+        assert not sweeping.is_quiet(tenant_id)
+
+
 async def kept_quietly(it: GatewayApp) -> bool:
     """Return whether the tenant is open, without using it."""
     (tenant_fabric,) = it.services.fabric.open_tenants()

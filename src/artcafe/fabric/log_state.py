@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from artcafe.model import Epoch, Seq
@@ -24,6 +25,8 @@ class LogState(NamedTuple):
     """The disk space of its messages."""
     consumers: int = 0
     """How many JetStream consumers it has: one for each queue that has ever had a subscriber."""
+    first_at: datetime | None = None
+    """When its oldest message was stored; None if it is empty."""
 
     @property
     def lineage(self) -> LogLineage:

@@ -362,6 +362,7 @@ class TenantLog:
             has_quorum(info),
             state["bytes"],
             state.get("consumer_count", 0),
+            times.from_text(state["first_ts"]) if state["messages"] else None,
         )
 
 

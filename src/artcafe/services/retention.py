@@ -84,6 +84,8 @@ class Retention:
         self._counted_to = counted_to
         self._known: dict[TenantId, tuple[float, LogRetention | None]] = {}
         """The cached retention of each tenant that is open here, with the monotonic time of its read."""
+        self._quiet_until: dict[TenantId, datetime] = {}
+        """Until when no message of a tenant expires, as its last sweep found."""
         self._changes = 0
         self._due: set[TenantId] = set()
         """Tenants whose limit of storage may have changed, and the event that there is one."""
@@ -94,21 +96,26 @@ class Retention:
         """Read the tenant's plan and channels again at its next sweep."""
         self._changes += 1
         self._known.pop(change.tenant_id, None)
+        self._quiet_until.pop(change.tenant_id, None)
         if change.may_change_limits:
             self._due.add(change.tenant_id)
             self._is_due.set()
 
     async def run(self) -> None:
-        """Sweep the tenants open on this server every `period_s`, until cancelled."""
+        """Sweep the tenants open on this server every `period_s`, except while nothing of them expires, until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
-            tenant_fabrics = self._fabric.open_tenants()
-            self._known = {
-                each.tenant_id: self._known[each.tenant_id] for each in tenant_fabrics if each.tenant_id in self._known
-            }
-            for tenant_fabric in tenant_fabrics:
+            opened = {each.tenant_id: each for each in self._fabric.open_tenants()}
+            self._known = {tenant_id: known for tenant_id, known in self._known.items() if tenant_id in opened}
+            self._quiet_until = {each: until for each, until in self._quiet_until.items() if each in opened}
+            for tenant_fabric in [each for each in opened.values() if not self.is_quiet(each.tenant_id)]:
                 with self.supervisor.contain(tenant=tenant_fabric.tenant_id):
                     await self._try_sweep(tenant_fabric)
+
+    def is_quiet(self, tenant_id: TenantId) -> bool:
+        """Return whether no message of a tenant can have expired since its last sweep."""
+        until = self._quiet_until.get(tenant_id)
+        return until is not None and self._clock() < until
 
     async def follow_limits(self) -> None:
         """Set the size limits of open logs after changes of their tenants' plans or limits, until cancelled.
@@ -138,6 +145,7 @@ class Retention:
 
     async def sweep(self, tenant_fabric: TenantFabric) -> None:
         """Remove expired messages of one tenant, and set its log's size limit. May be repeated. Raises `Unavailable`."""
+        changes, now = self._changes, self._clock()
         state = await tenant_fabric.log.state()
         kept = None if state is None else await self._retention(tenant_fabric.tenant_id)
         if state is None or kept is None:
@@ -154,6 +162,9 @@ class Retention:
                 due = await tenant_fabric.log.last_seqs(some, until=before)
                 for channel_id, seq in (await self._counted(tenant_fabric, state, some, due)).items():
                     await self._remove(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
+        if changes == self._changes:  # else the tenant may have changed during the sweep
+            expires_at = (state.first_at or now) + _age(min([kept.inboxes_s, *kept.channels, FOREVER_S]))
+            self._quiet_until[tenant_fabric.tenant_id] = min(expires_at, now + timedelta(seconds=READ_S))
 
     async def _sweep_inboxes(self, tenant_fabric: TenantFabric, state: LogState, before: datetime) -> None:
         """Remove messages of inboxes stored before a time, oldest first. They are found in the log: most agents have none, and
