@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 
 from artcafe.errors import Unavailable
-from artcafe.fabric.channel_readers import CHECK_S, ChannelReaders
+from artcafe.fabric.channel_readers import ChannelReaders
+from artcafe.fabric.log_watch import CHECK_S
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
@@ -47,14 +48,21 @@ class Sink:
 
 @asynccontextmanager
 async def reading(connection: NatsConnection, check_s: float = CHECK_S) -> AsyncIterator[ChannelReaders]:
-    """Run the channel readers of the connection's tenant."""
-    readers = ChannelReaders(TenantLog(connection), check_s=check_s)
+    """Run the channel readers of the connection's tenant, and have them check the log every `check_s`."""
+    readers = ChannelReaders(TenantLog(connection))
+
+    async def check() -> None:
+        while True:
+            await asyncio.sleep(check_s)
+            readers.check_soon()
+
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(readers.run())
+        running = [group.create_task(each()) for each in (readers.run, check)]
         try:
             yield readers
         finally:
-            running.cancel()
+            for each in running:
+                each.cancel()
 
 
 async def test_reader_receives_later_messages_each_with_its_predecessor(nats: Nats) -> None:

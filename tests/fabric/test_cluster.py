@@ -22,6 +22,8 @@ from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
 from artcafe.fabric.counters import DAILY, Counters
 from artcafe.fabric.embedded.process import some_free_port
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_ends import read_log_ends
+from artcafe.fabric.log_state import NO_LOG
 from artcafe.fabric.nats.cluster import REPLICAS
 from artcafe.fabric.nats.configuration import Node
 from artcafe.fabric.nats.jetstream import JetStream
@@ -478,6 +480,33 @@ async def added(counters: Counters, counter: Subject, count: int) -> list[int]:
             except (OurFault, TimeoutError):
                 await asyncio.sleep(0.05)
     return totals
+
+
+async def test_ends_of_logs_are_read_from_their_leaders_also_after_one_was_killed(
+    servers: NatsServers, accounts: Accounts
+) -> None:
+    tenant, absent = a_tenant(), a_tenant()
+    async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+        writer = await first_publish(fabric, tenant)
+        info, state = await stream(servers, accounts, tenant), await writer.log.state()
+        assert state is not None
+        ends = await read_log_ends(fabric._system)
+        assert ends.of(accounts.account_key(tenant)) == state.end
+        assert ends.of(accounts.account_key(absent)) == NO_LOG
+
+        leader = servers.node(info["cluster"]["leader"])
+        servers.kill(leader.name)
+        try:
+            await fabric.wait_up(START_S)
+            async with asyncio.timeout(START_S):
+                await writer.submit(b"1")
+                ends = await read_log_ends(fabric._system)
+                while ends.of(accounts.account_key(tenant)) != (state.epoch, 2):
+                    ends = await read_log_ends(fabric._system)
+                    await asyncio.sleep(0.1)
+            assert ends.of(accounts.account_key(absent)) is None, "the killed server might know of its log"
+        finally:
+            servers.start(leader)
 
 
 async def test_key_of_a_message_with_three_replicas_is_found_without_storing_anything(

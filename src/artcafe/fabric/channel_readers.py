@@ -7,7 +7,6 @@ Each channel is read once for the whole server, however many agents subscribe (d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
@@ -16,6 +15,7 @@ from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
 from artcafe.fabric.inbox_router import InboxRouter, OnMessage, Unsubscribe
+from artcafe.fabric.log_state import NO_LOG, CheckedEnd, LogEnd, LogState
 from artcafe.fabric.nats.client import FastHandler, IncomingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import seq_of
@@ -29,9 +29,6 @@ from artcafe.rules.inboxes import owner_of
 from artcafe.rules.start_position import LogLineage
 from artcafe.supervision import Supervisor
 
-CHECK_S: Final = 5.0
-"""How often the log is checked for messages newer than those seen. Republishing is at most once: if a leader dies between storing
-and republishing, only the next message would show the gap."""
 CHECK_CHANNELS: Final = 500
 RETRY_S: Final = 0.2
 """Delay after a failed check. A server that has just started may need a moment to find its streams."""
@@ -66,15 +63,17 @@ class ChannelReader:
     predecessor at all.
     """
 
-    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink, subscribe: Subscribe) -> None:
+    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink, subscribe: Subscribe, checked: CheckedEnd) -> None:
         """`subscribe` begins to pass the channel's live messages to a callback, as `NatsConnection.subscribe` does."""
         self.channel = channel
         self.last: Seq = 0
         self.lineage = LogLineage(None)
-        self._log, self._sink, self._subscribe = log, sink, subscribe
+        self._log, self._sink, self._subscribe, self._checked = log, sink, subscribe, checked
         self._filling = asyncio.Lock()
         self._unsubscribe: Unsubscribe | None = None
         self.is_open = self.is_sure = False
+        self.is_checked = False
+        """Whether the last check has found nothing missing, and nothing has failed since."""
 
     async def open(self) -> None:
         """Begin after the newest message. Raise `Unavailable`."""
@@ -103,13 +102,16 @@ class ChannelReader:
 
         `is_current`: the reporting replica was as far as the leader.
         """
+        self.is_checked = False
         if lineage.epoch == self.lineage.epoch and newest == self.last > 0 and is_current:
             self.is_sure = True
-        elif lineage.epoch != self.lineage.epoch or newest > self.last or not self.is_sure:
+        if lineage.epoch != self.lineage.epoch or newest > self.last or not self.is_sure:
             await self.catch_up()
+        else:
+            self.is_checked = is_current
 
     def _begin(self, last: Seq, lineage: LogLineage) -> None:
-        self.last, self.lineage, self.is_sure = last, lineage, lineage.epoch is not None
+        self.last, self.lineage, self.is_sure, self.is_checked = last, lineage, lineage.epoch is not None, False
         self._sink.begin(last, lineage)
 
     async def _read_missing(self) -> None:
@@ -139,8 +141,10 @@ class ChannelReader:
 
     def _pass_on(self, found: list[StoredMessage]) -> None:
         if found:
+            was_checked, self.is_checked = self.is_checked, False
             self._sink.take(found)
-            self.last = found[-1].seq  # Last, so that messages that the sink failed to take are read again from the log.
+            # Last, so that messages that the sink failed to take are read again from the log.
+            self.last, self.is_checked = found[-1].seq, was_checked
 
     def _take(self, live: IncomingMessage) -> bool:
         """Pass on a live message at once if it is the next one, as nearly all are. It never overtakes messages that wait for a
@@ -149,6 +153,7 @@ class ChannelReader:
         is_next = before <= self.last < seq and self.is_sure and self.is_open and not self._filling.locked()
         if is_next:
             self._pass_on([StoredMessage(seq, before or None, live.data, live)])
+            self._checked.note(seq)
         return is_next
 
     async def _on_live(self, msg: Msg) -> None:
@@ -160,6 +165,7 @@ class ChannelReader:
                 if seq > self.last and self.is_open:
                     self._pass_on([StoredMessage(seq, before or None, msg.data)])
         except OurFault as exc:  # the next live message, check or connection shows the gap again
+            self.is_checked = False
             log.debug("channel_reader.behind", channel=self.channel, error=repr(exc))
 
     async def _fill_to(self, to: Seq) -> None:
@@ -206,14 +212,14 @@ class LiveChannelReader:
 class ChannelReaders:
     """The readers of one tenant's channels on this server."""
 
-    def __init__(self, log: TenantLog, *, check_s: float = CHECK_S) -> None:
-        self._log, self._check_s = log, check_s
+    def __init__(self, log: TenantLog) -> None:
+        self._log = log
         self._readers: set[ChannelReader] = set()
         self._live: set[LiveChannelReader] = set()
         self.recent_live = RecentLiveMessages()
         """The messages of `live` channels that readers passed on, and those that this server published."""
-        self._due = asyncio.Event()
-        self.inboxes = InboxRouter(log, check_s=check_s)
+        self._due, self._checked = asyncio.Event(), CheckedEnd()
+        self.inboxes = InboxRouter(log, self._due, self._checked)
         self.supervisor = Supervisor("channel_readers")
         log.connection.on_up(self._mark_unsure)
 
@@ -223,7 +229,7 @@ class ChannelReaders:
     async def follow(self, channel: ChannelId, sink: ChannelSink) -> ChannelReader:
         """Return a reader that begins after the channel's newest message. Raise `Unavailable`; no reader is left then."""
         subscribe = self._subscribe if owner_of(channel) is None else self.inboxes.subscribe
-        reader = ChannelReader(self._log, channel, sink, subscribe)
+        reader = ChannelReader(self._log, channel, sink, subscribe, self._checked)
         self._readers.add(reader)
         try:
             await reader.open()
@@ -254,36 +260,62 @@ class ChannelReaders:
     def _mark_unsure(self) -> None:
         """Note that messages may have been missed: check the log before passing on more."""
         for reader in self._readers:
-            reader.is_sure = False
+            reader.is_sure = reader.is_checked = False
+        self._due.set()
+
+    @property
+    def is_following(self) -> bool:
+        """Whether there is anything to be checked with the log."""
+        return bool(self._readers) or len(self.inboxes) > 0
+
+    def lacks_nothing(self, end: LogEnd) -> bool:
+        """Return whether no message of a log that ends here is missing, as far as was checked."""
+        is_checked = end == NO_LOG or all(reader.is_checked for reader in self._readers)
+        return is_checked and self._checked.is_at(end) and not self.inboxes.is_comparing
+
+    def check_soon(self) -> None:
+        """Check the log for missed messages."""
         self._due.set()
 
     async def run(self) -> None:
-        """Check for missed messages after each new connection, and every few seconds."""
-        wait_s = self._check_s
+        """Check for missed messages after each new connection, for new connections of agents, and when `check_soon` is called."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._due.wait()
+            await self._due.wait()
             self._due.clear()
             try:
-                wait_s = self._check_s if await self._check() else RETRY_S
+                is_done = await self._check()
             except OurFault as exc:
                 log.debug("channel_readers.check_failed", error=repr(exc))
-                wait_s = RETRY_S
+                is_done = False
+            if not is_done:
+                await asyncio.sleep(RETRY_S)
+                if self._log.connection.is_up:  # Otherwise the next connection has the log checked.
+                    self._due.set()
 
     async def _check(self) -> bool:
-        """Check every channel. Return whether the replicas that answered were as far as the leader."""
-        readers = list(self._readers)
-        state = await self._log.state() if readers else None
-        if state is None:
+        """Check every channel and inbox. Return whether the replicas that answered were as far as the leader."""
+        if not self.is_following:
             return True
-        is_current = True
+        new, state, is_compared = await self.inboxes.begin_check(), await self._log.state(), False
+        with self.supervisor.contain(OurFault):
+            await self.inboxes.compare(new, state)
+            is_compared = True
+        end = NO_LOG if state is None else state.end
+        is_current = state is None or self.lacks_nothing(end) or await self._compare(state)
+        if is_current and is_compared:
+            self._checked.set(end)
+        return is_current
+
+    async def _compare(self, state: LogState) -> bool:
+        """Compare every channel with the log. Return whether the replicas that answered were as far as the leader."""
+        readers, is_current = list(self._readers), True
         for start in range(0, len(readers), CHECK_CHANNELS):
             some = readers[start : start + CHECK_CHANNELS]
             newest, end = await self._log.last_seqs_and_end([reader.channel for reader in some])
-            is_current = is_current and (end >= state.last_seq or not newest)
+            is_this_current = end >= state.last_seq or (not newest and self._log.replicas == 1)
+            is_current = is_current and (is_this_current or not newest)
             for reader in some:
                 last = newest.get(subjects.stored(reader.channel), 0)
                 with self.supervisor.contain(OurFault, channel=reader.channel):
-                    await reader.compare(state.lineage, last, is_current=end >= state.last_seq)
+                    await reader.compare(state.lineage, last, is_current=is_this_current)
         return is_current

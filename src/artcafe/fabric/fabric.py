@@ -13,14 +13,14 @@ from functools import partial
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from artcafe.errors import NatsConnectionLost, NoResponder, OurFault
+from artcafe.errors import OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.connection_census import ConnectionCensus
 from artcafe.fabric.counters import DAILY, RECENT, Counters
 from artcafe.fabric.hold_requests import HoldRequests
-from artcafe.fabric.log_ends import read_log_ends
+from artcafe.fabric.log_watch import LogWatch
 from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
 from artcafe.fabric.nats.account_claims import delete_account, register_account
 from artcafe.fabric.nats.cluster import REPLICAS, JetStreamUse, jetstream_use, replica_count
@@ -111,6 +111,7 @@ class Fabric:
         )
         self.wake_ups = WakeUps(self._platform, replicas=self._replicas)
         self._tenants: dict[TenantId, TenantFabric] = {}
+        self._log_watch = LogWatch(self._system, accounts, self.open_tenants)
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._on_failure: list[Callable[[TenantId], None]] = []
@@ -129,7 +130,8 @@ class Fabric:
             group.create_task(self.supervisor.keep(self._system.run))
             group.create_task(self.supervisor.keep(self._platform.run))
             exchanges = self.announcements.run, self.census.run, self.hold_requests.run, self.server_reports.run
-            loops = [group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, self._renew_presence, *exchanges)]
+            watches = self._sweep, self._renew_presence, self._log_watch.run
+            loops = [group.create_task(self.supervisor.keep(loop)) for loop in (*watches, *exchanges)]
             await self._closing.wait()
             for loop in loops:
                 loop.cancel()
@@ -279,10 +281,7 @@ class Fabric:
 
     async def log_ends(self) -> dict[TenantId, Seq]:
         """Return the last sequence of each tenant's log, also of tenants that are not open. Raise `Unavailable`."""
-        try:
-            return await read_log_ends(self._system, self._accounts)
-        except (TimeoutError, NatsConnectionLost, NoResponder) as exc:
-            raise unreachable() from exc
+        return await self._log_watch.log_ends()
 
     def note_stored(self) -> None:
         """Note for the meter what this server stores in each tenant that is opened from now on (`LogWriter.stored`)."""

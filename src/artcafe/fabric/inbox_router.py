@@ -7,29 +7,24 @@ connection, and each one after a lost connection to NATS, is compared with the l
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
 from nats.aio.msg import Msg
 
-from artcafe.errors import OurFault
-from artcafe.fabric.log_state import LogState
+from artcafe.fabric.log_state import CheckedEnd, LogState
 from artcafe.fabric.nats.client import FastHandler, IncomingMessage
 from artcafe.fabric.nats.connection import unreachable
+from artcafe.fabric.nats.jetstream import seq_of
 from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.fabric.tenant_log import NewestInbox, TenantLog
 from artcafe.model import AgentId, ChannelId, Cursor, Epoch, Seq
-from artcafe.observe.logs import log
 from artcafe.rules import inboxes, start_position, subjects
 from artcafe.rules.start_position import LogLineage
 from artcafe.supervision import Supervisor
 
-CHECK_S: Final = 5.0
-"""How often the log is checked for messages that were not republished to this server, as by `channel_readers`."""
 AT_ONCE: Final = 250
 """Inboxes compared by one request."""
-RETRY_S: Final = 0.2
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 Unsubscribe = Callable[[], Awaitable[None]]
@@ -65,10 +60,11 @@ class _Entry(NamedTuple):
 
 
 class InboxRouter:
-    """Passes messages of inboxes to their readers, and wakes waiting connections."""
+    """Passes messages of inboxes to their readers, and wakes waiting connections. A part of `ChannelReaders`."""
 
-    def __init__(self, log: TenantLog, *, check_s: float = CHECK_S) -> None:
-        self._log, self._check_s = log, check_s
+    def __init__(self, log: TenantLog, due: asyncio.Event, checked: CheckedEnd) -> None:
+        """`due` is set to have the log checked soon: `begin_check`, and then `compare`."""
+        self._log, self._due, self._checked = log, due, checked
         self._subscription: SubjectSubscription | None = None
         self._opening = asyncio.Lock()
         self._readers: dict[str, _Reader] = {}
@@ -83,9 +79,7 @@ class InboxRouter:
         self._epoch: Epoch | None = None
         self._last_seq: Seq = 0
         """The log's epoch and last sequence at the last comparison."""
-        self._due = asyncio.Event()
         self.supervisor = Supervisor("inboxes")
-        log.connection.on_up(self._due.set)
 
     def __len__(self) -> int:
         """Return the number of agents with a waiting connection."""
@@ -156,7 +150,10 @@ class InboxRouter:
         token = _token(live.header(b"Nats-Subject"))
         self._wake(self._agents.get(token, AgentId(token)))
         reader = self._readers.get(token)
-        return reader is None or reader.fast(live)
+        if reader is not None:
+            return reader.fast(live)
+        self._checked.note(seq_of(live))
+        return True
 
     async def _on_live(self, msg: Msg) -> None:
         """Pass on a message that its reader did not take at once."""
@@ -166,26 +163,16 @@ class InboxRouter:
 
     # --- comparison with the log -------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Compare new connections with the log at once, and all after each new connection to NATS and every few seconds."""
-        wait_s = self._check_s
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._due.wait()
-            self._due.clear()
-            wait_s = self._check_s
-            try:
-                await self._check()
-            except OurFault as exc:
-                log.debug("inboxes.check_failed", error=repr(exc))
-                wait_s = RETRY_S
+    async def begin_check(self) -> dict[InboxWaiter, _Entry]:
+        """Return the new connections, to be compared with a state of the log that is read after that. Raise `Unavailable`."""
+        if self._waiting:
+            await self._open()  # First, so that no message comes between the comparison and the subscription.
+        return dict(self._new)
 
-    async def _check(self) -> None:
+    async def compare(self, new: dict[InboxWaiter, _Entry], state: LogState | None) -> None:
+        """Compare new connections with the log, and all others if it has grown. Raise `Unavailable`."""
         if not self._waiting:
             return
-        await self._open()  # First, so that no message comes between the comparison and the subscription.
-        new, state = dict(self._new), await self._log.state()
         epoch, last_seq = (None, 0) if state is None else (state.epoch, state.last_seq)
         if self._epoch not in (None, epoch):  # Sequences have another meaning in another log.
             for agent_id in list(self._waiting):

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from artcafe.model import Epoch, Seq
 from artcafe.rules.start_position import LogLineage
+
+
+class LogEnd(NamedTuple):
+    """The end of a log: its epoch and last sequence."""
+
+    epoch: Epoch | None
+    seq: Seq
+
+
+NO_LOG: Final = LogEnd(None, 0)
+"""The end of a tenant's log before its first message."""
 
 
 class LogState(NamedTuple):
@@ -33,6 +44,37 @@ class LogState(NamedTuple):
         return LogLineage(self.epoch, self.continues)
 
     @property
+    def end(self) -> LogEnd:
+        return LogEnd(self.epoch, self.last_seq)
+
+    @property
     def is_complete(self) -> bool:
         """Whether no message has ever been removed."""
         return self.messages == self.last_seq
+
+
+class CheckedEnd:
+    """The end of the log up to which this server has every message that it follows.
+
+    A check against the log sets it, and each message that arrives right after it moves it on, so that a log whose messages have
+    all arrived needs no other check.
+    """
+
+    __slots__ = ("_epoch", "_seq")
+
+    def __init__(self) -> None:
+        self._epoch: Epoch | None = None
+        self._seq = -1  # nothing was checked
+
+    def set(self, end: LogEnd) -> None:
+        """Note the result of a check."""
+        self._epoch, self._seq = end
+
+    def note(self, seq: Seq) -> None:
+        """Note the arrival of a message."""
+        if seq == self._seq + 1:
+            self._seq = seq
+
+    def is_at(self, end: LogEnd) -> bool:
+        """Return whether the log has nothing beyond, and is still the same one."""
+        return (self._epoch, self._seq) == end

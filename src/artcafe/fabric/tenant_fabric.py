@@ -56,7 +56,6 @@ class TenantFabric:
             loops = (
                 ("connection", self.connection.run),
                 ("readers", self.readers.run),
-                ("inboxes", self.readers.inboxes.run),
                 ("presence", self.presence.run),
                 ("requests", self.requests.run),
                 ("positions", self.positions.run),
