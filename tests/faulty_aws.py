@@ -18,6 +18,8 @@ from typing import Any, Final, TypeVar
 
 import httpx2
 
+from tests.plain_http import NO_AUTHORITIES
+
 Result = TypeVar("Result")
 
 WRITES: Final = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
@@ -73,7 +75,7 @@ class FaultyAws:
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-aws", daemon=True)
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._http = httpx2.AsyncClient(base_url=target, trust_env=False, timeout=30)
+        self._http = httpx2.AsyncClient(base_url=target, trust_env=False, verify=NO_AUTHORITIES, timeout=30)
         self._rules: list[Rule] = []
         self._released = asyncio.Event()
         self._port = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 
 from artcafe.monitoring.listener import REUSE_S
+from tests.plain_http import NO_AUTHORITIES
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (\S+)')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
@@ -43,7 +44,7 @@ def scrape(url: str | None) -> Samples:
     """Return the samples of a server."""
     assert url is not None, "the server serves no metrics"
     time.sleep(REUSE_S)  # noqa: TID251 (an earlier answer may be sent again for so long)
-    answer = httpx2.get(url, timeout=10)
+    answer = httpx2.get(url, timeout=10, verify=NO_AUTHORITIES)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     return parse(answer.text)

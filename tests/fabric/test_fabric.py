@@ -158,7 +158,7 @@ async def test_without_nats_wait_up_raises_unavailable_and_close_ends_the_fabric
         with pytest.raises(Unavailable):
             await fabric.wait_up(0.2)
         with pytest.raises(Unavailable):
-            await fabric.check_storage(BOUND_S)
+            await fabric.check_storage(0.4)  # of which it waits a half for the connection
         fabric.tenant(a_tenant())
         fabric.close()
         with pytest.raises(Unavailable):

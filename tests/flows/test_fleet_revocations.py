@@ -25,6 +25,7 @@ from tests import ssh_keygen
 from tests.fleet import Fleet, running_fleet
 from tests.flows.test_fleet import wait_until
 from tests.gateway.raw_client import RawClient, open_client
+from tests.plain_http import NO_AUTHORITIES
 from tests.platform import Cast, Platform
 
 BOUND_S = 20
@@ -43,7 +44,10 @@ def token_of(fleet: Fleet, user: str) -> str:
 
 def owner_at(server: Platform, cast: Cast) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(
-        base_url=f"{server.url}/v1/tenants/{cast.tenant}", headers={"Authorization": f"Bearer {cast.token}"}, trust_env=False
+        base_url=f"{server.url}/v1/tenants/{cast.tenant}",
+        headers={"Authorization": f"Bearer {cast.token}"},
+        trust_env=False,
+        verify=NO_AUTHORITIES,
     )
 
 

@@ -23,6 +23,7 @@ from artcafe.observe.clock import now
 from artcafe.rules.plans import Limit
 from artcafe.rules.secrets import derive
 from tests.fleet import Fleet, running_fleet
+from tests.plain_http import NO_AUTHORITIES
 from tests.services.service_env import new_key
 
 AT_ONCE = 50
@@ -76,7 +77,10 @@ class Organisation:
     def of(self, user: str) -> list[httpx2.AsyncClient]:
         """Return a person's clients, one for each server."""
         headers = {"Authorization": f"Bearer {self._identity.issue(user, now())}"}
-        opened = [httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=60) for url in self._urls]
+        opened = [
+            httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False, verify=NO_AUTHORITIES, timeout=60)
+            for url in self._urls
+        ]
         self._opened += opened
         return opened
 

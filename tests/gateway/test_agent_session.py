@@ -14,6 +14,7 @@ from artcafe.rules.keys import key_id
 from tests import ssh_keygen
 from tests.gateway.gateway_app import gateway_app
 from tests.gateway.raw_client import BOUND_S, RawClient, open_client
+from tests.plain_http import NO_AUTHORITIES
 from tests.platform import Cast, Platform
 
 
@@ -27,7 +28,7 @@ async def connected(platform: Platform, cast: Cast, number: int = 0, **more: obj
 
 async def access_token(platform: Platform, cast: Cast, number: int = 0) -> str:
     """Return an access token, issued over REST."""
-    async with httpx2.AsyncClient(base_url=platform.url, trust_env=False) as rest:
+    async with httpx2.AsyncClient(base_url=platform.url, trust_env=False, verify=NO_AUTHORITIES) as rest:
         claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[number]}
         posed = (await rest.post("/v1/auth/challenges", json=claim)).json()
         signature = ssh_keygen.sign(cast.keys[number], posed["challenge"].encode())
@@ -39,7 +40,7 @@ async def access_token(platform: Platform, cast: Cast, number: int = 0) -> str:
 async def rest(platform: Platform, cast: Cast, method: str, path: str, **body: object) -> int:
     """Send a request as the tenant's owner, and return its status."""
     headers = {"Authorization": f"Bearer {cast.token}"}
-    async with httpx2.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=platform.url, headers=headers, trust_env=False, verify=NO_AUTHORITIES) as client:
         answer = await client.request(method, f"/v1/tenants/{cast.tenant}{path}", json=body or None)
     return answer.status_code
 

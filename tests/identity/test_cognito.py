@@ -12,6 +12,7 @@ from artcafe.identity.oidc import OidcIdentity
 from artcafe.observe.clock import now
 from tests.aws import Aws
 from tests.cognito import Pool
+from tests.plain_http import NO_AUTHORITIES
 from tests.platform import Platform, running
 
 
@@ -27,7 +28,9 @@ def server(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
 
 
 def ask(server: Platform, token: str) -> tuple[int, str]:
-    answer = httpx2.get(f"{server.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+    answer = httpx2.get(
+        f"{server.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False, verify=NO_AUTHORITIES
+    )
     return answer.status_code, answer.json().get("code") or answer.json()["user_id"]
 
 
@@ -70,7 +73,7 @@ async def test_id_token_proves_an_address_once_cognito_has_verified_it(pool: Poo
 
 def test_person_of_the_pool_creates_a_tenant_and_is_its_owner(server: Platform, pool: Pool) -> None:
     owner, stranger = pool.person(), pool.person()
-    with httpx2.Client(base_url=server.url, trust_env=False) as client:
+    with httpx2.Client(base_url=server.url, trust_env=False, verify=NO_AUTHORITIES) as client:
         client.headers["Authorization"] = f"Bearer {owner.access_token}"
         made = client.post("/v1/tenants", json={"name": "Example Ltd"})
         assert (made.status_code, made.json()["role"]) == (201, "owner")

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.issuer import Issuer, Json, b64, compact, jwk, make_key, rs256
+from tests.plain_http import NO_AUTHORITIES
 from tests.platform import running
 
 POOL = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEf123"
@@ -43,7 +44,9 @@ class IssuerServer:
         return self.issuer.claims(**{**self.valid, **claims})
 
     def ask(self, token: str) -> tuple[int, str]:
-        answer = httpx2.get(f"{self.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        answer = httpx2.get(
+            f"{self.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False, verify=NO_AUTHORITIES
+        )
         return answer.status_code, answer.json().get("code") or answer.json()["user_id"]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.forked import run_artcafe
 from tests.issuer import DISCOVERY_PATH, Issuer
+from tests.plain_http import NO_AUTHORITIES
 from tests.platform import running
 
 
@@ -50,19 +51,19 @@ def test_people_are_refused_until_their_issuer_is_reachable(tmp_path: Path) -> N
         issuer.go()
         with running(tmp_path, ["--issuer", issuer.url, "--client-ids", issuer.audience]) as platform:
             me, headers = f"{platform.url}/v1/me", {"Authorization": f"Bearer {issuer.token()}"}
-            answer = httpx2.get(me, headers=headers, trust_env=False)
+            answer = httpx2.get(me, headers=headers, trust_env=False, verify=NO_AUTHORITIES)
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
             assert answer.headers["retry-after"]
             assert platform.log().count("identity.keys_not_fetched") == 1
             assert f"an access token of {issuer.url}" in platform.log()
             assert "artcafe token" not in platform.log()
             # Agents and the health endpoint need no issuer.
-            assert httpx2.get(f"{platform.url}/health/ready", trust_env=False).status_code == 200
+            assert httpx2.get(f"{platform.url}/health/ready", trust_env=False, verify=NO_AUTHORITIES).status_code == 200
             issuer.come()
             until = time.monotonic() + 5
             while answer.status_code == 503 and time.monotonic() < until:
                 threading.Event().wait(0.05)
-                answer = httpx2.get(me, headers=headers, trust_env=False)
+                answer = httpx2.get(me, headers=headers, trust_env=False, verify=NO_AUTHORITIES)
             assert answer.json()["user_id"] == "alice"
 
 
@@ -73,7 +74,9 @@ def test_local_identity_is_off_with_an_issuer(tmp_path: Path) -> None:
     with Issuer() as issuer:
         flags = ["--issuer", issuer.url, "--client-ids", issuer.audience, "--secret-file", secret]
         with running(tmp_path / "oidc", flags) as platform:
-            answer = httpx2.get(f"{platform.url}/v1/me", headers={"Authorization": f"Bearer {local}"}, trust_env=False)
+            answer = httpx2.get(
+                f"{platform.url}/v1/me", headers={"Authorization": f"Bearer {local}"}, trust_env=False, verify=NO_AUTHORITIES
+            )
             assert answer.json()["code"] == "unauthenticated"
             done = run_artcafe("token", "--user", "alice", "--data-dir", str(platform.data))
             assert done.returncode == 3

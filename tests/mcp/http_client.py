@@ -10,6 +10,8 @@ import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from tests.plain_http import NO_AUTHORITIES
+
 
 @asynccontextmanager
 async def http_client(servers: str | Sequence[str], tenant: str, token: str, mode: str = "auto") -> AsyncIterator[Client]:
@@ -23,7 +25,11 @@ async def http_client(servers: str | Sequence[str], tenant: str, token: str, mod
 
     async with (
         httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False, event_hooks={"request": [take_turn]}
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+            trust_env=False,
+            verify=NO_AUTHORITIES,
+            event_hooks={"request": [take_turn]},
         ) as http,
         Client(streamable_http_client(f"{urls[0]}/v1/tenants/{tenant}/mcp", http_client=http), mode=mode) as client,
     ):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
@@ -37,6 +36,7 @@ from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from tests import ssh_keygen
+from tests.plain_http import NO_AUTHORITIES
 
 BOUND_S = 20
 GATEWAY_URL = "ws://127.0.0.1:8081/v1/connect"
@@ -179,16 +179,12 @@ class RestApp:
         return ssh_keygen.make_key(self._folder / f"key{next(self._numbers)}")
 
 
-_NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For servers without TLS: reading the system's authorities takes 28 ms, three times as long as a request."""
-
-
 class Caller(httpx2.Client):
     """An HTTP client with an optional token."""
 
     def __init__(self, url: str, token: str | None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        super().__init__(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False, verify=_NO_AUTHORITIES)
+        super().__init__(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False, verify=NO_AUTHORITIES)
         self.token = token
 
     def begun(self, path: str) -> httpx2.Response:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from artcafe import errors, sync
-from artcafe.tools import AgentTools, fault_of, input_schema
+from artcafe.tools import AgentTools, agent_tools, fault_of, input_schema
 from tests.platform import Cast, Platform
 
 BOUND_S = 60
@@ -117,7 +117,8 @@ async def test_queue_message_is_extended_given_back_and_rejected(platform: Platf
             await worker.ack("tasks", 1, delay_s=3)
 
 
-async def test_request_is_pulled_and_answered_once(platform: Platform) -> None:
+async def test_request_is_pulled_and_answered_once(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_tools, "SLICE_S", 0.5)  # A request is returned after the pull during which it arrives.
     cast = await platform.tenant_with(agents=2, channels=0)
     async with pair(cast) as (planner, worker):
         async with asyncio.TaskGroup() as group:
@@ -168,7 +169,10 @@ async def test_functions_describe_their_arguments_to_pydantic_and_return_errors(
         assert (refused["error"]["code"], refused["error"]["can_retry"]) == ("channel_not_found", False)
 
 
-async def test_plain_functions_block_and_have_their_arguments_in_the_docstring(platform: Platform) -> None:
+async def test_plain_functions_block_and_have_their_arguments_in_the_docstring(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_tools, "SLICE_S", 0.5)
     cast = await platform.tenant_with(agents=2, channels=0)
 
     def use() -> None:
