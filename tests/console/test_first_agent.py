@@ -48,6 +48,12 @@ def test_first_agent_turns_the_page_green_when_it_connects_and_at_its_first_mess
     visitor.picture("agents")
 
 
+def test_address_with_a_trailing_slash_keeps_its_code(visitor: Visitor) -> None:
+    visitor.page.goto(f"{visitor.platform.url}/console/#code={visitor.code('typist@example.com')}")
+    expect(visitor.page.get_by_role("button", name="Sign out")).to_be_visible()
+    assert visitor.page.url == f"{visitor.platform.url}/console"  # The code is gone, too.
+
+
 @pytest.mark.parametrize("form", ["OpenSSH", "PEM"])
 def test_private_key_is_refused_with_a_warning_and_never_sent(visitor: Visitor, tmp_path: Path, form: str) -> None:
     tenant = visitor.tenant("careless@example.com")
