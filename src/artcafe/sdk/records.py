@@ -53,8 +53,8 @@ class Me(msgspec.Struct, frozen=True):
     agent_id: str | None = None
     tenant_id: str | None = None
     handle: str | None = None
-    is_operator: bool = False
-    """Whether a person may read the platform's state (`Client.platform_state`)."""
+    is_operator: bool | None = None
+    """Whether a person may read the platform's state (`Client.platform_state`); None for an agent, or from an earlier server."""
 
 
 class TenantInfo(msgspec.Struct, frozen=True):

@@ -112,7 +112,7 @@ def test_me_shows_user_id_tenants_and_terms(owner: LocalUser) -> None:
     assert me["user_id"] == OWNER
     assert {"tenant_id": tenant, "name": "Acme", "role": "owner"} in me["tenants"]
     assert me["terms_outstanding"] is None
-    assert f"user_id  {OWNER}\n" in owner.run("me")
+    assert f"user_id      {OWNER}\n" in owner.run("me")
 
 
 # --- with an issuer, and terms ----------------------------------------------------------------------------------------
