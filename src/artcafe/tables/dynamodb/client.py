@@ -7,6 +7,7 @@ transactions, and throttling inside a transaction, are left to the caller by AWS
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import time
@@ -24,6 +25,7 @@ os.environ.setdefault("AWS_NEW_RETRIES_2026", "true")
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 - AWS's own names
+from botocore.loaders import Loader, create_loader
 
 CONFIG: Final = {
     "connect_timeout": 2,
@@ -92,6 +94,15 @@ class CallRefused(Exception):
         self.code, self.message, self.answer = code, message, answer
 
 
+@functools.cache
+def _loader(folders: str | None) -> Loader:
+    """Return the loader of AWS's descriptions of its services, which caches what it has read.
+
+    One for all clients of the process: reading them blocks the event loop for 0.1 s, and a session of its own has no cache yet.
+    """
+    return create_loader(folders)
+
+
 class DynamoDbClient:
     """A client of one endpoint, created by `DynamoDbClient.open`. Belongs to the loop it was opened on."""
 
@@ -115,7 +126,9 @@ class DynamoDbClient:
         """
         stack = AsyncExitStack()
         try:
-            maker = get_session().create_client(
+            session = get_session()
+            session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+            maker = session.create_client(
                 "dynamodb", region_name=endpoint.region, endpoint_url=endpoint.url, config=AioConfig(**CONFIG)
             )
             service = await stack.enter_async_context(maker)
