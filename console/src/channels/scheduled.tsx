@@ -62,7 +62,7 @@ function CancelQuestion({ channel, message, onDone, onClose }: CancelQuestionPro
 	return (
 		<Confirm title="Cancel this message?" action="Cancel the message" keep="Keep it" act={cancel} onClose={onClose}>
 			<p>
-				<Name>{message.message_id}</Name>, due <Time at={message.deliver_at} />, is never delivered then. This cannot be undone.
+				<Name>{message.message_id}</Name>, due <Time at={message.deliver_at} />, will never be delivered. This cannot be undone.
 			</p>
 		</Confirm>
 	);
