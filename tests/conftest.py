@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -78,11 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Clean up when a signal stops the run: SIGTERM is handled like Ctrl-C, and workers stop with the main process.
 
     A run in the background of a script inherits an ignored SIGINT, and the commands under test would inherit it too.
-
-    The garbage collector is off until the tests are collected: modules and items live as long as the process, and traversing them
-    again and again took a third of the processor time of collection.
     """
-    gc.disable()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -108,11 +104,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.path not in slow)
 
 
-def pytest_collection_finish() -> None:
-    """Turn on the garbage collector, for what the tests make: it ignores what exists now."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Turn off the garbage collector while the tests are collected, and have it ignore what exists then.
+
+    Modules and items live as long as the process, and traversing them again and again took a third of the processor time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
