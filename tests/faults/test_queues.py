@@ -19,7 +19,7 @@ from artcafe.observe.logs import log
 from artcafe.sdk.keys import load_signer
 from tests.faults.conftest import SEED, QueueReport
 from tests.faults.processes import frozen
-from tests.faults.queue_checker import judge_queue
+from tests.faults.queue_checker import NATS_WRITES_S, judge_queue
 from tests.faults.queue_load import ACK_WAIT_S as LOAD_ACK_WAIT_S
 from tests.faults.queue_load import working_on
 from tests.fleet import Fleet, running_fleet
@@ -62,10 +62,12 @@ class Queue:
         return [seq for seq in seqs if seq is not None]
 
 
-async def new_queue(fleet: Fleet, ack_wait_s: int = ACK_WAIT_S) -> Queue:
+async def new_queue(fleet: Fleet, ack_wait_s: int = ACK_WAIT_S, *, key_ordered: bool = False) -> Queue:
     cast = await fleet.tenant_with(agents=1, channels=0)
     async with cast.rest() as rest:
-        channel = await rest.tenant(cast.tenant).channels.create("tasks", type="queue", ack_wait_s=ack_wait_s)
+        channel = await rest.tenant(cast.tenant).channels.create(
+            "tasks", type="queue", ack_wait_s=ack_wait_s, key_ordered=key_ordered
+        )
     return Queue(fleet, cast, channel.id)
 
 
@@ -168,6 +170,38 @@ async def test_every_message_is_done_while_nats_is_killed_again_and_again(fleet:
         group.create_task(publish_more())
     assert done >= set(expected)
     log.info("queues.nats_killed", messages=count, deliveries=sum(deliveries.values()))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("key_ordered", [False, True])
+@pytest.mark.promise("9a", "9c")
+async def test_delivery_that_a_killed_nats_has_forgotten_gets_no_second_holder(fleet: Fleet, key_ordered: bool) -> None:
+    queue = await new_queue(fleet, ack_wait_s=60, key_ordered=key_ordered)
+    node = fleet.nats.nodes[0]
+    async with queue.worker(fleet.servers[1]) as other, contextlib.AsyncExitStack() as stack:
+        (own,) = await queue.publish()
+        assert (await message(other))["seq"] == own
+        holder = await stack.enter_async_context(queue.worker(fleet.servers[0]))
+        await asyncio.sleep(NATS_WRITES_S + 0.2)
+        (kept,) = await queue.publish()
+        assert (await message(holder))["seq"] == kept
+        os.kill(fleet.nats.pid(node.name), signal.SIGKILL)
+        fleet.nats.kill(node.name)
+        await asyncio.to_thread(fleet.nats.start, node)
+        new = await until_published(queue)
+        await other.ack(queue.channel, own)
+        assert (await message(other))["seq"] == new
+        await holder.ack(queue.channel, kept)
+        await other.ack(queue.channel, new)
+        assert await holder.is_quiet()
+        assert await other.is_quiet()
+
+
+async def until_published(queue: Queue) -> int:
+    """Publish one message as soon as NATS is back, and return its sequence."""
+    while True:
+        with contextlib.suppress(OurFault):
+            return (await queue.publish())[0]
 
 
 KEYS: Final = 8

@@ -103,6 +103,10 @@ class KeyGate:
         """Whether no further messages should be pulled."""
         return len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES
 
+    def __contains__(self, seq: Seq) -> bool:
+        """Return whether a message waits here, or its end is still to be stored."""
+        return seq in self._waiting or seq in self._ending
+
     def offer(self, message: QueuedMessage, place: Place) -> None:
         """Give a delivered message with a key to `place` once it is the first of its key, or after a wait to the feed."""
         if message.seq in self._ending:  # NATS was restarted, and has forgotten its delivery

@@ -7,15 +7,15 @@ those with room in their windows. It is given back when its holder gives it back
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import partial
 
 from artcafe.delivery.channel_tracing import ChannelTracing
+from artcafe.delivery.deadlines import Deadlines
 from artcafe.delivery.key_gate import KeyGate
+from artcafe.delivery.other_holders import OtherHolders
 from artcafe.delivery.queue_holder import HeldMessage, Holder
 from artcafe.delivery.recent_acks import RecentAcks
 from artcafe.errors import NotHeld
@@ -31,9 +31,6 @@ Bury = Callable[["QueueFeed", QueuedMessage, DeadLetterReason, int], None]
 Screen = Callable[["QueueFeed", QueuedMessage], bool]
 """Look at a message before it gets a holder. Return True to keep it from delivery; the screen then ends it, by `WorkQueue.ack`,
 `nak` or `terminate`."""
-
-HEAP_SLACK: Final = 1024
-"""Most entries of ended messages in the heap of deadlines, beside as many as there are held messages."""
 
 _acked, _nacked, _expired, _returned = (metrics.QUEUE_ENDS.of(how) for how in metrics.QUEUE_OUTCOMES)
 
@@ -57,6 +54,8 @@ class QueueFeed:
         self.queue: WorkQueue
         self.gate: KeyGate | None = None
         """What orders messages by key; without it none is ordered."""
+        self.others: OtherHolders | None = None
+        """What asks other servers for a message; without it there are none."""
         self.held: dict[Seq, HeldMessage] = {}
         self.recent_acks = RecentAcks()
         self.users = 0
@@ -72,9 +71,9 @@ class QueueFeed:
         """Pulled messages without a holder, because one has left or paused since the request for them."""
         self._handed: dict[Holder, list[QueuedMessage]] = {}
         """Messages of this turn of the event loop, to be handed over together."""
-        self._deadlines: list[tuple[float, int, HeldMessage | QueuedMessage]] = []
-        self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines[HeldMessage | QueuedMessage](
+            self._give_back, self._with_deadline, lambda: partial(_is_current, set(self._waiting)), "queue_deadlines"
+        )
         self._loop = asyncio.get_running_loop()
         self.supervisor = Supervisor("queue_feed")
 
@@ -83,7 +82,10 @@ class QueueFeed:
     @property
     def room(self) -> int:
         """How many messages can be pulled now: the free places of all windows, less the pulled messages waiting for one."""
-        return 0 if self.gate is not None and self.gate.is_full else max(0, self._room - len(self._waiting))
+        if self.gate is not None and self.gate.is_full:
+            return 0
+        asked = 0 if self.others is None else len(self.others)
+        return max(0, self._room - len(self._waiting) - asked)
 
     @property
     def has_room(self) -> bool:
@@ -150,11 +152,21 @@ class QueueFeed:
         """Give a pulled message its holder, by `place` if given. One with a key may have to wait for an earlier one."""
         if self._keeps_holder(message):
             return
+        place = place or self.place
+        if self.has_waiting(message.seq) or self.others is None or not self.others.keep(message, partial(self._admit, place)):
+            self._admit(place, message)
+
+    def has_waiting(self, seq: Seq) -> bool:
+        """Return whether a message of this server waits for a holder, or for its key."""
+        return (self.gate is not None and seq in self.gate) or any(each.seq == seq for each in self._waiting)
+
+    def _admit(self, place: Callable[[QueuedMessage], None], message: QueuedMessage) -> None:
+        """Give a message to `place`, once it is the first of its key."""
         gate = self._gate_of(message)
         if gate is not None:
-            gate.offer(message, place or self.place)
+            gate.offer(message, place)
         else:
-            (place or self.place)(message)
+            place(message)
 
     def place(self, message: QueuedMessage) -> None:
         """Give a message to the next holder in turn, unless a screen ends it."""
@@ -201,7 +213,7 @@ class QueueFeed:
         holder = self._next_holder()
         if holder is None:
             self._waiting.append(message)
-            self._remind(deadline, message)
+            self._deadlines.add(deadline, message)
             return
         self._hold(message, holder, deadline)
         self._count(holder, holder.room)
@@ -211,7 +223,7 @@ class QueueFeed:
 
     def _hold(self, message: QueuedMessage, holder: Holder, deadline: float) -> HeldMessage:
         held = self.held[message.seq] = holder.held[message.seq] = HeldMessage(message, holder, deadline)
-        self._remind(deadline, held)
+        self._deadlines.add(deadline, held)
         self.counts[holder.receiver] = self.counts.get(holder.receiver, 0) + 1
         if message.deliveries > 1:
             metrics.QUEUE_REDELIVERIES.of(tenant=self.tenant_id).add()
@@ -267,7 +279,7 @@ class QueueFeed:
         if self.held.get(seq) is not held:
             raise NotHeld(self.channel, seq)
         held.message, held.deadline = extended, extended.taken_at + self.settings.ack_wait_s
-        self._remind(held.deadline, held)
+        self._deadlines.add(held.deadline, held)
 
     def _held_by(self, holder: Holder, seq: Seq) -> HeldMessage:
         held = holder.held.get(seq)
@@ -291,33 +303,11 @@ class QueueFeed:
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
-    def _remind(self, deadline: float, of: HeldMessage | QueuedMessage) -> None:
-        """Look at a message at its deadline."""
-        heap = self._deadlines
-        if len(heap) > 2 * (len(self.held) + len(self._waiting)) + HEAP_SLACK:
-            waiting = set(self._waiting)
-            heap[:] = [each for each in heap if _is_current(each[0], each[2], waiting)]
-            heapq.heapify(heap)
-        heapq.heappush(heap, (deadline, next(self._numbers), of))
-        if heap[0][2] is of:
-            self._set_timer(deadline)
+    def _with_deadline(self) -> int:
+        return len(self.held) + len(self._waiting)
 
-    def _set_timer(self, deadline: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
-
-    def _expire(self) -> None:
-        """Give back every message past its deadline."""
-        self._timer = None
-        now, heap = time.monotonic(), self._deadlines
-        with self.supervisor.contain(channel=self.channel):
-            while heap and heap[0][0] <= now:
-                self._give_back(*heapq.heappop(heap))
-        if heap:
-            self._set_timer(heap[0][0])
-
-    def _give_back(self, deadline: float, _: int, due: HeldMessage | QueuedMessage) -> None:
+    def _give_back(self, deadline: float, due: HeldMessage | QueuedMessage) -> None:
+        """Give back a message past its deadline, if that was not moved."""
         if isinstance(due, QueuedMessage):
             if due in self._waiting:
                 self._waiting.remove(due)
@@ -346,15 +336,16 @@ class QueueFeed:
             deadline = held.message.taken_at + settings.ack_wait_s
             if deadline < held.deadline:
                 held.deadline = deadline
-                self._remind(deadline, held)
+                self._deadlines.add(deadline, held)
 
     def forget(self) -> None:
         """Forget every held message: the log is another one, so that their acks would remove others."""
         for held in list(self.held.values()):
             self._release(held)
         self._waiting.clear()
-        if self.gate is not None:
-            self.gate.forget()
+        for part in (self.others, self.gate):
+            if part is not None:
+                part.forget()
 
     async def flushed(self) -> None:
         """Return once NATS has every ack and nak so far. Raise `Unavailable`."""
@@ -369,8 +360,9 @@ class QueueFeed:
 
     async def checked(self) -> None:
         """Return once each message taken so far has a holder, or must wait for one."""
-        if self.gate is not None:
-            await self.gate.checked()
+        for part in (self.others, self.gate):
+            if part is not None:
+                await part.checked()
 
     def take_counts(self) -> dict[str, int]:
         """Return the messages handed out since the last call, by receiver."""
@@ -383,14 +375,12 @@ class QueueFeed:
             self.leave(holder)
         while self._waiting:
             self.queue.nak(self._waiting.popleft())
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._deadlines.clear()
-        if self.gate is not None:
-            self.gate.close()
+        self._deadlines.close()
+        for part in (self.others, self.gate):
+            if part is not None:
+                part.close()
         self.queue.close()
 
 
-def _is_current(deadline: float, of: HeldMessage | QueuedMessage, waiting: set[QueuedMessage]) -> bool:
+def _is_current(waiting: set[QueuedMessage], deadline: float, of: HeldMessage | QueuedMessage) -> bool:
     return of in waiting if isinstance(of, QueuedMessage) else of.deadline == deadline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,12 +13,14 @@ from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.dead_letter_mover import DeadLetterMover
 from artcafe.delivery.hub import SentCount
 from artcafe.delivery.key_gate import KeyGate
+from artcafe.delivery.other_holders import AskOthers, OtherHolders
 from artcafe.delivery.queue_feed import QueueFeed, Screen
 from artcafe.delivery.recent_acks import RecentAcks
 from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.key_log import KeyLog
 from artcafe.fabric.outcome_exchange import KnownOutcome, OutcomeQuestion
+from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.work_queue import WorkQueue
 from artcafe.model import AgentId, Channel, ChannelId, Epoch, QueueSettings, Seq, TenantChange, TenantId
 from artcafe.observe.logs import log
@@ -77,6 +79,7 @@ class QueueHub:
             confirm = partial(self._find, tenant_id, channel_id)
             feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
             feed.gate = KeyGate(feed, KeyLog(tenant_fabric.log, channel_id), self._run)
+            feed.others = OtherHolders(feed, self._has_others(tenant_fabric), self._ask_others(tenant_fabric, feed), self._run)
             feed.recent_acks = self._left_acks.pop((tenant_id, channel_id), feed.recent_acks)
             tenant_fabric.work_queues.add(feed.queue)
             tenant_fabric.outcomes.answer_others()
@@ -85,6 +88,18 @@ class QueueHub:
             task.add_done_callback(lambda _: tenant_fabric.work_queues.discard(feed.queue))
         feed.users += 1
         return feed
+
+    def _has_others(self, tenant_fabric: TenantFabric) -> Callable[[], bool]:
+        """Whether another server may have messages that NATS has forgotten. A cluster stores deliveries on several nodes."""
+        return lambda: tenant_fabric.log.replicas == 1 and self._fabric.announcements.has_peers
+
+    def _ask_others(self, tenant_fabric: TenantFabric, feed: QueueFeed) -> AskOthers:
+        async def ask(seqs: Sequence[Seq]) -> Collection[Seq]:
+            question = OutcomeQuestion(feed.queue.epoch, {feed.channel: list(seqs)}, with_waiting=True)
+            known, _ = await tenant_fabric.outcomes.ask(question, self._fabric.announcements.heard())
+            return {each.seq for each in known if not each.is_acked}
+
+        return ask
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something for a feed. A shutdown waits for its end."""
@@ -155,6 +170,8 @@ class QueueHub:
             feed = self._feeds.get((tenant_id, channel_id))
             if feed is not None and feed.queue.epoch == question.epoch:
                 found += [KnownOutcome(channel_id, seq, agent, False) for seq, agent in _held(feed, seqs)]
+                if question.with_waiting:
+                    found += [KnownOutcome(channel_id, seq, AgentId(""), False) for seq in seqs if feed.has_waiting(seq)]
             acks = self._left_acks.get((tenant_id, channel_id)) if feed is None else feed.recent_acks
             if acks is not None:
                 acked = acks.find(seqs, question.epoch)

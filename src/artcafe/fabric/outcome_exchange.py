@@ -21,14 +21,16 @@ from artcafe.rules import subjects
 
 
 class OutcomeQuestion(msgspec.Struct, frozen=True, array_like=True):
-    """Messages by channel and sequence, in the log of this epoch."""
+    """Messages by channel and sequence, in the log of this epoch. `with_waiting`: also those that a server has, and that wait for
+    a holder there."""
 
     epoch: Epoch | None
     wanted: dict[ChannelId, list[Seq]]
+    with_waiting: bool = False
 
 
 class KnownOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """A message that an agent holds, or has acknowledged lately."""
+    """A message that an agent holds, or has acknowledged lately. `agent` is empty for one that waits for a holder."""
 
     channel: ChannelId
     seq: Seq

@@ -7,6 +7,7 @@ import contextlib
 import random
 import secrets
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
@@ -76,8 +77,10 @@ class NatsConnection:
         self._urls, self._credentials, self._admit = urls, credentials, admit
         self._client: FastClient | None = None
         self._up = asyncio.Event()
-        self.is_up = False
+        self.is_up = self._was_up = False
         """Whether `_up` is set, for readers of each message."""
+        self.reconnected_at: float | None = None
+        """When the last connection replaced a lost one, by the monotonic clock."""
         self._lost = asyncio.Event()
         self._closing = asyncio.Event()
         self.problem: str | None = None
@@ -170,6 +173,8 @@ class NatsConnection:
         for subscription in list(self._subscriptions):
             await subscription.begin(client)
         await client.flush()
+        self.reconnected_at = time.monotonic() if self._was_up else None
+        self._was_up = True
         self._up.set()
         self.is_up = True
         log.debug("nats_connection.up", connection=self.name)

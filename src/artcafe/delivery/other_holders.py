@@ -1,0 +1,111 @@
+"""Messages of a queue that NATS delivers again while another server has them.
+
+A single nats-server writes a delivery to its disk within a second. If it is killed before that, it has forgotten the delivery,
+and the next server that asks gets the message. So after a lost connection to NATS, a server asks the others before a holder gets
+a message (decision record 74).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final, Protocol
+
+from artcafe.delivery.key_gate import ANSWER_S, FRESH_S, Place, Spawn
+from artcafe.errors import OurFault
+from artcafe.fabric.queue_consumer import MARGIN_S
+from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
+from artcafe.model import QueueSettings, Seq
+from artcafe.observe.logs import log
+from artcafe.supervision import Supervisor
+
+RECONNECT_S: Final = 2.5
+"""How long after its own reconnect a server waits for those of the others, which try again every 2 s at the latest."""
+
+AskOthers = Callable[[Sequence[Seq]], Awaitable[Collection[Seq]]]
+"""Return those of these messages that another server has."""
+
+
+class AskingFeed(Protocol):
+    """The feed of the channel."""
+
+    settings: QueueSettings
+    queue: WorkQueue
+
+
+class OtherHolders:
+    """Keeps the messages of one queue channel until the other servers were asked for them."""
+
+    def __init__(self, feed: AskingFeed, has_others: Callable[[], bool], ask: AskOthers, spawn: Spawn) -> None:
+        """`has_others`: whether another server may have forgotten messages. `ask` raises nothing."""
+        self._feed, self._has_others, self._ask, self._spawn = feed, has_others, ask, spawn
+        self._asked: dict[Seq, tuple[QueuedMessage, Place]] = {}
+        self._is_running = False
+        self._moved = asyncio.Event()
+        self.supervisor = Supervisor("other_holders")
+
+    def __len__(self) -> int:
+        """Return the number of messages that wait for an answer."""
+        return len(self._asked)
+
+    def keep(self, message: QueuedMessage, place: Place) -> bool:
+        """Keep a delivered message and return True if another server may have it. It goes to `place` later, unless one has it."""
+        reconnected_at = self._feed.queue.connection.reconnected_at
+        window_s = self._feed.settings.ack_wait_s + MARGIN_S
+        if reconnected_at is None or time.monotonic() > reconnected_at + window_s or not self._has_others():
+            return False
+        self._asked[message.seq] = message, place
+        if not self._is_running:
+            self._is_running = True
+            self._spawn(self.supervisor.keep(self._run))
+        return True
+
+    async def checked(self) -> None:
+        """Return once the other servers were asked for each message so far, at the latest after `ANSWER_S`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                while self._asked:
+                    await self._moved.wait()
+
+    def forget(self) -> None:
+        """Forget every message: the log is another one."""
+        self._asked.clear()
+
+    def close(self) -> None:
+        """Give back every message. May be repeated."""
+        for message, _ in self._asked.values():
+            self._feed.queue.nak(message)
+        self._asked.clear()
+
+    async def _run(self) -> None:
+        try:
+            while self._asked:
+                reconnected_at = self._feed.queue.connection.reconnected_at or 0.0
+                await asyncio.sleep(max(0.0, reconnected_at + RECONNECT_S - time.monotonic()))
+                await self._ask_for(list(self._asked))
+                self._moved.set()
+                self._moved = asyncio.Event()
+        finally:
+            self._is_running = False
+
+    async def _ask_for(self, seqs: Sequence[Seq]) -> None:
+        """Ask for messages, and place those that no other server has. NATS delivers the others again if they do not end there."""
+        elsewhere = await self._ask(seqs)
+        taken_at = await self._extend([self._asked[seq][0] for seq in seqs if seq in self._asked and seq not in elsewhere])
+        for seq in seqs:
+            message, place = self._asked.pop(seq, (None, None))
+            if message is None or place is None or seq in elsewhere:
+                continue
+            place(message if taken_at is None else message._replace(taken_at=taken_at))
+
+    async def _extend(self, messages: Sequence[QueuedMessage]) -> float | None:
+        """Let the deadlines of messages that waited begin again, and return when; None if they did not."""
+        if not any(time.monotonic() - each.taken_at > FRESH_S for each in messages):
+            return None
+        try:
+            return await self._feed.queue.extend_each(messages)
+        except OurFault as exc:
+            log.debug("other_holders.not_extended", error=repr(exc))
+            return None
