@@ -108,9 +108,9 @@ class ScheduleHistory:
     """A run of one channel, read when every scheduled message was due.
 
     `subscribers`: the agents subscribed from before the first message on, which all received the newest one. `slack_s`: the
-    longest time between the check of a message and its arrival. `late_s`: how late a message may be stored, without the time in
-    which servers could not reach NATS: `nats_cuts`, from when to when by the time of day. `lost_log` and `restored_at` (by the
-    same clock) are given if the run has a restore.
+    longest time between the check of a message and its arrival. `late_s`: how late a message may be stored, without the
+    `pauses` in which nobody stores one, from when to when by the time of day: NATS cannot be reached, or a server was killed and
+    the others have not noticed. `lost_log` and `restored_at` (by the same clock) are given if the run has a restore.
     """
 
     events: Sequence[ScheduleEvent]
@@ -118,7 +118,7 @@ class ScheduleHistory:
     subscribers: Sequence[str]
     slack_s: float = 1.0
     late_s: float = 10.0
-    nats_cuts: Sequence[tuple[float, float]] = ()
+    pauses: Sequence[tuple[float, float]] = ()
     lost_log: Sequence[Kept] = ()
     restored_at: float = 0.0
 
@@ -270,9 +270,19 @@ def _deliveries(known: _Known) -> Iterator[Violation]:
         if due is None:
             continue
         since = max(due, known.accepted_at.get(number, due), served_at)
-        cut_s = sum(max(0.0, min(ended, seen.at) - max(began, since)) for began, ended in known.run.nats_cuts)
-        if seen.at - since - cut_s > known.run.late_s:
-            yield Violation(ScheduleBroken.LATE, f"message {number}, {seen.at - due:.1f} s, of these {cut_s:.1f} s without NATS")
+        paused_s = _paused_s(known.run.pauses, since, seen.at)
+        if seen.at - since - paused_s > known.run.late_s:
+            yield Violation(ScheduleBroken.LATE, f"message {number}, {seen.at - due:.1f} s, of these {paused_s:.1f} s in pauses")
+
+
+def _paused_s(pauses: Sequence[tuple[float, float]], since: float, until: float) -> float:
+    """Return how many seconds of a time are in pauses, which may overlap."""
+    paused_s = 0.0
+    for began, ended in sorted(pauses):
+        first, last = max(began, since), min(ended, until)
+        if last > first:
+            paused_s, since = paused_s + last - first, last
+    return paused_s
 
 
 def _gaps(known: _Known) -> Iterator[Violation]:

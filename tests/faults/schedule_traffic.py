@@ -65,6 +65,8 @@ class ScheduleTraffic(Traffic):
 
     async def prepare(self) -> None:
         self.events: list[ScheduleEvent] = []
+        self.pauses: list[tuple[float, float]] = []
+        """From when to when nobody stores scheduled messages, besides `nats_cuts`; the test adds to it."""
         self.lost_log: Sequence[Kept] = ()
         self._of_backup: Sequence[str] = ()
         self._of_lost_log: Sequence[str] = ()
@@ -96,10 +98,10 @@ class ScheduleTraffic(Traffic):
             log = await self._read_log(rest)
         subscribers = [self.cast.agents[LISTENER], self.cast.agents[GUEST]]
         to_time_of_day = time.time() - time.monotonic()
-        cuts = [(began + to_time_of_day, ended + to_time_of_day) for began, ended in self.nats_cuts]
-        # The checker leaves out the time without NATS, so that the longest such time does not count a second time.
-        late_s = LATE_S + max(0.0, stopped_s - max((ended - began for began, ended in cuts), default=0.0))
-        times = SLACK_S + stopped_s, late_s, cuts
+        pauses = [(began + to_time_of_day, ended + to_time_of_day) for began, ended in (*self.nats_cuts, *self.pauses)]
+        # The checker leaves the pauses out, so that the longest one does not count a second time.
+        late_s = LATE_S + max(0.0, stopped_s - max((ended - began for began, ended in pauses), default=0.0))
+        times = SLACK_S + stopped_s, late_s, pauses
         return judge_schedule(ScheduleHistory(self.events, log, subscribers, *times, self.lost_log, self.restored_at))
 
     def mark(self, event: RestoreEvent) -> None:

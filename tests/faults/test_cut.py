@@ -120,7 +120,7 @@ async def test_lost_answers_of_nats_keep_the_promises_of_requests_pulls_receipts
             began = time.monotonic()
             await lose_answers(relay, chance.choice((0, DEAF_S, LONG_DEAF_S)))
             # Long cuts may follow one another so closely that a message waits through several. No other promise is excused.
-            schedule.nats_cuts.append((began, time.monotonic()))
+            schedule.pauses.append((began, time.monotonic()))
         await advance_all(all_of, FEW)
         rulings = await end_all(all_of, is_faulted=True, stopped_s=LONG_DEAF_S)
     ruling_report(f"{CUTS} × cut connection to NATS, its answers lost before", rulings)

@@ -191,9 +191,11 @@ def test_every_violation_of_a_scheduled_message_is_planted() -> None:
 @pytest.mark.parametrize("is_during", [True, False])
 @settings(max_examples=10)
 @given(st.integers(0))
-def test_time_without_nats_makes_no_message_late(is_during: bool, seed: int) -> None:
+def test_pauses_make_no_message_late_and_count_once_where_they_overlap(is_during: bool, seed: int) -> None:
     chance = random.Random(seed)
     run = deliver_late(run_of(chance), chance)
     seen = [event.at for event in run.events if isinstance(event, Seen)]
     cut = (min(seen) - 1_000, max(seen)) if is_during else (max(seen), max(seen) + 1_000)
-    assert (ScheduleBroken.LATE in judge_schedule(replace(run, nats_cuts=[cut])).counts) is not is_during
+    assert (ScheduleBroken.LATE in judge_schedule(replace(run, pauses=[cut])).counts) is not is_during
+    brief = [(at, at + 0.1) for at in seen] * 1_000
+    assert ScheduleBroken.LATE in judge_schedule(replace(run, pauses=brief)).counts

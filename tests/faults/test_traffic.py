@@ -15,11 +15,13 @@ from typing import Final
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from artcafe.fabric.announcements import SILENT_S
 from tests.aws import Aws
 from tests.faults import bare_client
 from tests.faults.all_traffic import FEW, KINDS, check, note_kill
 from tests.faults.conftest import SEED, RulingReport
 from tests.faults.processes import frozen, wait_for
+from tests.faults.schedule_traffic import ScheduleTraffic
 from tests.faults.test_kill import VICTIMS, kill
 from tests.faults.traffic import Traffic, advance_all, end_all, running_all
 from tests.faulty_aws import READS, WRITES, Fault, faulty
@@ -178,11 +180,14 @@ async def test_traffic_keeps_its_promises_through_kills_of_one_of_two_processes(
 ) -> None:
     chance = random.Random(f"{SEED} processes")
     async with running_all(group, KINDS, SEED) as all_of:
+        (schedule,) = [each for each in all_of if isinstance(each, ScheduleTraffic)]
         for _ in range(KILLS):
             await advance_all(all_of, chance.randrange(1, 20))
             await asyncio.to_thread(wait_for, lambda: len(worker_pids(group)) == 2, "two server processes")
             pids = await asyncio.to_thread(worker_pids, group)
             await asyncio.to_thread(kill_process, pids[chance.choice([1, 2])])
+            # The other process leaves the messages to this one until then. Several kills may follow one another closely.
+            schedule.pauses.append((time.monotonic(), time.monotonic() + SILENT_S))
         await advance_all(all_of, FEW)
         rulings = await end_all(all_of, is_faulted=True)
     ruling_report(f"{KILLS} × kill -9 of one server process of two", rulings)
