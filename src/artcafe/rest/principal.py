@@ -45,11 +45,10 @@ AnyCaller = Annotated[Caller, Depends(caller)]
 
 
 async def token_expiry(
-    services: ServicesDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    services: ServicesDep, _who: AnyCaller, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> datetime:
-    """Return when the bearer token expires. Raises as `caller` does."""
-    if credentials is None:
-        raise Unauthenticated
+    """Return when the caller's bearer token expires. Raises as `caller` does."""
+    assert credentials is not None, "a caller has a token"
     return await services.authentication.expires_at(credentials.credentials)
 
 
