@@ -38,7 +38,8 @@ def run(settings: Settings, reload: Callable[[], Settings], *, embedded: bool, d
     """
     configure(settings.log_level, json=settings.log_json)
     try:
-        import uvloop
+        with signals_end_process():
+            import uvloop
 
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     except ImportError:  # uvloop does not support this platform; the standard loop does the same, slower.
