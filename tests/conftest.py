@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Final
 
 import hypothesis
 import pytest
@@ -23,28 +22,7 @@ from tests.platform import Platform, running
 
 Require = Callable[[str, bool], None]
 
-TESTS: Final = Path(__file__).parent
 IN_CI = bool(os.environ.get("CI"))
-
-SLOW: Final = (
-    "docs/test_fleet_page.py",
-    "docs/test_people_page.py",
-    "examples/test_examples.py",
-    "faults/test_processes.py",
-    "faults/test_traffic.py",
-    "flows/test_older_rows.py",
-    "flows/test_tracing.py",
-    "flows/test_typescript.py",
-    "flows/test_usage.py",
-    "process_group/test_failed_starts.py",
-    "process_group/test_group.py",
-    "process_group/test_handover.py",
-    "process_group/test_start.py",
-    "process_group/test_tls.py",
-    "test_conventions.py",
-)
-"""The files with a test of 10 s or more, which run first. At the end, a worker can give none of its last three tests to another.
-Most of these tests wait for processes, while the quick ones of the other workers need the processors."""
 
 # No deadline, and no check for slow draws: a test never asserts elapsed time. No check for skipped draws: a random history of a
 # checker's test may have no place for the planted fault. CI draws the same examples every time, so that its result depends on the
@@ -94,14 +72,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests marked `faults` or `kit` unless the option of this name is given. Put those of slow files first."""
+    """Deselect tests marked `faults` or `kit` unless the option of this name is given."""
     off = [name for name in ("faults", "kit") if not config.getoption(f"--{name}")]
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in off)]
     if left_out:
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
-    slow = {TESTS / name for name in SLOW}
-    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(wrapper=True)

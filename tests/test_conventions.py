@@ -13,8 +13,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.conftest import SLOW, TESTS
-
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "artcafe"
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -113,10 +111,6 @@ def test_committed_files_name_no_machine_path_or_registry() -> None:
         text = path.read_text(errors="replace")
         assert not MACHINE_PATH.search(text), path
         assert not REGISTRY_HOST.search(text), path
-
-
-def test_files_of_slow_tests_exist() -> None:
-    assert [name for name in SLOW if not (TESTS / name).is_file()] == []
 
 
 def test_changelog_has_an_unreleased_section() -> None:
