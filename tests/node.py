@@ -38,8 +38,15 @@ def run(folder: Path, command: Sequence[str], timeout_s: float, environ: Mapping
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"{' '.join(command)} did not end:\n{process.communicate()[0].decode()[-5000:]}")
-    assert may_fail or process.returncode == 0, f"{' '.join(command)} failed:\n{output[-10_000:]}"
+    assert may_fail or process.returncode == 0, f"{' '.join(command)} failed:\n{_failures(output)}"
     return output
+
+
+def _failures(output: str) -> str:
+    """Return each failure in an output of `node --test` (TAP) with the lines behind it, and the end of the output."""
+    lines = output.splitlines()
+    failed = [number for number, line in enumerate(lines) if line.lstrip().startswith("not ok")]
+    return "\n".join([*(line for number in failed for line in lines[number : number + 40]), "…", output[-5_000:]])
 
 
 def install(folder: Path, environ: Mapping[str, str]) -> None:
