@@ -7,16 +7,18 @@ import os
 import signal
 import sys
 
+from artcafe.cli.terminal.signals import let_sigterm_interrupt, signals_end_process
+
 
 def main() -> None:
     """Run the command line. Characters missing in the terminal's encoding are printed as escapes.
 
-    SIGTERM ends a command as Ctrl-C does: the command cleans up and exits with 130. It is passed on as SIGINT, for which asyncio
-    cancels the command's task; an exception raised in the handler could interrupt any task, such as the one that sends acks.
+    SIGTERM ends a command as Ctrl-C does: the command cleans up and exits with 130. It is passed on as SIGINT; an exception
+    raised in the handler could interrupt any task, such as the one that sends acks.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as scripts start commands with `&`: SIGTERM would have no effect
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    let_sigterm_interrupt()
     try:
         _run()
     except KeyboardInterrupt:
@@ -35,8 +37,6 @@ def _drop_unwritable_output() -> None:
 
 
 def _run() -> None:
-    from artcafe.cli.terminal.signals import signals_end_process
-
     with signals_end_process():
         from artcafe.cli.commands import artcafe
 

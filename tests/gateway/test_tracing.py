@@ -224,7 +224,7 @@ async def test_live_message_is_published_and_delivered_without_a_store(tmp_path:
     ["", "x", "00-" + "a" * 1000, "ff-" + "a" * 32 + "-" + "b" * 16 + "-01", "00-" + "0" * 32 + "-" + "b" * 16 + "-01"],
 )
 async def test_invalid_trace_context_is_delivered_unchanged_and_neither_linked_nor_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], text: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], text: str
 ) -> None:
     record = Recorder()
     headers = {"traceparent": text, "tracestate": "not a state\n" * 50}
@@ -239,7 +239,7 @@ async def test_invalid_trace_context_is_delivered_unchanged_and_neither_linked_n
     assert (parents(publish), links(publish)) == (None, [])
     assert record.named("deliver") == record.named("ack") == []
     logged = [entry.getMessage() for entry in caplog.records if not entry.name.startswith("websockets")]  # The client's.
-    shown = "".join([*logged, *capsys.readouterr()])
+    shown = "".join([*logged, *capfd.readouterr()])
     assert "agent.connected" in shown
     assert "not a state" not in shown
     assert "aaaaaaaa" not in shown

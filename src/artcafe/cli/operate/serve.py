@@ -12,6 +12,7 @@ import click
 from artcafe import config
 from artcafe.cli.installation.local_token import DEMO_USER, data_dir_option, issue_token
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.signals import signals_end_process
 from artcafe.config import Settings
 from artcafe.data_dir import read_server_info
 from artcafe.errors import StartRefused
@@ -88,7 +89,8 @@ def up(config_file: Path | None, demo: bool, **flags: Any) -> None:
       artcafe up --data-dir ./data --listen 127.0.0.1:8080
     """
     settings = config.load(flags, file=config_file)
-    from artcafe.cli.operate.server_runner import run
+    with signals_end_process():
+        from artcafe.cli.operate.server_runner import run
 
     run(settings, lambda: config.load(flags, file=config_file), embedded=True, demo=demo)
 
@@ -104,7 +106,8 @@ def serve_one(config_file: Path | None, **flags: Any) -> None:
       artcafe serve --nats-urls nats://127.0.0.1:4222 --secret-file /etc/artcafe/secret
     """
     settings = config.load(flags, file=config_file)
-    from artcafe.cli.operate.server_runner import run
+    with signals_end_process():
+        from artcafe.cli.operate.server_runner import run
 
     run(settings, lambda: config.load(flags, file=config_file), embedded=False, demo=False)
 
@@ -123,6 +126,7 @@ def demo(data_dir: Path) -> None:
     if not server:
         raise StartRefused(f"no artcafe runs on the data folder {data_dir}", f"start one first: artcafe up --data-dir {data_dir}")
     settings = config.load({"data_dir": data_dir})
-    from artcafe.cli.operate.demo import run_demo
+    with signals_end_process():
+        from artcafe.cli.operate.demo import run_demo
 
     asyncio.run(run_demo(server["url"], issue_token(settings, DEMO_USER), data_dir / "demo"))

@@ -16,7 +16,7 @@ import click
 
 from artcafe.cli.installation.local_token import DEMO_USER, issue_token
 from artcafe.cli.operate.demo import run_demo
-from artcafe.cli.terminal.signals import INTERRUPTED, signals_end_process
+from artcafe.cli.terminal.signals import INTERRUPTED, is_terminated, signals_end_process
 from artcafe.config import Settings
 from artcafe.observe.logs import configure
 from artcafe.process_group.sizing import count_processes
@@ -94,12 +94,19 @@ async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(serve(until, ready))
         serving.add_done_callback(lambda _: showing and showing.cancel())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            loop.add_signal_handler(signal.SIGHUP, stop)
+        _stop_at_signals(loop, stop)
     if serving.cancelled():
         sys.exit(INTERRUPTED)
+
+
+def _stop_at_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    """Call `stop` at each signal that ends a server, and at once if SIGTERM has arrived before."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop)
+    if is_terminated():
+        stop()
 
 
 def _freeze_heap() -> None:

@@ -7,10 +7,30 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 INTERRUPTED: Final = 130
 """The exit code of Ctrl-C and SIGTERM, numbered as by shells: 128 plus the signal number of SIGINT."""
+
+
+_is_terminated = False
+
+
+def let_sigterm_interrupt() -> None:
+    """Pass SIGTERM on as SIGINT, for which asyncio cancels the command's task, and remember it (`is_terminated`)."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    global _is_terminated  # noqa: PLW0603 (signals are the process's)
+    _is_terminated = True
+    signal.raise_signal(signal.SIGINT)
+
+
+def is_terminated() -> bool:
+    """Return whether SIGTERM has arrived. Ask before a long wait: CPython drops a `KeyboardInterrupt` raised in a callback."""
+    return _is_terminated
 
 
 @contextmanager
@@ -23,6 +43,8 @@ def signals_end_process() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    if is_terminated():
+        os._exit(INTERRUPTED)
     handlers = {number: signal.signal(number, lambda *_: os._exit(INTERRUPTED)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
