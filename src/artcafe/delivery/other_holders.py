@@ -50,17 +50,20 @@ class OtherHolders:
         """Return the number of messages that wait for an answer."""
         return len(self._asked)
 
-    def keep(self, message: QueuedMessage, place: Place) -> bool:
-        """Keep a delivered message and return True if another server may have it. It goes to `place` later, unless one has it."""
+    @property
+    def may_have_it(self) -> bool:
+        """Whether another server may have a message that is delivered now."""
         reconnected_at = self._feed.queue.connection.reconnected_at
-        window_s = self._feed.settings.ack_wait_s + MARGIN_S
-        if reconnected_at is None or time.monotonic() > reconnected_at + window_s or not self._has_others():
+        if reconnected_at is None:
             return False
+        return time.monotonic() <= reconnected_at + self._feed.settings.ack_wait_s + MARGIN_S and self._has_others()
+
+    def keep(self, message: QueuedMessage, place: Place) -> None:
+        """Keep a delivered message. It goes to `place` later, unless another server has it."""
         self._asked[message.seq] = message, place
         if not self._is_running:
             self._is_running = True
             self._spawn(self.supervisor.keep(self._run))
-        return True
 
     async def checked(self) -> None:
         """Return once the other servers were asked for each message so far, at the latest after `ANSWER_S`."""

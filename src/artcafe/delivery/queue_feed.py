@@ -153,7 +153,9 @@ class QueueFeed:
         if self._keeps_holder(message):
             return
         place = place or self.place
-        if self.has_waiting(message.seq) or self.others is None or not self.others.keep(message, partial(self._admit, place)):
+        if self.others is not None and self.others.may_have_it and not self.has_waiting(message.seq):
+            self.others.keep(message, partial(self._admit, place))
+        else:
             self._admit(place, message)
 
     def has_waiting(self, seq: Seq) -> bool:
