@@ -31,6 +31,7 @@ from bench import (
     requests,
     revoke,
     scale,
+    scheduled,
     tables,
 )
 from bench.fanout import curve, idle, profile, stall, windows
@@ -64,6 +65,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "queue": queue,
     "pull": pull,
     "requests": requests,
+    "scheduled": scheduled,
     "console": console,
 }
 """The benches: each module has a `run`, and a docstring that says what it measures and how."""
