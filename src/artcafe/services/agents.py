@@ -110,7 +110,7 @@ class Agents:
     async def get(self, principal: Principal, agent_id: str) -> Agent:
         """Return an agent. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_AGENTS)
-        return await _there(self._store.tenant(principal.tenant_id), agent_id)
+        return await require_agent(self._store.tenant(principal.tenant_id), agent_id)
 
     async def update(
         self,
@@ -141,11 +141,11 @@ class Agents:
         key = None if public_key is None else parse_public_key(public_key)
         handle = None if handle is None else handles.check(handle)
         tenant = self._store.tenant(principal.tenant_id)
-        await _there(tenant, agent_id)
+        await require_agent(tenant, agent_id)
         async with self._audit.action(principal, "agent.change", agent_id, **_facts(name, handle, status, key)):
             for _ in range(_TRIES):
-                if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key, handle):
-                    return await _there(tenant, agent_id)
+                if await self._changed(tenant, await require_agent(tenant, agent_id), changes, status, key, handle):
+                    return await require_agent(tenant, agent_id)
             raise Conflict(f"agent {agent_id} is being changed by other requests at the same time; try again")
 
     async def delete(self, principal: Principal, agent_id: str) -> None:
@@ -270,7 +270,8 @@ class Agents:
         await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *writes)
 
 
-async def _there(tenant: TenantStore, agent_id: str) -> Agent:
+async def require_agent(tenant: TenantStore, agent_id: str) -> Agent:
+    """Return an agent. Raises AgentNotFound."""
     agent = await tenant.agent(agent_id)
     if agent is None:
         raise AgentNotFound(agent_id)

@@ -121,7 +121,7 @@ class Channels:
         that asks."""
         rules.check(principal, Action.READ_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
-        channel = await _there(tenant, channel_id)
+        channel = await _require_channel(tenant, channel_id)
         if not isinstance(principal, AgentPrincipal) or channel.access is Access.OPEN:
             return channel
         if await tenant.subscriptions.get(channel.id, principal.agent_id) is None:
@@ -156,7 +156,7 @@ class Channels:
         if access is not None:
             changes.append(Assign("access", access.value))
         tenant = self._store.tenant(principal.tenant_id)
-        channel = await _there(tenant, channel_id)
+        channel = await _require_channel(tenant, channel_id)
         if not isinstance(retention_s, Keep):
             changes.append(self._retention(retention_s, channel.type, await _row(tenant)))
         settings = _queue_settings(queue, channel.type, channel.queue)
@@ -173,8 +173,8 @@ class Channels:
         changes.append(Assign("updated_at", times.to_text(self._clock())))
         async with self._audit.action(principal, "channel.change", channel.id, **_facts(access, handle)):
             for _ in range(_TRIES):
-                if await self._changed(tenant, await _there(tenant, channel_id), changes, beside, handle):
-                    return await _there(tenant, channel_id)
+                if await self._changed(tenant, await _require_channel(tenant, channel_id), changes, beside, handle):
+                    return await _require_channel(tenant, channel_id)
             raise Conflict(f"channel {channel_id} is being changed by other requests at the same time; try again")
 
     async def _check_ordered(self, channel: Channel, settings: QueueSettings) -> None:
@@ -318,7 +318,7 @@ async def _row(tenant: TenantStore) -> Tenant:
     return row
 
 
-async def _there(tenant: TenantStore, channel_id: str) -> Channel:
+async def _require_channel(tenant: TenantStore, channel_id: str) -> Channel:
     channel = await tenant.channel(channel_id)
     if channel is None:
         raise ChannelNotFound(channel_id)

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from artcafe.errors import AgentNotFound, Conflict, Invalid, KeyLimit, KeyNotFound, KeyTaken
+from artcafe.errors import Conflict, Invalid, KeyLimit, KeyNotFound, KeyTaken
 from artcafe.model import Agent, AgentKey, KeyStatus, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, keys, times
@@ -20,6 +20,7 @@ from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import key_claims
+from artcafe.services.agents import require_agent
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
@@ -43,7 +44,7 @@ class AgentKeys:
     async def list(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[tuple[Agent, AgentKey]]:
         """Return a page of the agent's keys in id order, each with the agent. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_KEYS)
-        agent = await _there(self._store.tenant(principal.tenant_id), agent_id)
+        agent = await require_agent(self._store.tenant(principal.tenant_id), agent_id)
         found = sorted((keys.key_id(key.line), key) for key in keys.all_of(agent))
         rest = [(id, key) for id, key in found if page.after is None or id > page.after]
         shown = rest[: page.limit]
@@ -52,7 +53,7 @@ class AgentKeys:
     async def get(self, principal: Principal, agent_id: str, key_id: str) -> tuple[Agent, AgentKey]:
         """Return an agent and one of its keys. Raises Forbidden, AgentNotFound and KeyNotFound."""
         access.check(principal, Action.READ_KEYS)
-        agent = await _there(self._store.tenant(principal.tenant_id), agent_id)
+        agent = await require_agent(self._store.tenant(principal.tenant_id), agent_id)
         return agent, _found(agent, key_id)
 
     async def add(
@@ -84,14 +85,14 @@ class AgentKeys:
             request_hash=hash,
         )
         tenant = self._store.tenant(principal.tenant_id)
-        await _there(tenant, agent_id)
+        await require_agent(tenant, agent_id)
         async with self._audit.action(principal, "key.add", agent_id, key=key.fingerprint):
             return await self._add(tenant, agent_id, made, key)
 
     async def _add(self, tenant: TenantStore, agent_id: str, made: AgentKey, key: PublicKey) -> tuple[Agent, AgentKey]:
         """Add the key, or return the one added by an earlier attempt of the same request."""
         for _ in range(_TRIES):
-            agent = await _there(tenant, agent_id)
+            agent = await require_agent(tenant, agent_id)
             first = next((each for each in agent.keys if made.request is not None and each.request == made.request), None)
             if first is not None:
                 check_repeat(first.request_hash, made.request_hash)
@@ -143,7 +144,7 @@ class AgentKeys:
         """Set the agent's additional keys to the result of `changed`. The changed key may be the first one."""
         access.check(principal, Action.CHANGE_AGENTS)
         tenant = self._store.tenant(principal.tenant_id)
-        key = _found(await _there(tenant, agent_id), key_id)
+        key = _found(await require_agent(tenant, agent_id), key_id)
         async with self._audit.action(principal, action, agent_id, key=_fingerprint(key)):
             return await self._exchange(tenant, agent_id, key_id, changed, unless)
 
@@ -156,7 +157,7 @@ class AgentKeys:
         unless: Callable[[AgentKey], bool],
     ) -> tuple[Agent, AgentKey]:
         for _ in range(_TRIES):
-            agent = await _there(tenant, agent_id)
+            agent = await require_agent(tenant, agent_id)
             key = _found(agent, key_id)
             if unless(key):
                 return agent, key
@@ -168,7 +169,7 @@ class AgentKeys:
                 heir = _heir(agent)
                 others, more = [each for each in others if each is not heir], _promotion(heir)
             if await self._changed(tenant, agent, others, *freed, more=more):
-                agent = await _there(tenant, agent_id)
+                agent = await require_agent(tenant, agent_id)
                 return agent, keys.find(agent, key_id) or key
         raise _busy(agent_id)
 
@@ -218,13 +219,6 @@ def _found(agent: Agent, key_id: str) -> AgentKey:
     if key is None:
         raise KeyNotFound(key_id)
     return key
-
-
-async def _there(tenant: TenantStore, agent_id: str) -> Agent:
-    agent = await tenant.agent(agent_id)
-    if agent is None:
-        raise AgentNotFound(agent_id)
-    return agent
 
 
 def _busy(agent_id: str) -> Conflict:

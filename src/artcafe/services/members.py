@@ -45,7 +45,7 @@ class Members:
         access.check(principal, Action.CHANGE_MEMBERS)
         tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
         for _ in range(_TRIES):
-            member = await _there(people, user_id)
+            member = await _require_member(people, user_id)
             if Role.OWNER in (member.role, role):
                 access.check(principal, Action.CHANGE_OWNERS)
             # Write an unchanged role too: the response must reflect a role that a transaction has just confirmed.
@@ -56,7 +56,7 @@ class Members:
                     await self._changes.commit(tenant, tenant.touch(), *people.set_role(member, role), *stays)
             except ConditionFailed:
                 continue
-            return await _there(people, user_id)
+            return await _require_member(people, user_id)
         raise _contested(user_id)
 
     async def remove(self, principal: Principal, user_id: str) -> None:
@@ -68,7 +68,7 @@ class Members:
         access.check(principal, Action.LEAVE if is_own else Action.CHANGE_MEMBERS)
         tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
         for _ in range(_TRIES):
-            member = await _there(people, user_id)
+            member = await _require_member(people, user_id)
             if member.role is Role.OWNER and not is_own:
                 access.check(principal, Action.CHANGE_OWNERS)
             stays = await _one_stays(people, member) if member.role is Role.OWNER else []
@@ -81,7 +81,7 @@ class Members:
         raise _contested(user_id)
 
 
-async def _there(people: PeopleStore, user_id: str) -> Member:
+async def _require_member(people: PeopleStore, user_id: str) -> Member:
     """Return a member. Raises MemberNotFound for an unknown or malformed id, and for a person of other tenants only."""
     member = await people.member(UserId(user_id)) if fields.is_user_id(user_id) else None
     if member is None:

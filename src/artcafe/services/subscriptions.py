@@ -95,12 +95,12 @@ class Subscriptions:
                 await self._changes.commit(tenant, tenant.touch(), update)
         except ConditionFailed as failed:
             raise SubscriptionNotFound(subscription.agent_id) from failed
-        return await _there(tenant, subscription.channel_id, subscription.agent_id)
+        return await _require_subscription(tenant, subscription.channel_id, subscription.agent_id)
 
     async def get(self, principal: Principal, channel_id: str, agent_id: str) -> Subscription:
         """Return a subscription. Raises Forbidden and SubscriptionNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTION, AgentId(agent_id))
-        return await _there(self._store.tenant(principal.tenant_id), channel_id, agent_id)
+        return await _require_subscription(self._store.tenant(principal.tenant_id), channel_id, agent_id)
 
     async def set_status(self, principal: Principal, channel_id: str, agent_id: str, status: SubscriptionStatus) -> Subscription:
         """Pause a subscription, or resume it from its cursor. May be repeated. Raises Forbidden and SubscriptionNotFound."""
@@ -115,7 +115,7 @@ class Subscriptions:
                 await self._changes.commit(tenant, tenant.touch(), update)
         except ConditionFailed as failed:
             raise SubscriptionNotFound(agent_id) from failed
-        return await _there(tenant, channel_id, agent_id)
+        return await _require_subscription(tenant, channel_id, agent_id)
 
     async def delete(self, principal: Principal, channel_id: str, agent_id: str) -> None:
         """Delete the subscription with its cursor. Raises Forbidden and SubscriptionNotFound."""
@@ -241,7 +241,7 @@ async def _agent(tenant: TenantStore, agent_id: str) -> Agent:
     return agent
 
 
-async def _there(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscription:
+async def _require_subscription(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscription:
     subscription = await tenant.subscriptions.get(channel_id, agent_id)
     if subscription is None:
         raise SubscriptionNotFound(agent_id)
@@ -249,7 +249,7 @@ async def _there(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscri
 
 
 async def _changeable(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscription:
-    subscription = await _there(tenant, channel_id, agent_id)
+    subscription = await _require_subscription(tenant, channel_id, agent_id)
     if isinstance(subscription, InboxSubscription):
         raise Conflict("an agent always receives its own inbox: this subscription cannot be paused or deleted")
     return subscription

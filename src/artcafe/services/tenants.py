@@ -149,7 +149,7 @@ class Tenants:
     async def get(self, principal: Principal) -> Tenant:
         """Return the principal's tenant. Raises Forbidden and TenantNotFound."""
         access.check(principal, Action.READ_TENANT)
-        return await self._there(principal.tenant_id)
+        return await self._require_tenant(principal.tenant_id)
 
     async def change(self, principal: Principal, *, name: str | None = None, plan: str | None = None) -> Tenant:
         """Rename the tenant, or move it to another plan offered by the operator. May be repeated.
@@ -171,7 +171,7 @@ class Tenants:
         changes = [Assign(attribute, text) for attribute, text in facts.items()]
         async with self._audit.action(principal, "tenant.change", tenant.id, **facts):
             await self._changes.commit(tenant, tenant.touch(*changes, Assign("updated_at", now)))
-        row = await self._there(principal.tenant_id)
+        row = await self._require_tenant(principal.tenant_id)
         if plan is not None:
             with suppress(OurFault):  # The row is written; the sweep of retention sets the limit too.
                 await self._fabric.limit_log(row.id, self._plans.limit_of(row, Limit.STORAGE_BYTES))
@@ -214,11 +214,11 @@ class Tenants:
         for member in await people.all_members():
             if member.user_id != owner:
                 await tenant.transact(people.remove_member(member.user_id))
-        row = await self._there(tenant.id)
+        row = await self._require_tenant(tenant.id)
         await tenant.transact([tenant.write_tombstone(row, owner, self._clock()), *people.remove_member(owner)])
         self._changes.invalidation.notify(tenant.id)
 
-    async def _there(self, tenant_id: TenantId) -> Tenant:
+    async def _require_tenant(self, tenant_id: TenantId) -> Tenant:
         tenant = await self._store.tenant(tenant_id).tenant()
         if tenant is None:
             raise TenantNotFound(tenant_id)

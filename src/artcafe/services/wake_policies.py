@@ -47,7 +47,7 @@ class WakePolicies:
     async def get(self, principal: Principal, agent_id: str) -> ShownPolicy:
         """Return an agent's policy, None without one, and the webhooks it has sent. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_WAKE)
-        row = await self._there(principal, agent_id)
+        row = await self._require_row(principal, agent_id)
         return ShownPolicy(row.agent.id, row.policy, row.state)
 
     async def put(
@@ -70,11 +70,11 @@ class WakePolicies:
         target = webhook_targets.parse(url, self._networks)
         wake.check_interval(interval_s)
         quiet_hours = None if quiet_hours is None else wake.check_quiet_hours(quiet_hours)
-        await self._there(principal, agent_id)
+        await self._require_row(principal, agent_id)
         facts = {"host": target.host, "interval_s": str(interval_s), "enabled": str(enabled).lower()}
         async with self._audit.action(principal, "agent.wake", agent_id, **facts):
             for _ in range(_TRIES):
-                row = await self._there(principal, agent_id)
+                row = await self._require_row(principal, agent_id)
                 salts, rotated_at = _salts(row.policy, self._clock(), is_new=new_secret)
                 policy = WakePolicy(
                     url=url,
@@ -93,10 +93,10 @@ class WakePolicies:
     async def remove(self, principal: Principal, agent_id: str) -> None:
         """Remove an agent's policy. May be repeated. Raises Forbidden, AgentNotFound, and Conflict after `_TRIES` conflicts."""
         access.check(principal, Action.CHANGE_AGENTS)
-        await self._there(principal, agent_id)
+        await self._require_row(principal, agent_id)
         async with self._audit.action(principal, "agent.wake_remove", agent_id):
             for _ in range(_TRIES):
-                row = await self._there(principal, agent_id)
+                row = await self._require_row(principal, agent_id)
                 if row.policy is None or await self._changed(principal, row, None):
                     return
             raise _busy(agent_id)
@@ -111,7 +111,7 @@ class WakePolicies:
             return False
         return True
 
-    async def _there(self, principal: Principal, agent_id: str) -> WakeRow:
+    async def _require_row(self, principal: Principal, agent_id: str) -> WakeRow:
         row = await self._store.wakes(principal.tenant_id).get(agent_id)
         if row is None:
             raise AgentNotFound(agent_id)
