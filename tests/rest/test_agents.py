@@ -77,7 +77,7 @@ def test_presence_is_returned_to_members_and_agents_and_filters_lists(rest_app: 
     principal = AgentPrincipal(agent_id=AgentId(present.id), tenant_id=TenantId(tenant.id), epoch=0)
 
     async def come(status: str) -> None:
-        rest_app.services.presence.came(principal)
+        rest_app.services.presence.add_socket(principal)
         rest_app.services.presence.set_status(principal, status)
 
     rest_app.run(come("busy"))

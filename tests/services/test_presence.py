@@ -71,14 +71,14 @@ async def test_agent_is_connected_from_its_first_socket_to_its_last(nats: Embedd
     async with server(nats, clock) as here:
         view = await here.view()
         assert view.of(PLANNER) == AWAY
-        here.presence.came(agent())
+        here.presence.add_socket(agent())
         assert view.of(PLANNER) == Seen(connected=True, since=START)
 
         clock.pass_s(60)
-        here.presence.came(agent())
-        here.presence.gone(agent())
+        here.presence.add_socket(agent())
+        here.presence.remove_socket(agent())
         assert view.of(PLANNER) == Seen(connected=True, since=START)
-        here.presence.gone(agent())
+        here.presence.remove_socket(agent())
         assert view.of(PLANNER) == AWAY
 
 
@@ -86,22 +86,22 @@ async def test_status_is_shown_until_the_last_socket_closes(nats: EmbeddedNats, 
     async with server(nats, clock) as here:
         view = await here.view()
         for _ in range(2):
-            here.presence.came(agent())
+            here.presence.add_socket(agent())
         clock.pass_s(1)
         # NFC composes the two characters.
         assert here.presence.set_status(agent(), "cafe\u0301") == "caf\u00e9"
         assert view.of(PLANNER) == Seen(connected=True, status="caf\u00e9", since=START)
-        here.presence.gone(agent())
+        here.presence.remove_socket(agent())
         assert view.of(PLANNER).status == "caf\u00e9"
-        here.presence.gone(agent())
+        here.presence.remove_socket(agent())
         assert view.of(PLANNER) == AWAY
-        here.presence.came(agent())
+        here.presence.add_socket(agent())
         assert view.of(PLANNER).status is None
 
 
 async def test_status_can_be_removed(nats: EmbeddedNats, clock: Clock) -> None:
     async with server(nats, clock) as here:
-        here.presence.came(agent())
+        here.presence.add_socket(agent())
         here.presence.set_status(agent(), "busy")
         assert here.presence.set_status(agent(), None) is None
         assert (await here.view()).of(PLANNER) == Seen(connected=True, since=START)
@@ -110,7 +110,7 @@ async def test_status_can_be_removed(nats: EmbeddedNats, clock: Clock) -> None:
 @pytest.mark.parametrize("text", ["", " ", "x" * 65, "two\nlines", "\ud800"])
 async def test_invalid_status_is_refused_and_changes_nothing(nats: EmbeddedNats, clock: Clock, text: str) -> None:
     async with server(nats, clock) as here:
-        here.presence.came(agent())
+        here.presence.add_socket(agent())
         here.presence.set_status(agent(), "busy")
         with pytest.raises(Invalid) as refused:
             here.presence.set_status(agent(), text)
@@ -120,15 +120,15 @@ async def test_invalid_status_is_refused_and_changes_nothing(nats: EmbeddedNats,
 
 async def test_servers_see_each_others_agents_in_the_same_tenant_only(nats: EmbeddedNats, clock: Clock) -> None:
     async with server(nats, clock) as one, server(nats, clock) as other:
-        one.presence.came(agent(PLANNER))
-        other.presence.came(agent(SCOUT))
+        one.presence.add_socket(agent(PLANNER))
+        other.presence.add_socket(agent(SCOUT))
         one.presence.set_status(agent(PLANNER), "busy")
         views = [await each.view() for each in (one, other)]
         await until(lambda: all(view.of(PLANNER).status == "busy" and view.of(SCOUT).connected for view in views))
         foreign = [await each.view(THEIRS) for each in (one, other)]
         assert {view.of(known).connected for view in foreign for known in (PLANNER, SCOUT)} == {False}
 
-        one.presence.gone(agent(PLANNER))
+        one.presence.remove_socket(agent(PLANNER))
         await until(lambda: not views[1].of(PLANNER).connected)
 
 
@@ -136,7 +136,7 @@ async def test_agents_of_a_killed_server_are_connected_until_its_lease_expires(n
     async with server(nats, clock, lease_s=0.5) as left:
         view = await left.view()
         async with server(nats, clock) as dying:
-            dying.presence.came(agent())
+            dying.presence.add_socket(agent())
             await until(lambda: view.of(PLANNER).connected)
         await until(lambda: not view.of(PLANNER).connected)
 
@@ -147,7 +147,7 @@ async def test_presence_is_renewed_for_a_server_without_agents(nats: EmbeddedNat
     async with server(nats, clock, renew_s=0.05) as one, server(nats, clock) as other:
         for each in (one, other):
             each.fabric.announcements.listen(lambda _: None)
-        one.presence.came(agent())
+        one.presence.add_socket(agent())
         view = await other.view()
         await until(lambda: view.of(PLANNER).connected)
         other.fabric.tenant(OURS).presence.watch(updates.append)
@@ -160,12 +160,12 @@ async def test_tenant_with_a_connected_agent_stays_open(nats: EmbeddedNats, cloc
         group.create_task(fabric.run())
         await fabric.wait_up(BOUND_S)
         presence = Presence(fabric, clock)
-        presence.came(agent())
+        presence.add_socket(agent())
         idle = fabric.tenant(THEIRS)
         tenant_fabric = fabric.tenant(OURS)
         await until(idle.leave.is_set)
         assert not tenant_fabric.leave.is_set()
-        presence.gone(agent())
+        presence.remove_socket(agent())
         await until(tenant_fabric.leave.is_set)
         fabric.close()
 
@@ -178,14 +178,14 @@ async def test_presence_is_unknown_without_nats_and_sockets_are_still_counted(
         await nats.stop()
         await until(lambda: not here.fabric.tenant(OURS).connection.is_up)
         assert await here.presence.view(OURS) is None
-        here.presence.came(agent())
+        here.presence.add_socket(agent())
         here.presence.set_status(agent(), "busy")
         again = EmbeddedNats(tmp_path, ACCOUNTS)
         await again.start()
         try:
             await until(lambda: here.fabric.tenant(OURS).connection.is_up)
             assert (await here.view()).of(PLANNER) == Seen(connected=True, status="busy", since=START)
-            here.presence.gone(agent())
+            here.presence.remove_socket(agent())
         finally:
             await again.stop()
 
@@ -194,5 +194,5 @@ async def test_stopping_server_counts_no_socket(nats: EmbeddedNats, clock: Clock
     fabric = Fabric([nats.url], ACCOUNTS)
     presence = Presence(fabric, clock)
     with pytest.raises(Unavailable):
-        presence.came(agent())
+        presence.add_socket(agent())
     assert await presence.view(OURS) is None

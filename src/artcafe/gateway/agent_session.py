@@ -112,7 +112,7 @@ class AgentSession:
 
     def open(self) -> None:
         """Show the agent as connected. Raises `Unavailable` while the server shuts down."""
-        self._services.presence.came(self.principal)
+        self._services.presence.add_socket(self.principal)
 
     def renew(self, principal: Principal, max_unacked: int | None) -> None:
         """Take the principal and window of a further `connect` by the same agent."""
@@ -137,7 +137,7 @@ class AgentSession:
         """End every delivery, because the socket is closed. May be repeated."""
         if not self._is_over:
             self._is_over = True
-            self._services.presence.gone(self.principal)
+            self._services.presence.remove_socket(self.principal)
         if self._requests is not None:
             self._requests.end()
         for _, admission in self._admitted or ():

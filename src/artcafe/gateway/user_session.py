@@ -121,7 +121,7 @@ class UserSession:
             return
         self._watcher.resume()
         if self._presence is not None:
-            self._presence.look_at_all()
+            self._presence.notify_of_all()
 
     async def _watch_presence(self) -> None:
         if self._presence is None:

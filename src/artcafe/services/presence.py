@@ -49,23 +49,23 @@ AWAY: Final = Seen(connected=False)
 
 
 class PresenceWatch:
-    """Notifies one observer of each agent with a presence other than in the last notification."""
+    """Notifies one observer of each agent whose presence differs from the last notification."""
 
     def __init__(self, registry: PresenceRegistry, notify: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
-        """While `is_held` returns true, changes are not notified: call `look_at_all` afterwards."""
+        """While `is_held` returns True, nothing is notified: call `notify_of_all` afterwards."""
         self._registry, self._view, self._notify, self._is_held = registry, View(registry), notify, is_held
         self._notified: dict[AgentId, Seen] = {}
-        registry.watch(self._look)
+        registry.watch(self._notify_of)
 
-    def look_at_all(self) -> None:
-        """Notify of every agent with a presence other than in the last notification; at first, of all connected ones."""
+    def notify_of_all(self) -> None:
+        """Notify of every agent whose presence differs from the last notification; the first time, of all connected ones."""
         for agent_id in sorted({*self._notified, *self._registry.agents()}):
-            self._look(agent_id)
+            self._notify_of(agent_id)
 
     def stop(self) -> None:
-        self._registry.unwatch(self._look)
+        self._registry.unwatch(self._notify_of)
 
-    def _look(self, agent_id: AgentId) -> None:
+    def _notify_of(self, agent_id: AgentId) -> None:
         if self._is_held():
             return
         seen = self._view.of(agent_id)
@@ -89,23 +89,23 @@ class Presence:
         self._fabric, self._clock = fabric, clock
         self._sockets: dict[tuple[TenantId, AgentId], int] = {}
 
-    def came(self, agent: AgentPrincipal) -> None:
+    def add_socket(self, agent: AgentPrincipal) -> None:
         """Count one more socket of the agent. Raises `Unavailable`, without counting, while the server stops."""
         tenant_fabric = self._fabric.tenant(agent.tenant_id)
         registry = tenant_fabric.presence
         tenant_fabric.positions.answer_others()
-        who = (agent.tenant_id, agent.agent_id)
-        self._sockets[who] = self._sockets.get(who, 0) + 1
+        key = (agent.tenant_id, agent.agent_id)
+        self._sockets[key] = self._sockets.get(key, 0) + 1
         if registry.own(agent.agent_id) is None:
             registry.put(AgentPresence(agent.agent_id, self._clock()))
 
-    def gone(self, agent: AgentPrincipal) -> None:
+    def remove_socket(self, agent: AgentPrincipal) -> None:
         """Count one socket of the agent less. Its status ends with its last socket on any server."""
-        who = (agent.tenant_id, agent.agent_id)
-        self._sockets[who] -= 1
-        if self._sockets[who] > 0:
+        key = (agent.tenant_id, agent.agent_id)
+        self._sockets[key] -= 1
+        if self._sockets[key] > 0:
             return
-        del self._sockets[who]
+        del self._sockets[key]
         tenant_fabric = self._fabric.peek(agent.tenant_id)
         if tenant_fabric is not None:
             tenant_fabric.presence.remove(agent.agent_id)
