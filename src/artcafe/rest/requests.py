@@ -113,8 +113,8 @@ async def ask_agent(
     rate_headers.show(request.scope, services.rate_limits, principal.tenant_id, Limit.MESSAGES_A_MINUTE)
     body = frames.Request(agent_id, new.data, new.timeout_s, new.headers)
     pending, answer = await ask(request, services, principal, body)
-    told = {"request_id": pending.id, "from": pending.agent_id, "data": answer}
-    return Response(msgspec.json.encode(told), media_type="application/json")
+    content = {"request_id": pending.id, "from": pending.agent_id, "data": answer}
+    return Response(msgspec.json.encode(content), media_type="application/json")
 
 
 async def ask(

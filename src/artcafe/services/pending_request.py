@@ -33,9 +33,9 @@ class PendingRequest:
         "is_busy",
         "is_cut_off",
         "is_over",
-        "places",
         "principal",
         "server",
+        "servers_left",
         "timer",
     )
 
@@ -43,13 +43,13 @@ class PendingRequest:
         self.id = ids.new_id("ask")
         self.principal, self.agent_id, self.body, self._on_answer = principal, agent_id, body, on_answer
         self.begun_at = time.monotonic()
-        self.places: list[str | None] = []
+        self.servers_left: list[str | None] = []
         """The servers to try next, the last one first; None is this server."""
         self.timer: asyncio.TimerHandle | None = None
         self.held: HeldRequest | None = None
         """The request on a connection of this server."""
         self.server: str | None = None
-        """The other server that it was sent to."""
+        """The other server to which it was sent."""
         self.inbox: Subject | None = None
         self.is_busy = self.is_cut_off = self.is_over = False
         """`is_busy`: whether a connection was found that takes no more requests now. `is_cut_off`: whether a server of the agent

@@ -1,7 +1,7 @@
-"""Requests to agents: access, limits, the choice of the agent's connection on any server, and the way of the answers back.
+"""Requests to agents: check them, choose a connection of the agent on any server, and return the answers.
 
-A request is sent at most once. Nothing of it is stored: it waits in the memory of the server of its sender, and of the server of
-the agent (`services.held_requests`); neither keeps its data.
+A request is delivered at most once, and never stored. Until its last answer, two servers have it in memory: the sender's
+(`PendingRequest`), and the agent's (`services.held_requests`).
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Requests:
         self._pending: set[PendingRequest] = set()
         self._of_sender: Counter[tuple[TenantId, str]] = Counter()
         self._of_tenant: Counter[TenantId] = Counter()
-        self._of_place: Counter[tuple[TenantId, AgentId, str]] = Counter()
-        """Requests of this server to an agent on another one."""
+        self._sent_to: Counter[tuple[TenantId, AgentId, str]] = Counter()
+        """By agent and server: the requests that this server sent to the agent on another server, without a last answer."""
         self.supervisor = Supervisor("requests")
         fabric.take_requests(self._on_remote)
 
@@ -88,7 +88,7 @@ class Requests:
             limits = await self._record_cache.limits(principal.tenant_id)
             messaging.check_data(body.headers, body.data, limits.message_bytes)
             self._check_pending(principal)
-            await self._find_places(principal.tenant_id, agent)
+            await self._require_known_servers(principal.tenant_id, agent)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
             self._check_pending(principal)
         except ArtcafeError as exc:
@@ -133,7 +133,7 @@ class Requests:
 
         return await self.submit(principal, body, take), answered
 
-    async def _find_places(self, tenant_id: TenantId, agent: Agent) -> None:
+    async def _require_known_servers(self, tenant_id: TenantId, agent: Agent) -> None:
         """Wait until the servers of the agent are known, unless it is connected here. Raises `Unavailable`."""
         presence = self._fabric.tenant(tenant_id).presence
         is_here = self.held.least_held(tenant_id, agent.id) is not None
@@ -158,36 +158,37 @@ class Requests:
         if self._tracing is not None:
             _trace(self._tracing, pending)
         if agent.status is AgentStatus.ACTIVE:
-            pending.places = self._places(principal.tenant_id, agent.id)
-        self._try_next(pending)
+            pending.servers_left = self._servers_of(principal.tenant_id, agent.id)
+        self._send_to_next(pending)
         return pending
 
-    def _places(self, tenant_id: TenantId, agent_id: AgentId) -> list[str | None]:
+    def _servers_of(self, tenant_id: TenantId, agent_id: AgentId) -> list[str | None]:
         """Return the servers with connections of the agent, the least busy one last; of equal ones, this server."""
         here = self.held.least_held(tenant_id, agent_id)
         found: list[tuple[int, str | None]] = [] if here is None else [(here, None)]
         tenant_fabric = self._fabric.peek(tenant_id)
         servers = [] if tenant_fabric is None else tenant_fabric.presence.servers_of(agent_id)
-        found += [(self._of_place[tenant_id, agent_id, server], server) for server in servers]
-        return [place for _, place in sorted(found, key=lambda each: (each[0], each[1] is not None), reverse=True)]
+        found += [(self._sent_to[tenant_id, agent_id, server], server) for server in servers]
+        return [server for _, server in sorted(found, key=lambda each: (each[0], each[1] is not None), reverse=True)]
 
-    def _try_next(self, pending: PendingRequest) -> None:
-        """Send a request to the next place, until one takes it."""
-        while pending.places:
-            place = pending.places.pop()
-            if place is not None:
-                if self._send(pending, place):
-                    return
-                continue
-            body = pending.body
-            delivered = DeliveredBody(body.data, body.headers, body.timeout_s, body.max_replies)
-            sink = partial(self._on_outcome, pending)
-            held = self.held.deliver(pending.tenant_id, pending.agent_id, pending.id, pending.principal.sender, delivered, sink)
-            if isinstance(held, HeldRequest):
-                pending.held = held
+    def _send_to_next(self, pending: PendingRequest) -> None:
+        """Send a request to the next of the agent's servers, until one takes it. End it if none does."""
+        while pending.servers_left:
+            server = pending.servers_left.pop()
+            if self._deliver_here(pending) if server is None else self._send(pending, server):
                 return
+        self.end(pending, _no_receiver(pending), None)
+
+    def _deliver_here(self, pending: PendingRequest) -> bool:
+        """Send a request to a connection of this server. Return False if none takes it."""
+        body, sink = pending.body, partial(self._on_outcome, pending)
+        delivered = DeliveredBody(body.data, body.headers, body.timeout_s, body.max_replies)
+        held = self.held.deliver(pending.tenant_id, pending.agent_id, pending.id, pending.principal.sender, delivered, sink)
+        if not isinstance(held, HeldRequest):
             pending.is_busy = pending.is_busy or held == "busy"
-        self.end(pending, _no_place(pending), None)
+            return False
+        pending.held = held
+        return True
 
     def _send(self, pending: PendingRequest, server: str) -> bool:
         """Send a request to another server. Return False without a connection to it."""
@@ -198,7 +199,7 @@ class Requests:
         body, sink = pending.body, partial(self._on_outcome, pending)
         left_s = max(0.0, pending.begun_at + body.timeout_s - time.monotonic())
         pending.server, pending.inbox = server, exchange.open_inbox(sink)
-        self._of_place[pending.tenant_id, pending.agent_id, server] += 1
+        self._sent_to[pending.tenant_id, pending.agent_id, server] += 1
         sender = pending.principal.sender
         ask = Ask(pending.id, pending.inbox, pending.agent_id, sender, left_s, body.headers, body.max_replies, body.data)
         exchange.ask(server, ask, sink)
@@ -215,8 +216,8 @@ class Requests:
         elif isinstance(outcome, Refusal | Unavailable):  # It was not delivered there.
             pending.is_busy = pending.is_busy or (isinstance(outcome, Refusal) and outcome.reason == "busy")
             pending.is_cut_off = pending.is_cut_off or isinstance(outcome, Unavailable)
-            self._leave_place(pending)
-            self._try_next(pending)
+            self._forget_server(pending)
+            self._send_to_next(pending)
         # After a lost connection it is unknown whether the request was sent, and an answer may still come until the deadline.
 
     def _on_answer(self, pending: PendingRequest, answer: Answer) -> None:
@@ -269,13 +270,13 @@ class Requests:
                 pending.done.set_exception(fault)
                 pending.done.exception()
 
-    def _leave_place(self, pending: PendingRequest) -> None:
+    def _forget_server(self, pending: PendingRequest) -> None:
         self._close_inbox(pending)
         pending.held = pending.server = None
 
     def _close_inbox(self, pending: PendingRequest) -> None:
         if pending.server is not None:
-            _decrement(self._of_place, (pending.tenant_id, pending.agent_id, pending.server))
+            _decrement(self._sent_to, (pending.tenant_id, pending.agent_id, pending.server))
         exchange = self._exchange(pending.tenant_id)
         if pending.inbox is not None and exchange is not None:
             exchange.close_inbox(pending.inbox)
@@ -347,8 +348,8 @@ _OUTCOMES: Final[dict[type[ArtcafeError], str]] = {
 }
 
 
-def _no_place(pending: PendingRequest) -> ArtcafeError:
-    """Return the error of a request without a connection to take it."""
+def _no_receiver(pending: PendingRequest) -> ArtcafeError:
+    """Return the error of a request that no connection has taken."""
     if pending.is_busy:
         return AgentBusy(pending.body.agent)
     return Unavailable("the agent's server (NATS)") if pending.is_cut_off else AgentAway(pending.body.agent)
