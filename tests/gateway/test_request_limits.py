@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from artcafe.rules.inboxes import inbox_of
 from artcafe.rules.usage import Metric
+from artcafe.wire import frames
 from tests.gateway.gateway_app import GatewayApp, gateway_app
 from tests.gateway.raw_client import RawClient
 from tests.gateway.test_usage import total
@@ -49,6 +51,17 @@ async def pushed(answerer: RawClient) -> str:
     """Return the id of the next request of a socket that answers."""
     frame = answerer.pushes.pop(0) if answerer.pushes else await answerer.next()
     return str(frame["request"]["request_id"])
+
+
+async def test_data_of_a_request_is_freed_once_the_agent_has_it(server: GatewayApp) -> None:
+    it = server
+    async with it.connected() as answerer:
+        body = frames.Request(it.agent.id, msgspec.Raw(b'"work"'), timeout_s=30)
+        pending, answered = await it.services.requests.ask(it.principal, body)
+        request_id = await pushed(answerer)
+        assert pending.body is None
+        await answerer.ask("reply", request_id=request_id, data="done")
+        assert bytes(await answered) == b'"done"'
 
 
 @pytest.mark.promise("q16")

@@ -23,6 +23,7 @@ class PendingRequest:
 
     __slots__ = (
         "_on_answer",
+        "agent",
         "agent_id",
         "begun_at",
         "body",
@@ -41,7 +42,11 @@ class PendingRequest:
 
     def __init__(self, principal: Principal, agent_id: AgentId, body: frames.Request, on_answer: OnAnswer) -> None:
         self.id = ids.new_id("ask")
-        self.principal, self.agent_id, self.body, self._on_answer = principal, agent_id, body, on_answer
+        self.principal, self.agent_id, self._on_answer = principal, agent_id, on_answer
+        self.agent = body.agent
+        """The agent as its sender named it: by id or handle."""
+        self.body: frames.Request | None = body
+        """None once it cannot be sent to another server: data can have 64 KiB, and an answer may take two minutes."""
         self.begun_at = time.monotonic()
         self.servers_left: list[str | None] = []
         """The servers to try next, the last one first; None is this server."""

@@ -1,7 +1,7 @@
 """Requests to agents: check them, choose a connection of the agent on any server, and return the answers.
 
 A request is delivered at most once, and never stored. Until its last answer, two servers have it in memory: the sender's
-(`PendingRequest`), and the agent's (`services.held_requests`).
+(`PendingRequest`), and the agent's (`services.held_requests`); neither keeps its data once no other server can be asked.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Requests:
         timed_out = partial(self.end, pending, RequestTimedOut(body.timeout_s), "timed_out")
         pending.timer = asyncio.get_running_loop().call_later(body.timeout_s, timed_out)
         if self._tracing is not None:
-            _trace(self._tracing, pending)
+            _trace(self._tracing, pending, body)
         if agent.status is AgentStatus.ACTIVE:
             pending.servers_left = self._servers_of(principal.tenant_id, agent.id)
         self._send_to_next(pending)
@@ -176,12 +176,14 @@ class Requests:
         while pending.servers_left:
             server = pending.servers_left.pop()
             if self._deliver_here(pending) if server is None else self._send(pending, server):
+                if server is None or not pending.servers_left:
+                    pending.body = None
                 return
         self.end(pending, _no_receiver(pending), None)
 
     def _deliver_here(self, pending: PendingRequest) -> bool:
         """Send a request to a connection of this server. Return False if none takes it."""
-        body, sink = pending.body, partial(self._on_outcome, pending)
+        body, sink = _body_of(pending), partial(self._on_outcome, pending)
         delivered = DeliveredBody(body.data, body.headers, body.timeout_s, body.max_replies)
         held = self.held.deliver(pending.tenant_id, pending.agent_id, pending.id, pending.principal.sender, delivered, sink)
         if not isinstance(held, HeldRequest):
@@ -196,7 +198,7 @@ class Requests:
         if exchange is None or not exchange.is_up:
             pending.is_cut_off = True
             return False
-        body, sink = pending.body, partial(self._on_outcome, pending)
+        body, sink = _body_of(pending), partial(self._on_outcome, pending)
         left_s = max(0.0, pending.begun_at + body.timeout_s - time.monotonic())
         pending.server, pending.inbox = server, exchange.open_inbox(sink)
         self._sent_to[pending.tenant_id, pending.agent_id, server] += 1
@@ -212,7 +214,7 @@ class Requests:
         if isinstance(outcome, Answer):
             self._on_answer(pending, outcome)
         elif isinstance(outcome, Refusal) and outcome.reason == "left":
-            self.end(pending, AgentLeft(pending.body.agent), None)
+            self.end(pending, AgentLeft(pending.agent), None)
         elif isinstance(outcome, Refusal | Unavailable):  # It was not delivered there.
             pending.is_busy = pending.is_busy or (isinstance(outcome, Refusal) and outcome.reason == "busy")
             pending.is_cut_off = pending.is_cut_off or isinstance(outcome, Unavailable)
@@ -348,11 +350,16 @@ _OUTCOMES: Final[dict[type[ArtcafeError], str]] = {
 }
 
 
+def _body_of(pending: PendingRequest) -> frames.Request:
+    assert pending.body is not None, "it is kept while another server may be asked"
+    return pending.body
+
+
 def _no_receiver(pending: PendingRequest) -> ArtcafeError:
     """Return the error of a request that no connection has taken."""
     if pending.is_busy:
-        return AgentBusy(pending.body.agent)
-    return Unavailable("the agent's server (NATS)") if pending.is_cut_off else AgentAway(pending.body.agent)
+        return AgentBusy(pending.agent)
+    return Unavailable("the agent's server (NATS)") if pending.is_cut_off else AgentAway(pending.agent)
 
 
 def _outcome_of(fault: ArtcafeError) -> str:
@@ -365,10 +372,10 @@ def _decrement(counter: Counter[K], key: K) -> None:
         del counter[key]
 
 
-def _trace(tracing: Tracing, pending: PendingRequest) -> None:
+def _trace(tracing: Tracing, pending: PendingRequest, body: frames.Request) -> None:
     """Record the span of a request until its last answer."""
     principal = pending.principal
     agent_id = principal.agent_id if isinstance(principal, AgentPrincipal) else None
     pending.done = asyncio.get_running_loop().create_future()
-    parent = trace_context.parent_of(pending.body.headers)
+    parent = trace_context.parent_of(body.headers)
     tracing.record_request(pending.tenant_id, pending.agent_id, pending.id, agent_id, parent, pending.done)
