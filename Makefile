@@ -78,7 +78,8 @@ test: setup
 
 # The tests that need more than Python and Node.js: a browser, agent frameworks, the suite of MCP's authors, operators' tools and the
 # built manual. Those whose tools are missing are skipped, and say what to install; in CI they fail.
-WITH_TOOLS := tests/console tests/deploy tests/flows/test_frameworks.py tests/mcp/test_conformance.py tests/docs/test_site.py
+WITH_TOOLS := tests/console tests/deploy tests/examples/test_browser.py tests/flows/test_frameworks.py tests/mcp/test_conformance.py \
+	tests/docs/test_site.py
 test-tools: setup
 	@$(BIN)/python -m pytest -q --timeout=120 --durations=10 $(PARALLEL) $(WITH_TOOLS)
 

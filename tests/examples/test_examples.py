@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 import shutil
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 import httpx2
-import pytest
 from standardwebhooks import Webhook
 
 from artcafe.fabric.embedded.process import some_free_port
-from tests import node, ssh_keygen
-from tests.children import plain_environ
 from tests.conftest import Require
-from tests.docs.executed_page import BIN
-from tests.flows.test_typescript import CLIENT
-from tests.platform import Cast, Platform, running
-
-EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-BOUND_S: Final = 60.0
-BUILD_S: Final = 120.0
-
-
-def environ_of(cast: Cast, **more: str) -> dict[str, str]:
-    """Return the environment of a program in the cast's tenant."""
-    path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-    given = {"ARTCAFE_URL": cast.url, "ARTCAFE_TENANT": cast.tenant, "NO_PROXY": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
-    return plain_environ() | given | {"PATH": path} | more
-
-
-async def register(cast: Cast, folder: Path, *handles: str) -> None:
-    """Register agents with keys in the folder, named like them."""
-    async with cast.rest() as client:
-        for handle in handles:
-            key = ssh_keygen.make_key(folder / handle)
-            await client.tenant(cast.tenant).agents.create(handle, ssh_keygen.public_line(key))
-
-
-@asynccontextmanager
-async def program(folder: Path, environ: dict[str, str], *command: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program until this block is left."""
-    process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environ, stdout=asyncio.subprocess.PIPE)
-    try:
-        async with asyncio.timeout(BOUND_S):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+from tests.examples.programs import BOUND_S, EXAMPLES, environ_of, program, register
+from tests.platform import Platform
 
 
 def test_index_names_every_example() -> None:
@@ -119,39 +78,3 @@ def signed(secret: str, body: str) -> dict[str, str]:
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": Webhook(secret).sign("whk_1", now, body),
     }
-
-
-@pytest.mark.timeout(300)
-def build_client(folder: Path) -> Path:
-    """Build the TypeScript client in a copy, since its own tests build it in place, and return the built files."""
-    folder.mkdir()
-    shutil.copytree(CLIENT / "src", folder / "src")
-    for name in ("package.json", "tsconfig.json"):
-        shutil.copy(CLIENT / name, folder)
-    (folder / "node_modules").symlink_to(CLIENT / "node_modules")
-    node.run(folder, ("npx", "tsc", "-p", "tsconfig.json"), BUILD_S, plain_environ())
-    return folder / "dist"
-
-
-async def test_page_in_a_browser_receives_and_answers_as_an_agent(tmp_path: Path, require: Require) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    require("chromium", chromium is not None)
-    require(node.NAME, node.is_there())
-    assert chromium is not None
-    node.install(CLIENT, plain_environ())
-    library = build_client(tmp_path / "client")
-    origin = f"http://127.0.0.1:{some_free_port()}"
-    with running(tmp_path / "platform", ["--allowed-origins", origin]) as platform:
-        cast = await platform.tenant_with(agents=2, channels=0)
-        given = environ_of(cast, ARTCAFE_AGENT=cast.agents[0], ARTCAFE_KEY=str(cast.keys[0]))
-        command = (sys.executable, EXAMPLES / "browser" / "server.py", origin.rpartition(":")[2], library)
-        browser = (chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", origin)
-        async with program(tmp_path, given, *command), cast.agent(1) as asker:
-            async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(retries=30), timeout=BOUND_S) as visitor:
-                assert (await visitor.get(origin)).status_code == 200
-                assert (await visitor.post(f"{origin}/login", headers={"origin": "http://127.0.0.1"})).status_code == 403
-                assert (await visitor.get(f"{origin}/server.py")).status_code == 404
-            async with program(tmp_path, plain_environ(), *browser):
-                await asker.send(cast.agents[0], {"question": "Are you there?"})
-                answer = await anext(asker.messages())
-    assert (answer.data, answer.sender_id) == ("Yes, in a browser.", cast.agents[0])
