@@ -62,10 +62,10 @@ async def serving(
     be moved."""
     settings = settings or QueueSettings()
 
-    def bury(_feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
+    def move(_feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
         raise AssertionError(f"{message.seq} was moved after {deliveries} deliveries: {reason}")
 
-    feed = QueueFeed(a_tenant(), A, settings, screens, bury)
+    feed = QueueFeed(a_tenant(), A, settings, screens, move)
     log = TenantLog(connection)
     feed.queue = WorkQueue(log, A, settings, feed, nothing)
     async with asyncio.TaskGroup() as group:

@@ -26,7 +26,7 @@ from artcafe.rules.queues import pause_after
 from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import DeadLetterReason, key_of
 
-Bury = Callable[["QueueFeed", QueuedMessage, DeadLetterReason, int], None]
+MoveToDeadLetters = Callable[["QueueFeed", QueuedMessage, DeadLetterReason, int], None]
 """Move a message without a holder to the dead-letter channel, for a reason and after this many deliveries."""
 Screen = Callable[["QueueFeed", QueuedMessage], bool]
 """Look at a message before it gets a holder. Return True to keep it from delivery; the screen then ends it, by `WorkQueue.ack`,
@@ -44,18 +44,18 @@ class QueueFeed:
         channel: ChannelId,
         settings: QueueSettings,
         screens: Sequence[Screen],
-        bury: Bury,
+        move_to_dead_letters: MoveToDeadLetters,
         tracing: ChannelTracing | None = None,
     ) -> None:
         self.tenant_id, self.channel, self.settings, self.tracing = tenant_id, channel, settings, tracing
         self.handle: str | None = None
         """The channel's handle, for its pushes."""
-        self._screens, self._bury = screens, bury
+        self._screens, self._move_to_dead_letters = screens, move_to_dead_letters
         self.queue: WorkQueue
         self.gate: KeyGate | None = None
-        """What orders messages by key; without it none is ordered."""
+        """Orders messages by key; None: no message waits for an earlier one of its key."""
         self.others: OtherHolders | None = None
-        """What asks other servers for a message; without it there are none."""
+        """Asks other servers whether they have a message; None: no other server has any."""
         self.held: dict[Seq, HeldMessage] = {}
         self.recent_acks = RecentAcks()
         self.users = 0
@@ -102,7 +102,7 @@ class QueueFeed:
         if holder not in self._members:
             return
         self._members.remove(holder)
-        self._count(holder, 0)
+        self._count_room(holder, 0)
         self._handed.pop(holder, None)
         for held in list(holder.held.values()):
             self._end(held)
@@ -113,11 +113,11 @@ class QueueFeed:
     def update(self, holder: Holder) -> None:
         """Note a change of a holder's room: another `max_unacked`, or `is_open`."""
         if holder in self._members:
-            self._count(holder, holder.room)
-            self._place_waiting()
+            self._count_room(holder, holder.room)
+            self._give_waiting()
             self.queue.wake()
 
-    def _count(self, holder: Holder, room: int) -> None:
+    def _count_room(self, holder: Holder, room: int) -> None:
         """Count a holder's room, and give it a turn if it has any."""
         self._room += room - holder.counted_room
         holder.counted_room = room
@@ -143,7 +143,7 @@ class QueueFeed:
             if holder.room > 0:
                 self._ready.setdefault(agent, holders)[holder] = None
                 return holder
-            self._count(holder, 0)
+            self._count_room(holder, 0)
         return None
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -173,14 +173,14 @@ class QueueFeed:
     def place(self, message: QueuedMessage) -> None:
         """Give a message to the next holder in turn, unless a screen ends it."""
         if not self._is_screened(message):
-            self._place(message)
+            self._give_to_next(message)
 
     def hold_for(self, holder: Holder, message: QueuedMessage) -> HeldMessage | None:
         """Give a message to the holder it was fetched for, outside of the turns. Return None if it is not delivered."""
         deadline = message.taken_at + self.settings.ack_wait_s
         if self._is_screened(message):
             return None
-        if deadline <= time.monotonic():  # as in `_place`
+        if deadline <= time.monotonic():  # as in `_give_to_next`
             self.queue.nak(message)
             return None
         return self._hold(message, holder, deadline)
@@ -207,7 +207,8 @@ class QueueFeed:
         """Return whether a screen ends a message."""
         return any(screen(self, message) for screen in self._screens)
 
-    def _place(self, message: QueuedMessage) -> None:
+    def _give_to_next(self, message: QueuedMessage) -> None:
+        """Give a message to the next holder in turn, or keep it until a holder has room."""
         deadline = message.taken_at + self.settings.ack_wait_s
         if deadline <= time.monotonic():  # this process was stopped, and another server may have it by now
             self.queue.nak(message)
@@ -218,7 +219,7 @@ class QueueFeed:
             self._deadlines.add(deadline, message)
             return
         self._hold(message, holder, deadline)
-        self._count(holder, holder.room)
+        self._count_room(holder, holder.room)
         if not self._handed:
             self._loop.call_soon(self._hand_over)
         self._handed.setdefault(holder, []).append(message)
@@ -231,9 +232,9 @@ class QueueFeed:
             metrics.QUEUE_REDELIVERIES.of(tenant=self.tenant_id).add()
         return held
 
-    def _place_waiting(self) -> None:
+    def _give_waiting(self) -> None:
         while self._waiting and self._ready:
-            self._place(self._waiting.popleft())
+            self._give_to_next(self._waiting.popleft())
 
     def _hand_over(self) -> None:
         handed, self._handed = self._handed, {}
@@ -271,7 +272,7 @@ class QueueFeed:
         """Move a message to the dead-letter channel: its holder rejects it. Raises `NotHeld`."""
         held = self._held_by(holder, seq)
         self._release(held)
-        self._bury(self, held.message, DeadLetterReason.REJECTED, held.message.deliveries)
+        self._move_to_dead_letters(self, held.message, DeadLetterReason.REJECTED, held.message.deliveries)
         _nacked.add()
 
     async def extend(self, holder: Holder, seq: Seq) -> None:
@@ -324,7 +325,7 @@ class QueueFeed:
         if message.deliveries < self.settings.max_deliveries:
             self.queue.nak(message, pause_s)
         else:
-            self._bury(self, message, DeadLetterReason.MAX_DELIVERIES, message.deliveries)
+            self._move_to_dead_letters(self, message, DeadLetterReason.MAX_DELIVERIES, message.deliveries)
 
     # --- the channel -------------------------------------------------------------------------------------------------
 
