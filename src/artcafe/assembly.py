@@ -259,9 +259,9 @@ class Services(TableServices):
         self.version_watch.add_served(self.record_cache.tenants)
         self._make_pulls_and_streams(keys, fabric, group)
         self._make_waker(store, fabric, clock, settings)
-        changed = self.retention.changed, self.queue_hub.changed, self.hub.on_change, self.rate_limits.on_change
-        for on_change in (*changed, self.pulls.waits.on_change, self.streams.on_change, self.waker.on_change):
-            self.invalidation.subscribe(on_change)
+        deliveries = self.queue_hub, self.hub, self.pulls.waits, self.streams
+        for each in (self.retention, *deliveries, self.rate_limits, self.waker):
+            self.invalidation.subscribe(each.on_change)
 
     def _make_authentication(self, store: Store, identity: Identity, clock: Clock) -> None:
         """Make the services that authenticate callers of both listeners."""
@@ -290,13 +290,13 @@ class Services(TableServices):
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
         self.cursor_moves = CursorMoves(store, self.changes, self.audit, clock, self.record_cache, fabric, self.retention)
         self.audiences = Audiences(store, fabric, self.record_cache)
-        self.invalidation.subscribe(self.audiences.changed)
+        self.invalidation.subscribe(self.audiences.on_change)
         self.recipients = Recipients(store, fabric, self.cursors, clock)
         queue_outcomes = QueueOutcomes(fabric, clock)
         queue_outcomes.set_queues(self.queue_hub.outcomes)
         self.message_receipts = MessageReceipts(self.record_cache, fabric, self.recipients, queue_outcomes, clock)
         self.receipts = Receipts(fabric, self.record_cache, self.recipients, queue_outcomes)
-        self.invalidation.subscribe(self.receipts.changed)
+        self.invalidation.subscribe(self.receipts.on_change)
         self.figures = Figures(fabric, self.record_cache)
 
     def _make_waker(self, store: Store, fabric: Fabric, clock: Clock, settings: ServiceSettings) -> None:

@@ -80,7 +80,7 @@ async def test_sweep_reads_a_tenant_once_and_again_after_a_change(tmp_path: Path
         await it.services.channels.update(it.owner, short.id, retention_s=3600)
         await sweeping.sweep(tenant_fabric)
         assert await kept(it, short) == [1]
-        sweeping.changed(TenantChange(tenant_id=it.owner.tenant_id, channels=(short.id,)))
+        sweeping.on_change(TenantChange(tenant_id=it.owner.tenant_id, channels=(short.id,)))
         await sweeping.sweep(tenant_fabric)
         assert await kept(it, short) == []
 
@@ -253,7 +253,7 @@ async def test_tenant_is_swept_again_when_its_oldest_message_expires_or_its_rete
         await it.services.fabric.purge(tenant_id, it.channel.id)
         await sweeping.sweep(tenant_fabric)
         assert sweeping.is_quiet(tenant_id)
-        sweeping.changed(TenantChange(tenant_id=tenant_id, is_whole=True))
+        sweeping.on_change(TenantChange(tenant_id=tenant_id, is_whole=True))
         assert not sweeping.is_quiet(tenant_id)
 
 

@@ -73,27 +73,36 @@ class QueueHub:
         """Return the channel's feed for one more holder. End its use with `release`. Raises `Unavailable` during a shutdown."""
         feed = self._feeds.get((tenant_id, channel_id))
         if feed is None:
-            tenant_fabric = self._fabric.tenant(tenant_id)
-            tracing = self._tracing_of(tenant_id, channel_id)
-            feed = QueueFeed(tenant_id, channel_id, settings, self.screens, self.mover.move, tracing)
-            confirm = partial(self._find, tenant_id, channel_id)
-            feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
-            feed.gate = KeyGate(feed, KeyLog(tenant_fabric.log, channel_id), self._run)
-            feed.others = OtherHolders(feed, self._has_others(tenant_fabric), self._ask_others(tenant_fabric, feed), self._run)
-            feed.recent_acks = self._left_acks.pop((tenant_id, channel_id), feed.recent_acks)
-            tenant_fabric.work_queues.add(feed.queue)
-            tenant_fabric.outcomes.answer_others()
-            self._feeds[tenant_id, channel_id] = feed
-            task = self._run(self.supervisor.keep(feed.queue.run))
-            task.add_done_callback(lambda _: tenant_fabric.work_queues.discard(feed.queue))
+            feed = self._feeds[tenant_id, channel_id] = self._open(tenant_id, channel_id, settings)
         feed.users += 1
         return feed
 
+    def _open(self, tenant_id: TenantId, channel_id: ChannelId, settings: QueueSettings) -> QueueFeed:
+        """Make a channel's feed with its parts, and run its work queue. Raises `Unavailable` during a shutdown."""
+        tenant_fabric = self._fabric.tenant(tenant_id)
+        tracing = self._tracing_of(tenant_id, channel_id)
+        feed = QueueFeed(tenant_id, channel_id, settings, self.screens, self.mover.move, tracing)
+        confirm = partial(self._find, tenant_id, channel_id)
+        feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
+        feed.gate = KeyGate(feed, KeyLog(tenant_fabric.log, channel_id), self._spawn)
+        feed.others = OtherHolders(feed, self._has_others(tenant_fabric), self._ask_others(tenant_fabric, feed), self._spawn)
+        feed.recent_acks = self._left_acks.pop((tenant_id, channel_id), feed.recent_acks)
+        tenant_fabric.work_queues.add(feed.queue)
+        tenant_fabric.outcomes.answer_others()
+        task = self._spawn(self.supervisor.keep(feed.queue.run))
+        task.add_done_callback(lambda _: tenant_fabric.work_queues.discard(feed.queue))
+        return feed
+
     def _has_others(self, tenant_fabric: TenantFabric) -> Callable[[], bool]:
-        """Whether another server may have messages that NATS has forgotten. A cluster stores deliveries on several nodes."""
+        """Return a function that returns whether another server may have messages that NATS has forgotten.
+
+        In a cluster none has: it stores deliveries on several nodes.
+        """
         return lambda: tenant_fabric.log.replicas == 1 and self._fabric.announcements.has_peers
 
     def _ask_others(self, tenant_fabric: TenantFabric, feed: QueueFeed) -> AskOthers:
+        """Return a function that asks the other servers which messages of the feed they hold."""
+
         async def ask(seqs: Sequence[Seq]) -> Collection[Seq]:
             question = OutcomeQuestion(feed.queue.epoch, {feed.channel: list(seqs)}, with_waiting=True)
             known, _ = await tenant_fabric.outcomes.ask(question, self._fabric.announcements.heard())
@@ -101,8 +110,8 @@ class QueueHub:
 
         return ask
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something for a feed. A shutdown waits for its end."""
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a feed's work in a task. A shutdown waits for its end."""
         task = self._group.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -117,11 +126,11 @@ class QueueHub:
             self._remember(feed.tenant_id, feed.channel, feed.recent_acks)
             feed.close()
 
-    def changed(self, change: TenantChange) -> None:
+    def on_change(self, change: TenantChange) -> None:
         """Read the settings and handles of changed channels again."""
         feeds = self._feeds_of(change)
         if feeds:
-            self._group.create_task(self.supervisor.keep(partial(self._read_each_again, feeds)))
+            self._group.create_task(self.supervisor.keep(partial(self._refresh_each, feeds)))
 
     def _feeds_of(self, change: TenantChange) -> list[QueueFeed]:
         if change.is_whole:
@@ -129,12 +138,13 @@ class QueueHub:
         found = (self._feeds.get((change.tenant_id, channel_id)) for channel_id in change.channels)
         return [feed for feed in found if feed is not None]
 
-    async def _read_each_again(self, feeds: Sequence[QueueFeed]) -> None:
+    async def _refresh_each(self, feeds: Sequence[QueueFeed]) -> None:
         """Read one channel after another: a tenant may have thousands, and others' reads must not wait for them."""
         for feed in feeds:
-            await self._read_again(feed)
+            await self._refresh(feed)
 
-    async def _read_again(self, feed: QueueFeed) -> None:
+    async def _refresh(self, feed: QueueFeed) -> None:
+        """Read a channel's handle and settings again. Close the feed of a deleted channel."""
         try:
             channel = await self._find(feed.tenant_id, feed.channel)
         except ChannelNotFound:

@@ -140,7 +140,7 @@ class AccessUpdates:
                         found.append(position)
         return found
 
-    def changed(self, change: TenantChange) -> None:
+    def on_change(self, change: TenantChange) -> None:
         """Schedule a change to be applied to the tenant's sessions."""
         tenant = self._tenants.get(change.tenant_id)
         if tenant is not None:

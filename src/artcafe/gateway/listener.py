@@ -81,7 +81,7 @@ class Gateway:
         """Sockets with a peer that is not reading: the time of its last read, and the number of bytes waiting then."""
         self._closing: dict[Connection, float] = {}
         self.access_updates = AccessUpdates(services, apply_interval_s)
-        services.invalidation.subscribe(self.access_updates.changed)
+        services.invalidation.subscribe(self.access_updates.on_change)
         services.version_watch.add_served(self.access_updates.tenants)
         services.requests.held.set_receivers(self.access_updates.receivers)
         services.recipients.set_sockets(self.access_updates.positions)

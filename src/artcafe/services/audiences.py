@@ -154,7 +154,7 @@ class Audiences:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def changed(self, change: TenantChange) -> None:
+    def on_change(self, change: TenantChange) -> None:
         """Have the changed subscriptions read again."""
         if change.is_whole:
             self._forget_tenant(change.tenant_id)

@@ -166,7 +166,7 @@ class Receipts:
         if tenant is not None:
             tenant.waiting.pop(receipt, None)
 
-    def changed(self, change: TenantChange) -> None:
+    def on_change(self, change: TenantChange) -> None:
         """Read the changed subscriptions again before the next look."""
         tenant = self._tenants.get(change.tenant_id)
         if tenant is not None:

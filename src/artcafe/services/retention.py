@@ -92,7 +92,7 @@ class Retention:
         self._is_due = asyncio.Event()
         self.supervisor = Supervisor("retention")
 
-    def changed(self, change: TenantChange) -> None:
+    def on_change(self, change: TenantChange) -> None:
         """Read the tenant's plan and channels again at its next sweep."""
         self._changes += 1
         self._known.pop(change.tenant_id, None)
