@@ -102,6 +102,7 @@ class Visitor:
         """Save the screen wide and narrow, light and dark, if the run has `--screenshots`."""
         if self.pictures is None:
             return
+        self.page.evaluate("window.scrollTo(0, 0)")
         for width, size in (("wide", WIDE), ("narrow", NARROW)):
             self.page.set_viewport_size(size)  # type: ignore[arg-type]  # A dict with the keys of ViewportSize.
             for theme in ("light", "dark"):
