@@ -49,10 +49,8 @@ def test_workflows_follow_their_schema(require: Require) -> None:
 
 def test_workflows_name_actions_by_commit() -> None:
     used = [each for workflow in WORKFLOWS for each in re.findall(r"^ +- uses: (.+)$", workflow.read_text(), re.MULTILINE)]
-    # Its authors release from this branch; we know no commit of it for certain.
-    others = [each for each in used if each != "pypa/gh-action-pypi-publish@release/v1"]
-    assert len(used) - len(others) == 1
-    assert [each for each in others if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", each)] == []
+    assert used
+    assert [each for each in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", each)] == []
 
 
 def test_bundle_of_the_console_has_a_notice_for_each_package() -> None:
