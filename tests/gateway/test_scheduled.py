@@ -187,7 +187,7 @@ async def test_deleted_channel_delivers_nothing_more(tmp_path: Path) -> None:
 async def test_other_server_delivers_what_a_server_that_ended_has_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "LOOK_S", 0.05)
+    monkeypatch.setattr(scheduler, "POLL_S", 0.05)
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await it.caught_up()
         replies = [await publish(it, due(it, b"%d" % number, MINUTE * (1 + number % 2))) for number in range(6)]
@@ -202,7 +202,8 @@ async def test_other_server_delivers_what_a_server_that_ended_has_accepted(
                 assert {each["message_id"] for each in messages} == {each.message_id for each in replies}
                 it.clock.ahead = MINUTE * 10
                 async with asyncio.timeout(20):
-                    while it.services.fabric.wake_ups.minutes():  # noqa: ASYNC110 (a loop of the server, without an event)
+                    minutes = it.services.fabric.scheduled_minutes
+                    while minutes.by_tenant():  # noqa: ASYNC110 (a loop of the server, without an event)
                         await asyncio.sleep(0.01)
                 assert await raw.is_quiet()
             fabric.close()

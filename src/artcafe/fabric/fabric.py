@@ -33,12 +33,12 @@ from artcafe.fabric.position_exchange import PositionExchange
 from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
 from artcafe.fabric.queue_consumer import QueueConsumer
 from artcafe.fabric.request_exchange import Ask, RequestExchange, Withdraw
+from artcafe.fabric.scheduled_minutes import ScheduledMinutes
 from artcafe.fabric.server_reports import ServerReports
 from artcafe.fabric.storage_probe import StorageProbe
 from artcafe.fabric.stored_counts import StoredSegments
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.fabric.wake_ups import WakeUps
 from artcafe.model import ChannelId, Cursor, Seq, TenantId
 from artcafe.observe.logs import log
 from artcafe.observe.tracing import Tracing
@@ -109,7 +109,7 @@ class Fabric:
         self.recent_counters, self.daily_counters = (
             Counters(self._platform, stream, self._renew_platform, replicas=self._replicas) for stream in (RECENT, DAILY)
         )
-        self.wake_ups = WakeUps(self._platform, replicas=self._replicas)
+        self.scheduled_minutes = ScheduledMinutes(self._platform, replicas=self._replicas)
         self._tenants: dict[TenantId, TenantFabric] = {}
         self._log_watch = LogWatch(self._system, accounts, self.open_tenants)
         self._group: asyncio.TaskGroup | None = None
@@ -170,8 +170,8 @@ class Fabric:
         return self._replicas
 
     @property
-    def _platform_streams(self) -> tuple[AuditLog | StorageProbe | Counters | WakeUps, ...]:
-        return self.audit_log, self._probe, self.recent_counters, self.daily_counters, self.wake_ups
+    def _platform_streams(self) -> tuple[AuditLog | StorageProbe | Counters | ScheduledMinutes, ...]:
+        return self.audit_log, self._probe, self.recent_counters, self.daily_counters, self.scheduled_minutes
 
     async def _renew_platform(self) -> None:
         await register_account(self._system, self._accounts.platform_jwt())

@@ -49,7 +49,7 @@ CENSUS: Final = Subject("census")
 """In the platform's account: a server asks the others for their connections of a tenant."""
 SERVERS_ASK: Final = Subject("servers.ask")
 """In the platform's account: a server asks the others for their reports about themselves."""
-WAKE_UPS: Final = Subject("wake.>")
+SCHEDULED_MINUTES: Final = Subject("wake.>")
 """In the platform's account: the minutes in which tenants have scheduled messages."""
 RECENT_COUNTERS: Final = Subject("count.recent.>")
 """In the platform's account: all counters that expire within minutes."""
@@ -211,7 +211,7 @@ def outcomes(server: str) -> Subject:
     return Subject(f"outcomes.{server}")
 
 
-def wake_up(tenant_id: TenantId, minute: int) -> Subject:
+def scheduled_minute(tenant_id: TenantId, minute: int) -> Subject:
     """Return the subject that says that a tenant has messages scheduled in a minute, counted since 1970."""
     return Subject(f"wake.{token(tenant_id)}.{minute}")
 

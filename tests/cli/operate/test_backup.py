@@ -20,7 +20,7 @@ import pytest
 from artcafe.cli.operate import staging_dir
 from artcafe.cli.operate.archive import create_archive, open_archive
 from artcafe.data_dir import DataDir
-from artcafe.fabric import wake_ups
+from artcafe.fabric import scheduled_minutes
 from artcafe.observe.clock import now
 from artcafe.sdk.client import Client
 from tests.children import ended_with_parent, plain_environ
@@ -128,10 +128,10 @@ def test_backup_of_a_stopped_restored_folder_equals_the_first_backup(archive: Pa
     assert artcafe("restore", again, "--data-dir", tmp_path / "third").code == 0
 
 
-def without_wake_ups(archive: Path, to: Path) -> None:
+def without_scheduled_minutes(archive: Path, to: Path) -> None:
     """Write the archive again without the platform's minutes of scheduled messages, which were saved before the first one."""
     with open_archive(archive) as source, create_archive(to) as out:
-        streams = [each for each in source.manifest.streams if each.saved.name != wake_ups.STREAM]
+        streams = [each for each in source.manifest.streams if each.saved.name != scheduled_minutes.STREAM]
         assert len(streams) == len(source.manifest.streams) - 1
         kept = msgspec.structs.replace(source.manifest, streams=streams)
         for each in kept.parts:
@@ -152,7 +152,7 @@ async def test_message_scheduled_while_the_backup_was_made_is_delivered_after_a_
             stored = await agent.publish(cast.channels[0], "later", deliver_at=due)
         done = await asyncio.to_thread(artcafe, "backup", "--data-dir", home.data, saved)
         assert done.code == 0
-    without_wake_ups(saved, archive)
+    without_scheduled_minutes(saved, archive)
     restored = Platform(tmp_path / "restored")
     done = await asyncio.to_thread(artcafe, "restore", archive, "--data-dir", restored.data)
     assert done.code == 0

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from artcafe.cli.tables.copy_ends import load_settings, open_end
-from artcafe.fabric.wake_ups import WakeUps
+from artcafe.fabric.scheduled_minutes import ScheduledMinutes
 from artcafe.sdk.messages import Message
 from artcafe.tables.catalog import TABLES
 from tests.cli.tables.shell import run
@@ -246,9 +246,9 @@ async def tenants_to_wake(settings: Path) -> set[str]:
     """Return the tenants that a server there opens by itself, when their scheduled messages are due."""
     end = open_end(load_settings(settings, "--to"), print, is_source=False)
     async with end as there, there.connector.connect(None) as platform:
-        wake_ups = WakeUps(platform)
-        await wake_ups.refresh()
-        return set(wake_ups.minutes())
+        minutes = ScheduledMinutes(platform)
+        await minutes.refresh()
+        return set(minutes.by_tenant())
 
 
 async def check_copied_agents(platform: Platform, cast: Cast, tenant: dict[str, dict[str, str]]) -> None:

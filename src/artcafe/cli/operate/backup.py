@@ -28,9 +28,9 @@ from artcafe.errors import ArchiveRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.scheduled_messages import ScheduledMessages
+from artcafe.fabric.scheduled_minutes import ScheduledMinutes, minute_of
 from artcafe.fabric.snapshots import AccountConnector
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.fabric.wake_ups import WakeUps, minute_of
 from artcafe.model import TenantId
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure
@@ -263,9 +263,9 @@ async def _put_minutes(connector: AccountConnector, tenant_id: TenantId, log: Te
     scheduled = ScheduledMessages(log)
     await scheduled.refresh()
     async with connector.connect(None) as platform:
-        wake_ups = WakeUps(platform)
+        minutes = ScheduledMinutes(platform)
         for minute in {minute_of(due) for due in scheduled.times()}:
-            await wake_ups.put(tenant_id, minute)
+            await minutes.put(tenant_id, minute)
 
 
 def _secret_of(source: archive.ArchiveReader, file: Path, secret_file: Path | None) -> bytes:

@@ -10,9 +10,9 @@ from artcafe.errors import TablesRefused
 from artcafe.fabric import log_rewrite, snapshots, stream_copy
 from artcafe.fabric.log_rewrite import LogNames
 from artcafe.fabric.scheduled_messages import ScheduledMessages
+from artcafe.fabric.scheduled_minutes import ScheduledMinutes, minute_of
 from artcafe.fabric.stream_copy import ForeignStream
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.fabric.wake_ups import WakeUps, minute_of
 from artcafe.maintenance.id_mapping import IdMapping, NewIds
 from artcafe.model import ChannelType, QueueSettings, TenantId
 from artcafe.rules import inboxes
@@ -79,6 +79,6 @@ async def wake(there: CopyEnd, copy_id: TenantId) -> None:
     if not minutes:
         return
     async with there.connector.connect(None) as platform:
-        wake_ups = WakeUps(platform, replicas=await there.connector.replica_count())
+        stored = ScheduledMinutes(platform, replicas=await there.connector.replica_count())
         for minute in sorted(minutes):
-            await wake_ups.put(copy_id, minute)
+            await stored.put(copy_id, minute)
