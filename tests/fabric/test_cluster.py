@@ -16,7 +16,7 @@ from msgspec import Raw
 from nats.errors import Error as NatsError
 
 from artcafe.data_dir import read_secret
-from artcafe.errors import OurFault, Unavailable
+from artcafe.errors import NotStored, OurFault, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
 from artcafe.fabric.counters import DAILY, Counters
@@ -110,6 +110,14 @@ async def first_publish(fabric: Fabric, tenant: TenantId, data: bytes = b"0") ->
     async with asyncio.timeout(START_S):
         await writer.submit(data)
     return writer
+
+
+async def first_publish_repeated(fabric: Fabric, tenant: TenantId) -> None:
+    """Create the tenant's log with a publish that is repeated once if it was not stored."""
+    try:
+        await first_publish(fabric, tenant)
+    except NotStored:
+        await first_publish(fabric, tenant)
 
 
 async def test_single_server_has_one_replica(nats: Nats) -> None:
@@ -382,7 +390,8 @@ async def jetstream_leader(node: Node, accounts: Accounts) -> str:
 @pytest.mark.faults
 @pytest.mark.timeout(120)
 async def test_first_publishes_of_new_tenants_are_stored_while_a_node_is_down(tmp_path: Path) -> None:
-    """JetStream elects another leader first, and so do the logs that are placed on the node that has just been killed."""
+    """JetStream elects another leader first, and so do the logs that are placed on the node that has just been killed. Split
+    votes may take longer than a publish waits: it is then answered as not stored, and stored when it is repeated."""
     servers = NatsServers(tmp_path, 3)
     accounts = Accounts(derive(read_secret(servers.secret), "nats"), "prod")
     servers.start()
@@ -392,7 +401,7 @@ async def test_first_publishes_of_new_tenants_are_stored_while_a_node_is_down(tm
             servers.kill(await jetstream_leader(servers.nodes[0], accounts))
             async with asyncio.timeout(3 * START_S), asyncio.TaskGroup() as group:
                 for _ in range(6):
-                    group.create_task(first_publish(fabric, a_tenant()))
+                    group.create_task(first_publish_repeated(fabric, a_tenant()))
     finally:
         servers.end()
 
