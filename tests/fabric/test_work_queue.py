@@ -316,11 +316,11 @@ async def test_a_message_read_late_counts_as_delivered_at_the_end_of_its_request
         taker = Taker()
         async with working(connection, taker) as queue:
             (message,) = await taker.next()
-            lane = queue.lanes[0]
-            lane.asked_at -= 60  # as if this process was stopped for a minute after its request
+            slot = queue.slots[0]
+            slot.asked_at -= 60  # as if this process was stopped for a minute after its request
             late = IncomingMessage(b"{}", None, message.ack_subject.encode())
-            queue.on_message(lane, late)
-            assert taker.taken[0].taken_at == lane.asked_at + PULL_S
+            queue.on_message(slot, late)
+            assert taker.taken[0].taken_at == slot.asked_at + PULL_S
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 
 from artcafe.errors import LogRefused, OurFault, QuotaFull
 from artcafe.fabric.key_log import KeyLog
-from artcafe.fabric.queue_consumer import MARGIN_S, PULL_S
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
 from artcafe.model import QueueSettings, Seq
 from artcafe.observe.logs import log
@@ -221,7 +220,7 @@ class KeyGate:
         """Store ends and then acknowledge those messages; give back others, noted as never held. Raise
         `Unavailable`."""
         now = time.monotonic()
-        for seq in [seq for seq, message in self._ending.items() if now >= self._until_of(message)]:
+        for seq in [seq for seq, message in self._ending.items() if now >= self._feed.queue.exclusive_until(message)]:
             del self._ending[seq]  # NATS delivers it again, and another server may have it by now
         ended = dict(list(self._ending.items())[:MOST_IN_MARK])
         returned = dict(list(self._returning.items())[:MOST_IN_MARK])
@@ -258,10 +257,6 @@ class KeyGate:
         """Give back a message without a holder, for another server with room."""
         self._returning[message.seq] = message
         self._wake.set()
-
-    def _until_of(self, message: QueuedMessage) -> float:
-        """Return until when no other server can have the message, by the monotonic clock."""
-        return message.taken_at + self._feed.settings.ack_wait_s + MARGIN_S - PULL_S
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
@@ -304,7 +299,7 @@ class KeyGate:
         message = self._take(waiting.message.seq).message
         if waiting.place == self._feed.place and not self._feed.has_room:
             self._return(message)  # the holders of another server may have room
-        elif time.monotonic() < self._until_of(message):
+        elif time.monotonic() < self._feed.queue.exclusive_until(message):
             waiting.place(self.counted(message))
 
     def _take(self, seq: Seq) -> _Waiting:
@@ -350,7 +345,7 @@ class KeyGate:
         if not self._waiting or now < self._kept_at + TICK_S:
             return
         self._kept_at = now
-        for seq in [seq for seq, each in self._waiting.items() if now >= self._until_of(each.message)]:
+        for seq in [seq for seq, each in self._waiting.items() if now >= self._feed.queue.exclusive_until(each.message)]:
             self._take(seq)  # as in `_store`
         half_s = self._feed.settings.ack_wait_s / 2
         await self._extend([each for each in self._waiting.values() if now - each.message.taken_at > half_s])

@@ -20,11 +20,11 @@ from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.fabric.queue_acks import ANSWER_S
 from artcafe.fabric.queue_consumer import PULL_S
-from artcafe.fabric.work_queue import QueuedMessage, WorkQueue, parse
+from artcafe.fabric.work_queue import TIMED_OUT, QueuedMessage, WorkQueue, parse
 from artcafe.rules.subjects import Subject
 
 NO_MESSAGES: Final = 404
-TIMED_OUT: Final = 408
+"""The status with which NATS ends a request without a wait for a queue without messages."""
 MIN_BYTES: Final = 128 * 1024
 """No message is larger: of its data at most 64 KiB."""
 RENEW_S: Final = PULL_S + 0.5
@@ -56,7 +56,7 @@ class QueueFetch:
     async def now(self, most: int, most_bytes: int) -> None:
         """Take at most `most` of the messages that wait now, and about `most_bytes`. Raise `Unavailable`."""
         for is_repeat in (False, True):
-            await self._queue.wait_made(again=is_repeat)
+            await self._queue.wait_consumer(again=is_repeat)
             self._ended = asyncio.get_running_loop().create_future()
             await self._request(b'{"batch":%d,"max_bytes":%d,"no_wait":true}' % (most, max(MIN_BYTES, most_bytes)), most)
             try:
@@ -73,7 +73,7 @@ class QueueFetch:
     async def begin(self, most: int, most_bytes: int) -> None:
         """Take at most `most` messages, and about `most_bytes`, as they come, until `on_end` is called, at the latest after
         `PULL_S`. Raise `Unavailable`."""
-        await self._queue.wait_made()
+        await self._queue.wait_consumer()
         body = b'{"batch":%d,"max_bytes":%d,"expires":%d}' % (most, max(MIN_BYTES, most_bytes), int(PULL_S * 1e9))
         await self._request(body, most)
 

@@ -29,13 +29,15 @@ from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
 
-LANES: Final = 2
-"""Requests for messages that may wait at once, so that one can be answered while the next is on its way."""
+PULLS_AT_ONCE: Final = 2
+"""Pull requests that may wait at NATS at once, so that one can be answered while the next is on its way."""
 MAX_PULL: Final = 1024
+"""Messages of one pull request."""
 RETRY_S: Final = 0.2
 CLOSE_S: Final = 3.0
 
 TIMED_OUT: Final = 408
+"""The status with which NATS ends a pull request at its timeout."""
 
 
 class QueuedMessage(NamedTuple):
@@ -49,17 +51,18 @@ class QueuedMessage(NamedTuple):
     ack_subject: Subject
 
 
-class _Lane:
-    """One request for messages at a time, with a subject of its own for the replies."""
+class _PullSlot:
+    """Holds one pull request at a time, with a subject of its own for the replies."""
 
-    __slots__ = ("asked_at", "inbox", "subscription", "wanted")
+    __slots__ = ("asked_at", "inbox", "outstanding", "subscription")
 
     def __init__(self, inbox: Subject) -> None:
         self.inbox = inbox
         self.subscription: SubjectSubscription | None = None
-        self.wanted = 0
-        """Messages that the request may still bring."""
+        self.outstanding = 0
+        """Messages that the request may still bring; 0: there is no request."""
         self.asked_at = 0.0
+        """When the request was made, by the monotonic clock."""
 
 
 class QueueSink(Protocol):
@@ -97,10 +100,14 @@ class WorkQueue:
         self.epoch: Epoch | None = None
         """The epoch of the log that the taken messages belong to; None before the consumer was made."""
         self.pull_subject = subjects.queue_pull(STREAM, self._consumer.name)
-        self.lanes = [_Lane(Subject(f"{self.connection.new_inbox()}.{at}")) for at in range(LANES)]
+        self.slots = [_PullSlot(Subject(f"{self.connection.new_inbox()}.{at}")) for at in range(PULLS_AT_ONCE)]
         self._acks = QueueAcks(self.connection)
-        self._wake, self._made = asyncio.Event(), asyncio.Event()
-        self._is_made = self._is_refused = self._is_closing = False
+        self._wake, self._consumer_made = asyncio.Event(), asyncio.Event()
+        self._has_consumer = False
+        """Whether the consumer exists in the current log, with the present settings."""
+        self._is_refused = False
+        """Whether NATS has ended a pull request for another reason than its timeout: the next one waits for `RETRY_S`."""
+        self._is_closing = False
         self.supervisor = Supervisor("work_queue")
 
     # --- settings and life -------------------------------------------------------------------------------------------
@@ -108,13 +115,13 @@ class WorkQueue:
     def change(self, settings: QueueSettings) -> None:
         """Use other settings from now on; the consumer is changed before the next pull. May be repeated."""
         if settings != self.settings:
-            self.settings, self._is_made = settings, False
+            self.settings, self._has_consumer = settings, False
             self.wake()
 
     @property
     def has_asked(self) -> bool:
-        """Whether a request for messages waits at NATS."""
-        return self._is_made and any(lane.wanted for lane in self.lanes)
+        """Whether a pull request waits at NATS."""
+        return self._has_consumer and any(slot.outstanding for slot in self.slots)
 
     def wake(self) -> None:
         """Pull messages if there is room, and send waiting acks."""
@@ -130,16 +137,16 @@ class WorkQueue:
             self.connection.off_up(self._restart)
             await self._leave()
 
-    async def wait_made(self, *, again: bool = False) -> None:
-        """Return once the consumer exists; check that `again`. Raise `Unavailable` after `ANSWER_S`."""
-        self._is_made = self._is_made and not again
-        if self._is_made:
+    async def wait_consumer(self, *, again: bool = False) -> None:
+        """Return once the consumer exists; with `again`, after it was made again. Raise `Unavailable` after `ANSWER_S`."""
+        self._has_consumer = self._has_consumer and not again
+        if self._has_consumer:
             return
-        self._made.clear()
+        self._consumer_made.clear()
         self.wake()
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._made.wait()
+                await self._consumer_made.wait()
         except TimeoutError as exc:
             raise unreachable() from exc
 
@@ -167,7 +174,7 @@ class WorkQueue:
                     self.close()
                 except (OurFault, TimeoutError) as exc:
                     log.debug("work_queue.waits", channel=self.channel, error=repr(exc))
-                    self._is_made = self._is_made and not isinstance(exc, NoResponder | LogRefused)
+                    self._has_consumer = self._has_consumer and not isinstance(exc, NoResponder | LogRefused)
                     await asyncio.sleep(RETRY_S)
                     self._wake.set()
 
@@ -175,8 +182,8 @@ class WorkQueue:
         """Unsubscribe, give back the messages that were on their way, and send the last acks."""
         try:
             async with asyncio.timeout(CLOSE_S):
-                for lane in self.lanes:
-                    subscription, lane.subscription = lane.subscription, None
+                for slot in self.slots:
+                    subscription, slot.subscription = slot.subscription, None
                     if subscription is not None:
                         await self.connection.drain(subscription)
                 await self._sink.drained()
@@ -187,9 +194,9 @@ class WorkQueue:
 
     def _restart(self) -> None:
         """Pull again over a new connection: NATS has dropped the requests of the lost one."""
-        for lane in self.lanes:
-            lane.wanted = 0
-        self._is_made = False  # the log, and with it the consumer, may be another one
+        for slot in self.slots:
+            slot.outstanding = 0
+        self._has_consumer = False  # the log, and with it the consumer, may be another one
         self.wake()
 
     # --- acks --------------------------------------------------------------------------------------------------------
@@ -203,7 +210,11 @@ class WorkQueue:
 
         It is not sent once another server may hold the message; NATS redelivers it by itself then.
         """
-        self._put(message, nak_body(delay_s), message.taken_at + self.settings.ack_wait_s + MARGIN_S - PULL_S)
+        self._put(message, nak_body(delay_s), self.exclusive_until(message))
+
+    def exclusive_until(self, message: QueuedMessage) -> float:
+        """Return until when no other server can have a message, by the monotonic clock."""
+        return message.taken_at + self.settings.ack_wait_s + MARGIN_S - PULL_S
 
     def terminate(self, message: QueuedMessage) -> None:
         """Remove a message from the queue that no subscriber acknowledged, because it is stored elsewhere."""
@@ -235,9 +246,9 @@ class WorkQueue:
         if self._is_refused:
             self._is_refused = False
             await asyncio.sleep(RETRY_S)
-        if not self._is_made:
-            await self._make()
-        pulls = b"".join(self._pulls())
+        if not self._has_consumer:
+            await self._make_consumer()
+        pulls = b"".join(self._pull_requests())
         try:
             await self._acks.send(pulls)
         except Unavailable:
@@ -246,77 +257,77 @@ class WorkQueue:
         if self._acks:
             self.wake()
 
-    def _pulls(self) -> list[bytes]:
-        """Return requests for messages, each with its lane, for the room that no request covers yet."""
+    def _pull_requests(self) -> list[bytes]:
+        """Return encoded pull requests for the room that no request covers yet."""
         now = time.monotonic()
         pulls: list[bytes] = []
-        for lane in self.lanes:
-            if lane.wanted and now > lane.asked_at + PULL_S + RETRY_S:
-                lane.wanted = 0  # NATS has ended it, and its answer was lost
-        for lane in self.lanes:
-            if lane.wanted:
+        for slot in self.slots:
+            if slot.outstanding and now > slot.asked_at + PULL_S + RETRY_S:
+                slot.outstanding = 0  # NATS has ended it, and its answer was lost
+        for slot in self.slots:
+            if slot.outstanding:
                 continue
-            missing = min(MAX_PULL, self._sink.room - sum(each.wanted for each in self.lanes))
+            missing = min(MAX_PULL, self._sink.room - sum(each.outstanding for each in self.slots))
             if missing > 0:
-                lane.wanted, lane.asked_at = missing, now
+                slot.outstanding, slot.asked_at = missing, now
                 body = b'{"batch":%d,"expires":%d}' % (missing, int(PULL_S * 1e9))
-                pulls.append(OutgoingMessage(self.pull_subject, "", body).encoded(lane.inbox))
+                pulls.append(OutgoingMessage(self.pull_subject, "", body).encoded(slot.inbox))
         return pulls
 
     def _next_check_s(self) -> float | None:
         """Return the seconds until a request for messages must be replaced; None without one."""
-        waiting = [lane.asked_at for lane in self.lanes if lane.wanted]
+        waiting = [slot.asked_at for slot in self.slots if slot.outstanding]
         return max(0.0, min(waiting) + PULL_S + 2 * RETRY_S - time.monotonic()) if waiting else None
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def on_message(self, lane: _Lane, message: IncomingMessage) -> bool:
+    def on_message(self, slot: _PullSlot, message: IncomingMessage) -> bool:
         """Take a message of a request, or note its end."""
         if not message.reply:
-            self._on_status(lane, message)
+            self._on_status(slot, message)
             return True
-        lane.wanted = max(0, lane.wanted - 1)
+        slot.outstanding = max(0, slot.outstanding - 1)
         # Read late, the message may have been delivered long ago, but no later than the request's end.
-        taken_at = min(time.monotonic(), lane.asked_at + PULL_S)
+        taken_at = min(time.monotonic(), slot.asked_at + PULL_S)
         queued = parse(message, taken_at)
         if self._is_closing:
             self.nak(queued)
         else:
             self._sink.take(queued)
-        if not lane.wanted:
+        if not slot.outstanding:
             self.wake()
         return True
 
-    def _on_status(self, lane: _Lane, message: IncomingMessage) -> None:
+    def _on_status(self, slot: _PullSlot, message: IncomingMessage) -> None:
         """Note the end of a request: by its timeout, or because the consumer or its leader has changed."""
         status, description = message.status, message.description
-        lane.wanted = 0
+        slot.outstanding = 0
         if status != TIMED_OUT:
             log.debug("work_queue.pull_ended", channel=self.channel, status=status, description=description)
-            self._is_made, self._is_refused = False, True
+            self._has_consumer, self._is_refused = False, True
         self.wake()
 
-    async def _on_slow_message(self, lane: _Lane, message: Msg) -> None:
+    async def _on_slow_message(self, slot: _PullSlot, message: Msg) -> None:
         raise AssertionError("the fast path takes every message")
 
     # --- the consumer ------------------------------------------------------------------------------------------------
 
-    async def _make(self) -> None:
+    async def _make_consumer(self) -> None:
         """Create the consumer, or give it the present settings, and subscribe to its messages. May be repeated. Raise
         `Unavailable` or `LogRefused`."""
         await self.connection.wait_up()
-        for lane in self.lanes:
-            if lane.subscription is None:
-                slow, fast = partial(self._on_slow_message, lane), partial(self.on_message, lane)
-                lane.subscription = await self.connection.subscribe(lane.inbox, slow, fast)
+        for slot in self.slots:
+            if slot.subscription is None:
+                slow, fast = partial(self._on_slow_message, slot), partial(self.on_message, slot)
+                slot.subscription = await self.connection.subscribe(slot.inbox, slow, fast)
         await self._confirm()
         settings = self.settings
         made = await self._consumer.make(settings)
         if made.is_new_log or self.epoch not in (None, made.epoch):
             self._acks.clear()
             self._sink.forget()
-        self.epoch, self._is_made = made.epoch, settings == self.settings
-        self._made.set()
+        self.epoch, self._has_consumer = made.epoch, settings == self.settings
+        self._consumer_made.set()
 
 
 def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:
