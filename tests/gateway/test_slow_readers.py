@@ -267,7 +267,7 @@ async def test_error_at_the_end_of_a_socket_leaves_no_stale_descriptor(tmp_path:
         await seq_of(raw)
         descriptor = connection.descriptor
         with monkeypatch.context() as patched:
-            patched.setattr(it.services.presence, "gone", lambda _: 1 / 0)
+            patched.setattr(it.services.presence, "remove_socket", lambda _: 1 / 0)
             raw.writer.close()
             await until(lambda: it.gateway.connections() == [])
         (delivery,) = connection.deliveries.values()

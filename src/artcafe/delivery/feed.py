@@ -27,12 +27,13 @@ RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
 class PendingMessages:
     """Messages of one channel since the last flush. A flush encodes them once per encoding."""
 
-    __slots__ = ("_batches", "_feed", "expired", "messages", "turns")
+    __slots__ = ("_batches", "_feed", "arrivals", "expired", "messages")
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self.messages: list[StoredMessage] = []
-        self.turns: list[int] = []
+        self.arrivals: list[int] = []
+        """The number of each message in the order of arrival over all channels."""
         self._batches: dict[Encoding, FrameBatch] = {}
         self.expired: set[Seq] | None = None
         """The sequences of expired messages, if there are any: a gap is sent in place of each."""
@@ -63,7 +64,7 @@ class PendingMessages:
                     encoding.gap(feed.channel, Gap(one.seq, one.seq, EXPIRED), epoch) if one.seq in self.expired else frame
                     for one, frame in zip(self.messages, frames, strict=True)
                 ]
-            batch = self._batches[encoding] = FrameBatch(frames, self.turns)
+            batch = self._batches[encoding] = FrameBatch(frames, self.arrivals)
         return batch
 
 
@@ -87,7 +88,7 @@ class Feed:
 
     __slots__ = (
         "_groups",
-        "_next_turn",
+        "_next_arrival",
         "_removed_to",
         "_schedule_flush",
         "ahead",
@@ -102,7 +103,7 @@ class Feed:
         "opened",
         "pending",
         "reader",
-        "shown",
+        "sent_to_all",
         "tenant_fabric",
         "tracing",
         "users",
@@ -116,17 +117,17 @@ class Feed:
         channel: ChannelId,
         kind: ChannelKind,
         schedule_flush: Callable[[Feed], None],
-        next_turn: Callable[[], int],
+        next_arrival: Callable[[], int],
         removed_to: RemovedTo,
         clock: Clock,
         tracing: ChannelTracing | None = None,
     ) -> None:
-        """`schedule_flush` is called when the first message is pending; `next_turn` numbers messages over all channels."""
+        """`schedule_flush` is called when the first message is pending; `next_arrival` numbers messages over all channels."""
         self.clock, self.tracing = clock, tracing
         self.tenant_fabric, self.channel, self.kind = tenant_fabric, channel, kind
         self.handle: str | None = None
         """The channel's handle, for its pushes."""
-        self._schedule_flush, self._next_turn, self._removed_to = schedule_flush, next_turn, removed_to
+        self._schedule_flush, self._next_arrival, self._removed_to = schedule_flush, next_arrival, removed_to
         self.reader: ChannelReader | LiveChannelReader | None = None
         self.opened = asyncio.Event()
         self.lineage = LogLineage(None)
@@ -142,10 +143,11 @@ class Feed:
         self.ahead: dict[Peer, FeedMember] = {}
         """Members with a position above the channel's messages seen by this server, such as the end of the tenant's log. A
         message above its position moves a member to one of the other two."""
-        self.shown = 0
-        """Messages sent to every member of `caught_up`. A flush to a thousand connections adds to this number only."""
+        self.sent_to_all = 0
+        """Messages sent to every member of `caught_up` since the last `take_counts`: one addition for a flush to a thousand
+        members. `join` subtracts it from a member's own `count`, and `leave` adds it again."""
         self.counts: dict[str, int] = {}
-        """By receiver: messages sent and not taken by `take_counts`, except those still in the `count` of members."""
+        """By receiver: messages sent since the last `take_counts`, except those in `sent_to_all` and in `count` of members."""
         self.users = 0
         """Deliveries of this channel, members or not, and wakers. The hub closes the feed without any."""
         self.wakers: set[Callable[[], None]] = set()
@@ -185,9 +187,9 @@ class Feed:
         if not pending.messages:
             self._schedule_flush(self)
         pending.messages += found
-        next_turn = self._next_turn
+        next_arrival = self._next_arrival
         for one in found:
-            pending.turns.append(next_turn())
+            pending.arrivals.append(next_arrival())
             if one.envelope.startswith(EXPIRING) and is_expired(one.envelope, self.clock()):
                 pending.mark_expired(one)
         if self.wakers:
@@ -208,7 +210,7 @@ class Feed:
             self.ahead[member.peer] = member
         elif member.max_unacked is None:
             self.caught_up[member.peer] = member
-            member.count -= self.shown
+            member.count -= self.sent_to_all
             self.regroup()
         else:
             self.windowed[member.peer] = member
@@ -220,7 +222,7 @@ class Feed:
         if not member.is_member:
             return
         if member.peer in self.caught_up:
-            member.count += self.shown
+            member.count += self.sent_to_all
         self.add_count(member.receiver, member.count)
         member.count = 0
         member.epoch = member.epoch or self.lineage.epoch  # it may have joined before the log's first message
@@ -253,7 +255,7 @@ class Feed:
             return None
         self.pending = PendingMessages(self)
         self.flushed = taken.messages[-1].seq
-        self.shown += len(taken)
+        self.sent_to_all += len(taken)
         return taken
 
     # --- usage -------------------------------------------------------------------------------------------------------
@@ -265,14 +267,14 @@ class Feed:
 
     def take_counts(self) -> dict[str, int]:
         """Return the messages sent since the last call, by receiver: one for each message and connection."""
-        if self.shown:  # else there was no flush, and no member has a count
+        if self.sent_to_all:  # else there was no flush, and no member has a count
             for member in self.caught_up.values():
-                self.add_count(member.receiver, member.count + self.shown)
+                self.add_count(member.receiver, member.count + self.sent_to_all)
                 member.count = 0
             for member in self.windowed.values():
                 self.add_count(member.receiver, member.count)
                 member.count = 0
-            self.shown = 0
+            self.sent_to_all = 0
         counts, self.counts = self.counts, {}
         return counts
 
@@ -329,7 +331,7 @@ class Feed:
                 touched.append(peer)
             out.append(batch)
         seqs = pending.seqs()
-        self.shown += len(seqs)
+        self.sent_to_all += len(seqs)
         for member in list(self.windowed.values()):
             if member.track(seqs):
                 member.count += len(seqs)

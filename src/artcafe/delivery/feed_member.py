@@ -26,7 +26,7 @@ class FeedMember:
         """`receiver`: the principal of the connection, as in `Principal.sender`."""
         self.peer, self.epoch, self.max_unacked, self.receiver = peer, epoch, max_unacked, receiver
         self.count = 0
-        """Messages sent and not yet counted for the receiver by the feed, less `Feed.shown` while it is in `caught_up`."""
+        """Messages sent and not yet counted for the receiver by the feed, less `Feed.sent_to_all` while it is in `caught_up`."""
         self.sent = start
         self.unacked: deque[Seq] = _NO_SEQS if max_unacked is None else deque()
         """Sequences sent and not acknowledged; kept only with a `max_unacked`."""

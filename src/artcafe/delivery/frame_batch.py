@@ -8,24 +8,24 @@ from itertools import repeat
 
 
 class FrameBatch:
-    """Encoded messages of one channel for one flush, each with its turn: its place in the order of arrival over all channels."""
+    """Encoded messages of one channel for one flush, each with the number of its arrival, counted over all channels."""
 
-    __slots__ = ("frames", "turns")
+    __slots__ = ("arrivals", "frames")
 
-    def __init__(self, frames: list[bytes], turns: list[int]) -> None:
-        self.frames, self.turns = frames, turns
+    def __init__(self, frames: list[bytes], arrivals: list[int]) -> None:
+        self.frames, self.arrivals = frames, arrivals
 
     def since(self, first: int) -> FrameBatch:
         """Return a batch of the messages from index `first` on."""
-        return FrameBatch(self.frames[first:], self.turns[first:])
+        return FrameBatch(self.frames[first:], self.arrivals[first:])
 
 
 def join_batches(batches: Sequence[FrameBatch]) -> bytes:
-    """Return the bytes of all batches, in the order of their turns."""
+    """Return the bytes of all batches, in the order of arrival."""
     if len(batches) == 1:
         return b"".join(batches[0].frames)  # of a single frame this makes no copy
-    by_turn = sorted(pair for batch in batches for pair in zip(batch.turns, batch.frames, strict=True))
-    return b"".join([frame for _, frame in by_turn])
+    by_arrival = sorted(pair for batch in batches for pair in zip(batch.arrivals, batch.frames, strict=True))
+    return b"".join([frame for _, frame in by_arrival])
 
 
 def write_to_all(descriptors: Sequence[int], frames: bytes) -> list[tuple[int, int]]:

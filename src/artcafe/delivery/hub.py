@@ -73,7 +73,7 @@ class Hub:
         self.supervisor = Supervisor("hub")
         self.with_replies: set[Peer] = set()
         """Connections with replies waiting for the end of the turn: a reply goes before the messages caused by its command."""
-        self._next_turn: Callable[[], int] = itertools.count().__next__
+        self._next_arrival: Callable[[], int] = itertools.count().__next__
         self._closed_counts: list[SentCount] = []
 
     def tracing_of(self, tenant_id: TenantId, channel: ChannelId) -> ChannelTracing | None:
@@ -87,7 +87,7 @@ class Hub:
             tenant_fabric = self._fabric.tenant(tenant_id)
             tracing = self.tracing_of(tenant_id, channel)
             feed = Feed(
-                tenant_fabric, channel, kind, self._schedule_flush, self._next_turn, self.removed_to, self._clock, tracing
+                tenant_fabric, channel, kind, self._schedule_flush, self._next_arrival, self.removed_to, self._clock, tracing
             )
             self._feeds[tenant_id, channel] = feed
             self._spawn(partial(self._open, feed))
