@@ -6,20 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator
 from copy import copy
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
+from msgspec import Raw as Json
 
+from artcafe.delivery import pull_page
 from artcafe.delivery.pull import PulledPage, PullRequest, Pulls
 from artcafe.delivery.pull_holds import ACK
+from artcafe.delivery.pull_page import ChannelGap
 from artcafe.delivery.pull_settling import SettleEntry
 from artcafe.delivery.pull_waits import MAX_WAITS_PER_AGENT, PullWait
 from artcafe.errors import ArtcafeError, Forbidden, Overloaded, RateLimited, Revoked, TenantSuspended
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.model import AgentPrincipal, AgentStatus, Channel, SubscriptionStatus, TenantStatus
+from artcafe.rules import times
 from artcafe.rules.inboxes import inbox_of
 from artcafe.rules.usage import Attribution, Metric
 from artcafe.services.cursors import Cursors
+from artcafe.wire.frames import Publish
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.test_gaps import a_moment, remove
 from tests.gateway.test_usage import parts, total
@@ -27,6 +33,7 @@ from tests.services.service_env import new_key, proven
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+LIFE = timedelta(seconds=60)
 LONG = PullRequest.checked(wait_s=25)
 NOW = PullRequest.checked()
 
@@ -54,6 +61,29 @@ class Reader:
         acks = [SettleEntry(ACK, self.channel.id, seq, None)]
         (outcome,) = await self.it.services.pulls.settle(self.principal, self.principal.agent_id, acks, epoch)
         return outcome.error
+
+    async def publish_expired(self, data: int) -> int:
+        """Store a message that has expired, by the server's clock, and return its sequence."""
+        ends = times.to_text(self.it.clock() + LIFE)
+        body = Publish(self.channel.id, Json(b"%d" % data), expires_at=ends)
+        stored = await self.it.services.messaging.publish(self.it.owner, self.channel.id, body)
+        self.it.clock.ahead += LIFE
+        assert stored.seq is not None
+        return stored.seq
+
+    async def make_gap(self, reason: str) -> None:
+        """Lose something of the channel, which has no messages afterwards."""
+        if reason == "retention":
+            await self.publish(1, 2)
+            await remove(self.it)
+        elif reason == "epoch":
+            await self.it.services.fabric.tenant(self.principal.tenant_id).log.begin_epoch()
+        else:
+            await self.publish_expired(1)
+
+    def gaps(self, pulled: PulledPage) -> list[ChannelGap]:
+        """Return the gaps of the channel; other tests have given the inbox one."""
+        return [gap for gap in pulled.gaps if gap.channel_id == self.channel.id]
 
     async def waits(self, count: int = 1) -> None:
         """Wait until this number of pulls wait, and their feeds are open."""
@@ -115,18 +145,80 @@ async def test_removed_messages_yield_a_gap_until_it_is_acknowledged(it: Gateway
     assert await reader.ack(later[0]) is None
 
 
-@pytest.mark.promise("p21")
-async def test_channel_without_remaining_messages_yields_a_gap_at_once_and_an_ack_of_its_end_ends_it(it: GatewayApp) -> None:
+@pytest.mark.promise("p4", "p4a", "p6", "p21")
+@pytest.mark.parametrize("reason", ["retention", "epoch", "expired"])
+async def test_gap_alone_ends_no_wait_and_is_in_each_answer_until_it_is_acknowledged(it: GatewayApp, reason: str) -> None:
     reader = await a_reader(it)
-    stored = await reader.publish(1, 2)
-    await remove(it)
+    await reader.make_gap(reason)
+    first = await reader.pull()
+    (gap,) = reader.gaps(first)
+    assert (gap.gap.reason, first.items, first.has_more) == (reason, [], False)
 
-    pulled = await reader.pull(LONG)
-    (gap,) = pulled.gaps
-    assert (pulled.items, gap.gap.to) == ([], stored[-1])
-    assert await reader.ack(stored[-1]) is None
-    pulled = await reader.pull()
-    assert (list(pulled.gaps), pulled.items) == ([], [])
+    ended = await reader.pull(PullRequest.checked(wait_s=0.1))
+    assert (reader.gaps(ended), ended.items) == ([gap], []), "the answer at the end of a wait has it"
+    drained = PullWait()
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(reader.pull(LONG, drained))
+        await reader.waits()
+        drained.end()
+    assert (reader.gaps(waiting.result()), waiting.result().items) == ([gap], [])
+
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(reader.pull(LONG))
+        await reader.waits()
+        await reader.publish(7)
+    assert (reader.gaps(waiting.result()), numbers(waiting.result())) == ([gap], [7])
+    assert await reader.ack(gap.after, first.epoch) is None
+    again = await reader.pull(LONG)
+    assert (reader.gaps(again), numbers(again)) == ([], [7])
+
+
+@pytest.mark.promise("p4a")
+async def test_gap_that_arises_during_a_wait_does_not_end_it(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(reader.pull(LONG))
+        await reader.waits()
+        await it.services.fabric.tenant(it.owner.tenant_id).log.begin_epoch()
+        await reader.publish(1)
+    assert numbers(waiting.result()) == [1]
+
+
+@pytest.mark.promise("p2", "p6")
+async def test_expired_messages_take_no_place_in_the_limit(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    expired = [await reader.publish_expired(number) for number in range(3)]
+    await reader.publish(1, 2)
+    later = await reader.publish_expired(3)
+    await reader.publish(3)
+
+    for _ in range(2):
+        pulled = await reader.pull(PullRequest.checked(limit=1))
+        assert numbers(pulled) == [1], "an agent that acknowledges messages only gets on"
+        assert [(gap.gap.from_, gap.gap.to) for gap in reader.gaps(pulled)] == [
+            (expired[0], expired[0]),
+            (expired[1], expired[2]),
+        ]
+        assert pulled.has_more
+    seqs = [numbers(await reader.pull(PullRequest.checked(limit=limit))) for limit in (2, 3)]
+    assert seqs == [[1, 2], [1, 2, 3]]
+    pulled = await reader.pull(PullRequest.checked(limit=3))
+    assert [(gap.gap.to, gap.after) for gap in reader.gaps(pulled)][-1] == (later, later)
+
+
+@pytest.mark.promise("p6")
+async def test_many_expired_messages_end_a_wait_with_their_gaps(it: GatewayApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull_page, "MAX_EXPIRED_PAGES", 1)
+    monkeypatch.setattr(pull_page, "EXPIRED_PAGE", 2)
+    reader = await a_reader(it)
+    expired = [await reader.publish_expired(number) for number in range(6)]
+    await reader.publish(1)
+    one = PullRequest.checked(limit=1, wait_s=25)
+    for after in (expired[2], expired[5]):
+        pulled = await reader.pull(one)
+        assert (pulled.items, pulled.has_more, reader.gaps(pulled)[-1].after) == ([], True, after)
+        assert await reader.ack(after) is None
+    assert numbers(await reader.pull(one)) == [1]
 
 
 async def test_nothing_removed_above_the_cursor_yields_no_gap(it: GatewayApp) -> None:

@@ -285,11 +285,11 @@ class PullTraffic(Traffic):
         await asyncio.sleep(PAUSE_S)
 
     async def _acknowledge(self, http: HttpClient, agent: str, page: _PullAnswer, news: Sequence[_PulledItem]) -> None:
-        """Acknowledge the messages of the broadcast channel up to one of them, or none of them."""
+        """Acknowledge the messages of the broadcast channel up to one of them, or none of them.
+
+        The gap of the agent's inbox, which a restore has replaced too, is never acknowledged: pulls must wait nevertheless.
+        """
         gaps = [gap for gap in page.gaps if gap.channel == self.news]
-        for gap in page.gaps:
-            if gap not in gaps:  # of its inbox, which a restore has replaced too: the next pull would not wait
-                await self._post(http, agent, "acks", [{"channel": gap.channel, "seq": gap.after}], page.epoch)
         if not (news or gaps) or (self.chance.random() < LEFT and not self.is_stopping):
             return
         ends = [_seq_of(each) for each in news] or [gap.after for gap in gaps]

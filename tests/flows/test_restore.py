@@ -6,18 +6,21 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from artcafe import sync
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Gap, Message
 from tests.forked import run_artcafe
 from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Cast, Platform, running
+from tests.prometheus import scrape, value
 
 SOON_S = 30.0
 """For an SDK to reconnect: it waits up to 15 s between attempts."""
@@ -155,6 +158,96 @@ async def _hears_everything(raw: RawClient, channel: str) -> None:
     assert [message["seq"] for message in messages] == list(range(1, 13))
     assert [message["prev"] for message in messages] == [None, *range(1, 12)]
     assert messages[-1]["data"] == "new 2"
+
+
+@pytest.mark.timeout(120)  # the server and the commands are started four times
+@pytest.mark.promise("p4a", "p21", "r2")
+async def test_agents_that_pull_wait_for_messages_after_a_restore(platform: Platform, tmp_path: Path) -> None:
+    cast = await platform.tenant_with(agents=3)
+    async with cast.rest() as rest:
+        await rest.tenant(cast.tenant).messages.publish(cast.channels[0], "of the backup")
+    for number in range(3):
+        async with pulling(cast, number) as agent:
+            await (await agent.pull()).ack()
+    artcafe("backup", "--data-dir", platform.data, tmp_path / "backup.tar")
+    await asyncio.to_thread(restore_yesterdays, platform, tmp_path / "backup.tar")
+
+    await pull_by_hand(platform, cast)
+    await pull_with_the_sdk(platform, cast)
+    await asyncio.to_thread(pull_without_asyncio, cast)
+
+
+async def pull_by_hand(platform: Platform, cast: Cast) -> None:
+    """Pull as a script that acknowledges messages only. There are none, so that nothing ends the gaps."""
+    async with pulling(cast, 0) as agent, httpx2.AsyncClient(trust_env=False, timeout=SOON_S) as curl:
+        curl.headers["Authorization"] = f"Bearer {(await agent.client()).token}"
+        me = f"{cast.url}/v1/tenants/{cast.tenant}/agents/{cast.agents[0]}"
+        lost = {f"@{cast.agents[0]}", cast.channels[0]}
+        for wait_s in (0, 0.1):
+            page = (await curl.get(f"{me}/inbox", params={"wait_s": wait_s})).json()
+            assert (page["items"], page["more"], lost_in(page)) == ([], False, lost)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(curl.get(f"{me}/inbox", params={"wait_s": 25}))
+            await pull_waits(platform)
+            await publish(cast, f"@{cast.agents[0]}", "hello")
+        page = waiting.result().json()
+        assert [item["data"] for item in page["items"]] == ["hello"]
+        assert lost_in(page) == lost
+        acks = [{"channel": gap["channel"], "seq": gap["after"]} for gap in page["gaps"]]
+        done = await curl.post(f"{me}/acks", json={"acks": acks, "epoch": page["epoch"]})
+        assert [each["error"] for each in done.json()["acks"]] == [None, None]
+        page = (await curl.get(f"{me}/inbox", params={"wait_s": 25})).json()
+        assert ([item["data"] for item in page["items"]], page["gaps"]) == (["hello"], [])
+
+
+async def pull_with_the_sdk(platform: Platform, cast: Cast) -> None:
+    """Pull with the SDK, which acknowledges the gaps that it has got: the next pull waits without them."""
+    async with pulling(cast, 1) as agent:
+        pulled = await agent.pull(wait_s=0.1)
+        assert (len(pulled), {gap.reason for gap in pulled.gaps}, len(pulled.gaps)) == (0, {"epoch"}, 2)
+        async with asyncio.TaskGroup() as group:
+            next_pull = group.create_task(agent.pull(wait_s=25))
+            await pull_waits(platform)
+            await publish(cast, f"@{cast.agents[1]}", "hello")
+        assert ([each.data for each in next_pull.result()], next_pull.result().gaps) == (["hello"], ())
+
+
+def pull_without_asyncio(cast: Cast) -> None:
+    agent = sync.Agent(cast.url, tenant=cast.tenant, agent=cast.agents[2], key=cast.keys[2])
+    try:
+        pulled = agent.pull(wait_s=0.1)
+        assert ([each.data for each in pulled], len(pulled.gaps)) == ([], 2)
+        pulled = agent.pull(wait_s=0.1)
+        assert ([each.data for each in pulled], pulled.gaps) == ([], ())
+    finally:
+        agent.aclose()
+
+
+def lost_in(page: dict[str, Any]) -> set[str]:
+    assert {gap["reason"] for gap in page["gaps"]} <= {"epoch"}
+    return {gap["channel"] for gap in page["gaps"]}
+
+
+@asynccontextmanager
+async def pulling(cast: Cast, number: int) -> AsyncIterator[Agent]:
+    """Yield an agent that is not connected."""
+    agent = cast.agent(number)
+    try:
+        yield agent
+    finally:
+        await agent.aclose()
+
+
+async def publish(cast: Cast, channel: str, data: object) -> None:
+    async with cast.rest() as rest:
+        await rest.tenant(cast.tenant).messages.publish(channel, data)
+
+
+async def pull_waits(platform: Platform) -> None:
+    """Wait until the server has a waiting pull, by its metrics, which it samples every 2 s."""
+    async with asyncio.timeout(SOON_S):
+        while value(await asyncio.to_thread(scrape, platform.metrics_url), "artcafe_pulls_waiting") < 1:
+            pass
 
 
 @pytest.mark.timeout(120)  # the server is started three times

@@ -21,7 +21,7 @@ from artcafe.delivery.delivery_metrics import count_deliveries
 from artcafe.delivery.delivery_services import NOT_PERMITTED, DeliveryServices, itself
 from artcafe.delivery.pull_acks import PullAcks, PulledAck
 from artcafe.delivery.pull_holds import ACK, PullHolds
-from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, LogPage, read_page, without_expired
+from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, LogPage, read_unexpired
 from artcafe.delivery.pull_settling import PullSettling, Settled, SettleEntry
 from artcafe.delivery.pull_waits import FollowedFeeds, PullWait, PullWaits
 from artcafe.delivery.queue_pull import QueuePull, TakenMessage, open_queues
@@ -170,7 +170,7 @@ class Pulls:
         return [outcomes[at] for at in range(len(entries))]
 
     async def _wait(self, agent: AgentPrincipal, request: PullRequest, wait: PullWait) -> PulledPage:
-        """Return the first page with something in it, or an empty one at the end of the wait."""
+        """Return the first page with a message, or at the end of the wait one with none; it may have gaps."""
         deadline = self._deadline(agent, request.wait_s)
         with contextlib.closing(FollowedFeeds(self._services.hub, agent.tenant_id, wait.wake)) as feeds:
             while True:
@@ -179,12 +179,12 @@ class Pulls:
                 sources = await self._sources(agent, request.channel)
                 async with self._open_queues(agent, sources, wait) as queues:
                     page = await self._read(agent, sources, queues, request.limit, feeds.seen())
-                    if page.is_empty and not queues.taken:
-                        page = await self._wait_for_more(agent, request, wait, sources, queues, feeds, deadline)
+                    if not (page.ends_wait or queues.taken):
+                        page = await self._wait_for_more(agent, request, wait, sources, queues, feeds, deadline, page)
                     await queues.end()
                     if wait.is_changed:
                         await self._check(agent)
-                    if not page.is_empty or queues.taken or not wait.is_changed or wait.is_over:
+                    if page.ends_wait or queues.taken or not wait.is_changed or wait.is_over:
                         if wait.is_gone:
                             queues.give_back()
                         return await self._answer(agent, sources, page, queues)
@@ -198,15 +198,15 @@ class Pulls:
         queues: QueuePull,
         feeds: FollowedFeeds,
         deadline: float,
+        page: LogPage,
     ) -> LogPage:
-        """Wait for a message, for a change of the agent's subscriptions, or until the deadline."""
+        """Wait for a message, for a change of the agent's subscriptions, or until the deadline. `page`: what was read before."""
         await feeds.follow(sources.channels, deadline)
-        page = NO_PAGE
-        while page.is_empty and not queues.taken and not (wait.is_over or wait.is_changed):
+        while not (page.ends_wait or queues.taken or wait.is_over or wait.is_changed):
             await queues.begin(request.limit)
             # What was stored before the feeds opened wakes nobody, so look before each wait.
             page = await self._read_log(agent, sources, request.limit, feeds.seen())
-            if not page.is_empty or queues.taken or asyncio.get_running_loop().time() >= deadline:
+            if page.ends_wait or queues.taken or asyncio.get_running_loop().time() >= deadline:
                 break
             await wait.until(min(deadline, queues.renew_at))
             wait.clear()
@@ -278,8 +278,7 @@ class Pulls:
         async with services.shares.of(agent).slot():
             log = await services.fabric.tenant(tenant_id).connected_log()
             removed_to = partial(services.retention.removed_to_each, tenant_id)
-            page = await read_page(log, cursors, limit, removed_to, seen)
-        return without_expired(page, services.clock)
+            return await read_unexpired(log, cursors, limit, removed_to, seen, services.clock)
 
     async def _answer(self, agent: AgentPrincipal, sources: _Sources, page: LogPage, queues: QueuePull) -> PulledPage:
         """End the requests of a pull, and encode and count its messages."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final, NamedTuple
 
-from artcafe.delivery.expiry import runs
+from artcafe.delivery.expiry import is_expired, runs
 from artcafe.fabric.log_state import LogState
 from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
@@ -23,6 +23,10 @@ from artcafe.wire.replies import Gap
 
 PAGE_BYTES: Final = 512 * 1024
 """Size limit of a page's envelopes, except for a page of one larger message."""
+EXPIRED_PAGE: Final = 200
+MAX_EXPIRED_PAGES: Final = 20
+"""The messages of a further page after one of expired messages only, and the most such pages of one pull: 4,000 messages, each
+page three requests to NATS. An agent gets past more of them by acks of their gaps."""
 
 RemovedToEach = Callable[[Sequence[ChannelId]], Awaitable[list[Cursor]]]
 """Read the cursor of the last removed message of each channel. It is valid for every earlier read of the log."""
@@ -46,8 +50,12 @@ class LogPage(NamedTuple):
     """The epoch of the sequences; None if nothing was stored yet."""
 
     @property
-    def is_empty(self) -> bool:
-        return not self.messages and not self.gaps
+    def ends_wait(self) -> bool:
+        """Whether a waiting pull answers with it at once.
+
+        A gap alone waits: it is in every answer until its ack, so that an agent with nothing to acknowledge would poll in a loop.
+        """
+        return bool(self.messages) or (bool(self.gaps) and self.has_more)
 
 
 NO_PAGE: Final = LogPage((), (), has_more=False, epoch=None)
@@ -107,7 +115,32 @@ async def read_page(
     return LogPage(messages, gaps, has_more, state.epoch)
 
 
-def without_expired(page: LogPage, clock: Clock) -> LogPage:
+async def read_unexpired(
+    log: TenantLog,
+    cursors: Mapping[ChannelId, Cursor],
+    limit: int,
+    removed_to: RemovedToEach,
+    seen: Mapping[ChannelId, Seq],
+    clock: Clock,
+) -> LogPage:
+    """Return a page as `read_page` does, with gaps in place of expired messages, which take no place in the limit.
+
+    A page without messages whose `has_more` is set has the gaps of `MAX_EXPIRED_PAGES`. Raises `Unavailable`.
+    """
+    page = _without_expired(await read_page(log, cursors, limit, removed_to, seen), clock)
+    for _ in range(MAX_EXPIRED_PAGES):
+        if page.messages or not page.gaps or not page.has_more:
+            return page
+        places = {gap.channel_id: Cursor(epoch=page.epoch, seq=gap.after) for gap in page.gaps}
+        later = await read_page(log, {**cursors, **places}, max(limit, EXPIRED_PAGE), removed_to, seen)
+        if later.epoch != page.epoch:  # The log was replaced meanwhile, and the gaps are of the last one.
+            return page
+        later = _without_expired(_cut(later, limit, clock), clock)
+        page, cursors = later._replace(gaps=[*page.gaps, *later.gaps]), {**cursors, **places}
+    return page
+
+
+def _without_expired(page: LogPage, clock: Clock) -> LogPage:
     """Return a page with gaps in place of its expired messages."""
     if not any(message.envelope.startswith(EXPIRING) for _, message in page.messages):
         return page
@@ -118,6 +151,16 @@ def without_expired(page: LogPage, clock: Clock) -> LogPage:
                 gaps.append(ChannelGap(channel_id, gap, run[-1].seq))
                 expired.update(message.seq for message in run)
     return page._replace(messages=[each for each in page.messages if each[1].seq not in expired], gaps=gaps)
+
+
+def _cut(page: LogPage, limit: int, clock: Clock) -> LogPage:
+    """Return a page up to its `limit`-th message that has not expired."""
+    now, left = clock(), limit
+    for end, (_, message) in enumerate(page.messages, 1):
+        left -= not is_expired(message.envelope, now)
+        if not left:
+            return page._replace(messages=page.messages[:end], has_more=page.has_more or end < len(page.messages))
+    return page
 
 
 async def state_for(log: TenantLog, cursors: Collection[Cursor]) -> LogState | None:

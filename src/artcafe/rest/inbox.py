@@ -39,7 +39,7 @@ class InboxQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    wait_s: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for a first message.")
+    wait_s: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for a first message; a gap alone ends no wait.")
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="Maximum number of messages.")
     channel: str | None = Field(None, description="Only messages of this channel.")
 
@@ -57,7 +57,8 @@ INBOX: Final[dict[str, Any]] = {
         },
         "gaps": {
             "type": "array",
-            "description": "Messages that this agent will not receive, each before the channel's items.",
+            "description": "Messages that this agent will not receive, each before the channel's items. Each answer has a gap"
+            " again until an ack of its `after`, or of a message above it.",
             "items": {
                 "type": "object",
                 "required": ["channel", "from", "to", "reason", "after"],

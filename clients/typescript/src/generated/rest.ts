@@ -1605,7 +1605,7 @@ export abstract class Operations {
 	 * a time.
 	 */
 	pullMessages(tenantId: string, agentId: string, query: {
-		/** Seconds to wait for a first message. */
+		/** Seconds to wait for a first message; a gap alone ends no wait. */
 		wait_s?: number;
 		/** Maximum number of messages. */
 		limit?: number;
@@ -1617,7 +1617,10 @@ export abstract class Operations {
 		 * `receipt`, to acknowledge it with, and `held_until`: the agent holds it until then.
 		 */
 		items: Record<string, unknown>[];
-		/** Messages that this agent will not receive, each before the channel's items. */
+		/**
+		 * Messages that this agent will not receive, each before the channel's items. Each answer has a gap again until
+		 * an ack of its `after`, or of a message above it.
+		 */
 		gaps: ({
 			channel: string;
 			from: number;
@@ -1638,7 +1641,10 @@ export abstract class Operations {
 		 * `receipt`, to acknowledge it with, and `held_until`: the agent holds it until then.
 		 */
 		items: Record<string, unknown>[];
-		/** Messages that this agent will not receive, each before the channel's items. */
+		/**
+		 * Messages that this agent will not receive, each before the channel's items. Each answer has a gap again until
+		 * an ack of its `after`, or of a message above it.
+		 */
 		gaps: ({
 			channel: string;
 			from: number;
