@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 from mcp_types import TextContent, TextResourceContents
 
+from artcafe.observe.clock import now
 from artcafe.rest.mcp_tools import PersonTools, StatelessAgentTools
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
@@ -220,6 +222,24 @@ async def test_agent_is_notified_of_what_arrives_and_an_older_client_cannot_be(c
                     await call(client, "ack", channel=each["channel"], seq=each["seq"], epoch=pulled["epoch"])
         async with client.listen(tools_list_changed=True) as nothing:
             assert [each async for each in nothing] == [], "a subscription to nothing that changes ends at once"
+
+
+async def test_gap_is_returned_until_it_is_acknowledged(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    async with (
+        asyncio.timeout(BOUND_S),
+        cast.rest() as rest,
+        http_client(cast.url, cast.tenant, await token_of(cast, 0)) as client,
+    ):
+        ends = now() + timedelta(seconds=0.5)
+        sent = await rest.tenant(cast.tenant).messages.publish(cast.channels[0], "late", expires_at=ends)
+        while (pulled := await call(client, "inbox_pull"))["messages"]:
+            pass
+        gap = {"channel": cast.channels[0], "first": sent.seq, "last": sent.seq, "reason": "expired", "after": sent.seq}
+        assert pulled["gaps"] == [gap]
+        assert (await call(client, "inbox_pull"))["gaps"] == [gap], "the answer before may have been lost"
+        await call(client, "ack", channel=gap["channel"], seq=gap["after"], epoch=pulled["epoch"])
+        assert (await call(client, "inbox_pull"))["gaps"] == []
 
 
 async def test_subscription_ends_when_its_agent_is_disabled(platform: Platform) -> None:

@@ -10,8 +10,9 @@ import msgspec
 from fastapi import Request
 
 from artcafe.assembly import Services
-from artcafe.delivery.pull import PulledPage, PullRequest
+from artcafe.delivery.pull import PullRequest
 from artcafe.delivery.pull_holds import ACK, EXTEND, NAK, REJECT
+from artcafe.delivery.pull_page import ChannelGap
 from artcafe.delivery.pull_settling import SettleEntry
 from artcafe.model import AgentPrincipal, Principal, UserPrincipal
 from artcafe.rest import agents, inbox, rate_headers, requests
@@ -172,26 +173,14 @@ class StatelessAgentTools(PrincipalTools, OwnTools):
         check_wait(wait_s)
         asked = PullRequest(limit, wait_s, channel)
         pulled = await inbox.pull(self.request, self.services, self._agent, self._agent.agent_id, asked)
-        items = [_item.decode(each) for each in pulled.items]
-        await self._end_gaps(pulled, {each.channel for each in items})
         return {
             "about_data": results.DATA_NOTE,
-            "messages": [item_of(each) for each in items],
+            "messages": [item_of(_item.decode(each)) for each in pulled.items],
             "requests": [],
-            "gaps": [
-                {"channel": each.channel_id, "first": each.gap.from_, "last": each.gap.to, "reason": each.gap.reason}
-                for each in pulled.gaps
-            ],
+            "gaps": [_missed(each) for each in pulled.gaps],
             "has_more": pulled.has_more,
             "epoch": pulled.epoch,
         }
-
-    async def _end_gaps(self, pulled: PulledPage, channels: set[str]) -> None:
-        """Acknowledge the gaps of channels without messages; the ack of a message ends the gap before it."""
-        lone = {each.channel_id: each.after for each in pulled.gaps if each.channel_id not in channels}
-        if lone:
-            entries = [SettleEntry(ACK, channel, after, None) for channel, after in lone.items()]
-            await self.services.pulls.settle(self._agent, self._agent.agent_id, entries, pulled.epoch)
 
     async def _whoami(self) -> results.Identity:
         me = await self.services.agents.get(self._agent, self._agent.agent_id)
@@ -236,6 +225,12 @@ class ToolList(NamedTuple):
 
 
 @functools.cache
+def _missed(gap: ChannelGap) -> results.MissedMessages:
+    """Describe a gap for a model."""
+    lost = gap.gap
+    return {"channel": gap.channel_id, "first": lost.from_, "last": lost.to, "reason": lost.reason, "after": gap.after}
+
+
 def list_of(kind: type[PrincipalTools]) -> ToolList:
     """Return the tools of a kind of principal."""
     described = {name: describe(getattr(kind, name), raw=True) for name in kind.names}

@@ -160,6 +160,9 @@ class MissedMessages(TypedDict):
     first: int
     last: Annotated[int | None, Meta(description="Null if their number is unknown.")]
     reason: str
+    after: NotRequired[
+        Annotated[int, Meta(description="Each pull returns this again until an `ack` with this `seq`, or of a later message.")]
+    ]
 
 
 class Inbox(TypedDict):
