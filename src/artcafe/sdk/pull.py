@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,12 +11,14 @@ from typing import Final, overload
 
 import msgspec
 
-from artcafe.errors import from_wire
+from artcafe.errors import ArtcafeError, from_wire
 from artcafe.sdk.acks import Acked
 from artcafe.sdk.event_streams import MessageStream
 from artcafe.sdk.http import HttpClient, given, path_of
 from artcafe.sdk.messages import Gap, Message, time_of, warn_of
 from artcafe.wire import replies
+
+log = logging.getLogger("artcafe")
 
 MAX_LIMIT: Final = 200
 MAX_WAIT_S: Final = 25.0
@@ -119,10 +122,22 @@ class PullAckSender:
             acked.add(before, entry.seq)
 
     async def send_gaps(self) -> None:
-        """Acknowledge the gaps of channels without messages: the next message would acknowledge them otherwise."""
-        lone = {name: state for name, state in self._channels.items() if state.gap_end is not None and not state.newest}
-        if lone:
-            await self._post("acks", [_Entry(name, state.gap_end or 0) for name, state in lone.items()])
+        """Acknowledge the gaps of channels without messages: the next message would acknowledge them otherwise.
+
+        A failure is logged: the pull has messages to return, and the gap comes again.
+        """
+        lone = [
+            _Entry(name, each.gap_end) for name, each in self._channels.items() if each.gap_end is not None and not each.newest
+        ]
+        if not lone:
+            return
+        try:
+            outcomes = await self._post("acks", lone)
+        except ArtcafeError as exc:
+            outcomes = [_Outcome(replies.ErrorBody(exc.code, str(exc), exc.temporary))] * len(lone)
+        for entry, outcome in zip(lone, outcomes, strict=False):
+            if outcome.error is not None:
+                log.warning("the gap of %s comes again: its ack failed (%s)", entry.channel, outcome.error.message)
 
     async def send(self) -> None:
         """Return when every ack so far is written. Raises the error of the first that was refused."""
