@@ -25,17 +25,17 @@ MAX_UNREAD_BYTES: Final = 1024 * 1024
 class AgentRequests:
     """One connection's requests in both directions. It is a `services.held_requests.Receiver`."""
 
-    __slots__ = ("_asked", "_note_spent", "_requests", "_socket", "held", "max_requests", "taken")
+    __slots__ = ("_asked", "_on_spent", "_requests", "_socket", "held", "max_requests", "taken")
 
     def __init__(
         self,
         requests: Requests,
         socket: ClientSocket,
         max_requests: int,
-        note_spent: Callable[[ArtcafeError | None], None],
+        on_spent: Callable[[ArtcafeError | None], None],
     ) -> None:
-        """`note_spent` is called after each request, which counts as a message, with the error of one that was refused."""
-        self._requests, self._socket, self.max_requests, self._note_spent = requests, socket, max_requests, note_spent
+        """`on_spent` is called after each request, since it counts as a message; with the error if it was refused."""
+        self._requests, self._socket, self.max_requests, self._on_spent = requests, socket, max_requests, on_spent
         self._asked: dict[int, PendingRequest] = {}
         """The requests without a last answer, by the ids of their commands."""
         self.held: dict[str, HeldRequest] = {}
@@ -80,7 +80,7 @@ class AgentRequests:
             self._confirm(id, body)
         except ArtcafeError as exc:
             if isinstance(body, frames.Request):
-                self._note_spent(exc)
+                self._on_spent(exc)
             self._socket.send_error(exc, id=id)
         return True
 
@@ -91,25 +91,25 @@ class AgentRequests:
         try:
             pending = await self._requests.submit(principal, body, partial(self._on_answer, id))
         except ArtcafeError as exc:
-            self._note_spent(exc)
+            self._on_spent(exc)
             raise
-        self._note_spent(None)
-        self._note(id, pending)
+        self._on_spent(None)
+        self._add(id, pending)
 
     def _ask_nowait(self, principal: AgentPrincipal, id: int, body: frames.Request) -> bool:
         self._check_id(id)
         pending = self._requests.submit_nowait(principal, body, partial(self._on_answer, id))
         if pending is None:
             return False
-        self._note_spent(None)
-        self._note(id, pending)
+        self._on_spent(None)
+        self._add(id, pending)
         return True
 
     def _check_id(self, id: int) -> None:
         if id in self._asked:
             raise BadCommand(f"the request {id} has no answer yet: give each command another id")
 
-    def _note(self, id: int, pending: PendingRequest) -> None:
+    def _add(self, id: int, pending: PendingRequest) -> None:
         if not pending.is_over:
             self._asked[id] = pending
 

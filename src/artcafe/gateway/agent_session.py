@@ -62,7 +62,7 @@ class AgentSession:
         "_admitted",
         "_is_over",
         "_is_read_due",
-        "_is_waiting",
+        "_is_retry_pending",
         "_max_requests",
         "_noticed",
         "_replies",
@@ -97,8 +97,13 @@ class AgentSession:
         self.token_until: datetime | None = None
         """The expiry of the token or key of the last `connect`. None: a signature by a key without expiry, valid as long as the
         connection is open."""
-        self._is_read_due = self._is_waiting = self._is_over = self.is_slowed = False
-        """Whether the subscriptions must be read, and whether the read waits for the tables or NATS."""
+        self._is_read_due = False
+        """Whether the subscriptions must be read."""
+        self._is_retry_pending = False
+        """Whether `work` has failed because the tables or NATS are away, and is called again after `RETRY_S`."""
+        self._is_over = False
+        self.is_slowed = False
+        """Whether the socket is not read for `REFUSED_PAUSE_S`, because a rate limit has refused a message."""
         self._noticed: tuple[Notice, ...] = ()
         """The last notices of limits that were pushed."""
         self._admitted: list[tuple[frames.Publish, Admission]] | None = None
@@ -214,7 +219,7 @@ class AgentSession:
     def requests(self) -> AgentRequests:
         """The requests of this connection, in both directions."""
         if self._requests is None:
-            self._requests = AgentRequests(self._services.requests, self._socket, self._max_requests, self._note_spent)
+            self._requests = AgentRequests(self._services.requests, self._socket, self._max_requests, self._apply_limits)
         return self._requests
 
     @property
@@ -243,9 +248,9 @@ class AgentSession:
         try:
             channel, stored = await self._services.messaging.submit(self.principal, body.channel, body, admission)
         except ArtcafeError as exc:
-            self._note_spent(exc)
+            self._apply_limits(exc)
             raise
-        self._note_spent()
+        self._apply_limits()
         self._replies.send_when_stored(self.principal.tenant_id, id, channel, body, stored, size)
 
     def do_nowait(self, id: int | None, body: frames.Body, size: int) -> bool:
@@ -269,7 +274,7 @@ class AgentSession:
         except ArtcafeError as exc:
             self._forget_admission(link)
             messaging.withdraw(self.principal, link)
-            self._note_spent(exc)
+            self._apply_limits(exc)
             metrics.count_refused_publish(exc, self.principal.tenant_id)
             self._socket.send_error(exc, id=id)
             return True
@@ -281,8 +286,8 @@ class AgentSession:
         self._replies.send_when_stored(self.principal.tenant_id, id, body.channel, body, stored, size)
         return True
 
-    def _note_spent(self, refusal: ArtcafeError | None = None) -> None:
-        """Push the notices of limits after a message, and slow down after a refusal by a rate limit."""
+    def _apply_limits(self, refusal: ArtcafeError | None = None) -> None:
+        """Push the notices of limits after a message or its refusal. Slow down after a refusal by a rate limit."""
         if isinstance(refusal, RateExceeded):
             self._slow_down()
         if self._services.rate_limits.notices:
@@ -295,9 +300,9 @@ class AgentSession:
         if not self.is_slowed:
             self.is_slowed = True
             self._socket.adjust_holds(+1)
-            asyncio.get_running_loop().call_later(REFUSED_PAUSE_S, self._go_on)
+            asyncio.get_running_loop().call_later(REFUSED_PAUSE_S, self._end_slowdown)
 
-    def _go_on(self) -> None:
+    def _end_slowdown(self) -> None:
         self.is_slowed = False
         self._socket.adjust_holds(-1)
 
@@ -356,13 +361,13 @@ class AgentSession:
     def begin_subscriptions(self) -> None:
         """Read the agent's subscriptions and begin their deliveries, before the next command."""
         if not self._is_over:
-            self._is_read_due, self._is_waiting = True, False
+            self._is_read_due, self._is_retry_pending = True, False
             self._worker.wake()
 
     @property
     def has_work(self) -> bool:
         """Whether `work` has something to do now."""
-        return (self._is_read_due or self.subscriber.is_due) and not self._is_waiting
+        return (self._is_read_due or self.subscriber.is_due) and not self._is_retry_pending
 
     async def work(self) -> None:
         """Read the agent's subscriptions or begin one of them. Retry later while the tables or NATS are away."""
@@ -374,11 +379,11 @@ class AgentSession:
                 await self.subscriber.read_subscriptions()
         except OurFault as exc:
             log.debug("session.subscriptions_wait", error=str(exc))
-            self._is_read_due, self._is_waiting = self._is_read_due or is_reading, True
-            asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
+            self._is_read_due, self._is_retry_pending = self._is_read_due or is_reading, True
+            asyncio.get_running_loop().call_later(RETRY_S, self._retry)
         self.subscriber.backlog.resume()
 
-    def _try_again(self) -> None:
-        self._is_waiting = False
+    def _retry(self) -> None:
+        self._is_retry_pending = False
         if not self._is_over:
             self._worker.wake()
