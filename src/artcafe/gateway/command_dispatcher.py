@@ -28,7 +28,6 @@ from artcafe.wire import frames, replies
 Command = tuple[int | None, str, frames.Body, int]
 """Id, kind, body, and the size of the frame in bytes."""
 
-
 _WITHOUT_REPLY: Final = (frames.Ack, frames.Cancel)
 
 REFUSED_PACE_S: Final = 0.05
@@ -150,26 +149,30 @@ class CommandDispatcher:
             self._worker = None
 
     async def _do_next(self) -> None:
-        """Do the next command in a turn with room in the principal's share, and the publishes after it while there is room."""
+        """Do the next command, within the principal's share."""
         share = self._principals_share()
         if share is None:
-            await self._do(*self._next())
+            await self._do(*self._pop())
         elif isinstance(self._commands[0][2], frames.Publish):
-            await self._take_turn(share)
-            await self._admit_answers()
-            await self._do(*self._next())
-            assert self.session is not None
-            for _ in range(QUANTUM - 1):
-                if self.session.is_slowed or not (self._commands and share.is_open and self._publish_next(self.session)):
-                    break
-                share.begin()
-                self._next()
-            if self.session.is_slowed and self._commands:
-                await asyncio.sleep(REFUSED_PACE_S)
+            await self._do_publishes(share)
         else:
             async with share.slot():
                 await self._take_turn(share)
-                await self._do(*self._next())
+                await self._do(*self._pop())
+
+    async def _do_publishes(self, share: Share) -> None:
+        """Do the next publish within the share, and further ones while it has room. Pause if a rate limit has refused one."""
+        await self._take_turn(share)
+        await self._admit_answers()
+        await self._do(*self._pop())
+        assert self.session is not None
+        for _ in range(QUANTUM - 1):
+            if self.session.is_slowed or not (self._commands and share.is_open and self._do_next_nowait(self.session)):
+                break
+            share.begin()
+            self._pop()
+        if self.session.is_slowed and self._commands:
+            await asyncio.sleep(REFUSED_PACE_S)
 
     async def _pause_after_misses(self) -> None:
         """Wait if too many commands named a missing record: looking for one reads the tables."""
@@ -183,11 +186,13 @@ class CommandDispatcher:
         if answers and isinstance(self.session, AgentSession):
             await self.session.admit(answers)
 
-    def _publish_next(self, session: AgentSession | UserSession) -> bool:
+    def _do_next_nowait(self, session: AgentSession | UserSession) -> bool:
+        """Do the next command without waiting, and leave it in the queue. Return False if that was not possible."""
         id, _, body, size = self._commands[0]
         return session.do_nowait(id, body, size)
 
-    def _next(self) -> Command:
+    def _pop(self) -> Command:
+        """Remove the next command from the queue."""
         command = self._commands.pop(0)
         self._socket.adjust_in_flight(-1, -command[3])
         return command
