@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 from msgspec import Raw
 
-from artcafe.errors import ArtcafeError, ChannelNotFound, Forbidden, Invalid, KeyReused, TooLarge
+from artcafe.errors import ChannelNotFound, Forbidden, KeyReused
 from artcafe.model import Role, TenantId
-from artcafe.rules import fields
-from artcafe.services.messaging import check
 from artcafe.wire.envelopes import parse_envelope
 from artcafe.wire.frames import Publish
 from tests.gateway.gateway_app import GatewayApp, gateway_app
@@ -59,30 +57,3 @@ async def test_publish_to_a_cached_channel_neither_waits_nor_reads_a_table(tmp_p
 
         waiting = [it.services.messaging.submit_nowait(it.principal, it.channel.id, message(it, b"%d" % n)) for n in range(100)]
         assert [(await each).seq for each in waiting if each is not None] == list(range(2, 102))
-
-
-@pytest.mark.parametrize(
-    ("publish", "field"),
-    [
-        (Publish("c", Raw(b"1"), key=""), "key"),
-        (Publish("c", Raw(b"1"), key="é"), "key"),
-        (Publish("c", Raw(b"1"), headers={"x" * 65: ""}), "headers"),
-        (Publish("c", Raw(b"1"), headers={"x": "y" * 1025}), "headers.x"),
-        (Publish("c", Raw(b"1"), reply_to="x" * 256), "reply_to"),
-        (Publish("c", Raw(b"[" * 33 + b"]" * 33)), "data"),
-    ],
-)
-def test_invalid_message_is_refused_with_the_name_of_its_field(publish: Publish, field: str) -> None:
-    with pytest.raises(Invalid) as refused:
-        check(publish, fields.MESSAGE_BYTES)
-
-    assert refused.value.field == field
-
-
-def test_message_of_the_maximum_size_is_stored_and_one_byte_more_is_refused() -> None:
-    headers = {f"{number:064}": "v" * 1024 for number in range(32)}
-    check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 2))), "k" * 255, headers, "r" * 255), fields.MESSAGE_BYTES)
-
-    with pytest.raises(TooLarge) as refused:
-        check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 1)))), fields.MESSAGE_BYTES)
-    assert isinstance(refused.value, ArtcafeError)

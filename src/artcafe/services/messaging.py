@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -12,10 +12,8 @@ from artcafe.errors import (
     AgentNotFound,
     ArtcafeError,
     Invalid,
-    LimitExceeded,
     LoopStopped,
     ScheduledLimit,
-    TooLarge,
     Unavailable,
 )
 from artcafe.fabric.channel_kinds import KINDS
@@ -24,8 +22,9 @@ from artcafe.model import Access, AgentPrincipal, Channel, ChannelId, Permission
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.tracing import Tracing
-from artcafe.rules import access, fields, ids, inboxes, message_times, subjects, times
+from artcafe.rules import access, ids, inboxes, message_times, subjects, times
 from artcafe.rules.plans import Limit
+from artcafe.rules.publish_checks import check_partition, check_publish
 from artcafe.rules.usage import Metric
 from artcafe.services.audiences import Audiences
 from artcafe.services.causes import Cause
@@ -34,7 +33,7 @@ from artcafe.services.rate_limits import RateLimits
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.scheduler import Scheduler
 from artcafe.services.usage_counters import UsageCounters
-from artcafe.wire import envelopes, frames, payloads, replies, trace_context
+from artcafe.wire import envelopes, frames, replies, trace_context
 from artcafe.wire.envelopes import ChainLink
 
 
@@ -115,10 +114,10 @@ class Messaging:
         """Queue a message, and return the future of its outcome."""
         try:
             limits = await self._record_cache.limits(principal.tenant_id)
-            check(publish, limits.message_bytes)
+            check_publish(publish, limits.message_bytes)
             check_partition(channel, publish)
             publish = await self._with_reply_to(principal, publish)
-            check_receipt(channel, publish)
+            _check_receipt(channel, publish)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
             if publish.expires_at is not None or publish.deliver_at is not None:
                 publish = _with_times(channel, publish)
@@ -163,7 +162,7 @@ class Messaging:
         rate = self._rate_limits.peek_messages(tenant_id)
         if rate is None or (rate.tokens <= 0 and not self._rate_limits.can_lend(rate)):
             return None
-        check(publish, limits.message_bytes)
+        check_publish(publish, limits.message_bytes)
         check_partition(channel, publish)
         message_id, envelope, dedupe_id = self._prepare(principal, handle, channel, publish, link)
         if rate.tokens > rate.low:
@@ -331,7 +330,7 @@ def _with_times(channel: Channel, publish: frames.Publish) -> frames.Publish:
     return message_times.normal(publish)
 
 
-def check_receipt(channel: Channel, publish: frames.Publish) -> None:
+def _check_receipt(channel: Channel, publish: frames.Publish) -> None:
     """Raise `Invalid` for a receipt of a live or scheduled message."""
     if publish.receipt is None:
         return
@@ -339,33 +338,3 @@ def check_receipt(channel: Channel, publish: frames.Publish) -> None:
         raise Invalid("receipt", f"needs a channel that stores its messages; this one is {channel.type.value}")
     if publish.deliver_at is not None:
         raise Invalid("receipt", "cannot be combined with deliver_at: the message has no recipients before")
-
-
-def check_partition(channel: Channel, publish: frames.Publish) -> None:
-    """Raise `Invalid` for a key too long for a queue ordered by key."""
-    if publish.headers and channel.queue is not None and channel.queue.key_ordered:
-        fields.partition(publish.headers.get(envelopes.PARTITION, ""))
-
-
-def check(publish: frames.Publish, max_bytes: int) -> None:
-    """Raise `Invalid` with the name of the first invalid field, `TooLarge` for data above the protocol's limit, or
-    `LimitExceeded` for data above `max_bytes`, the tenant's limit."""
-    if publish.key is not None:
-        fields.idempotency_key(publish.key, "key")
-    if publish.reply_to is not None and len(publish.reply_to) > fields.REPLY_TO_CHARS:
-        raise Invalid("reply_to", f"must have at most {fields.REPLY_TO_CHARS} characters")
-    check_data(publish.headers, publish.data, max_bytes)
-
-
-def check_data(headers: Mapping[str, str] | None, raw: msgspec.Raw, max_bytes: int) -> None:
-    """Raise as `check` does, for the headers and data of a message of any kind."""
-    if headers:
-        fields.headers(headers)
-    data = bytes(raw)
-    if len(data) > max_bytes:
-        if len(data) > fields.MESSAGE_BYTES:
-            raise TooLarge("data", fields.MESSAGE_BYTES)
-        raise LimitExceeded(Limit.MESSAGE_BYTES.value, max_bytes, len(data))
-    problem = payloads.problem_of(data)
-    if problem is not None:
-        raise Invalid("data", problem)

@@ -37,7 +37,7 @@ from artcafe.observe.clock import Clock
 from artcafe.observe.tracing import Tracing
 from artcafe.rules import access
 from artcafe.rules.plans import Limit
-from artcafe.services import messaging
+from artcafe.rules.publish_checks import check_data
 from artcafe.services.held_requests import DeliveredBody, HeldRequest, HeldRequests, Receiver, check_reply
 from artcafe.services.pending_request import OnAnswer, PendingRequest
 from artcafe.services.rate_limits import RateLimits
@@ -86,7 +86,7 @@ class Requests:
             access.check(principal, access.Action.REQUEST)
             agent = await self._record_cache.agent(principal.tenant_id, body.agent)
             limits = await self._record_cache.limits(principal.tenant_id)
-            messaging.check_data(body.headers, body.data, limits.message_bytes)
+            check_data(body.headers, body.data, limits.message_bytes)
             self._check_pending(principal)
             await self._require_known_servers(principal.tenant_id, agent)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
@@ -107,7 +107,7 @@ class Requests:
             return None
         try:
             access.check(principal, access.Action.REQUEST)
-            messaging.check_data(body.headers, body.data, limits.message_bytes)
+            check_data(body.headers, body.data, limits.message_bytes)
             self._check_pending(principal)
             if not self._rate_limits.try_spend_message(tenant_id):
                 return None
@@ -307,7 +307,7 @@ class Requests:
             return False
         check_reply(reply)
         if isinstance(reply.data, msgspec.Raw):
-            messaging.check_data(None, reply.data, limits.message_bytes)
+            check_data(None, reply.data, limits.message_bytes)
         self.held.answer(receiver, reply)
         return True
 
