@@ -123,26 +123,29 @@ class Messaging:
                 publish = _with_times(channel, publish)
                 problem = await self._problem_with_times(principal, publish)
                 if problem is not None:
-                    return await self._refuse_now(principal, channel, publish, admission, problem)
+                    return await self._refuse_times(principal, channel, publish, admission, problem)
         except ArtcafeError:
             self.withdraw(principal, admission)
             raise
-        self.audiences.peek(principal.tenant_id, channel.id)  # Read it while the message is being stored.
+        self.audiences.peek(principal.tenant_id, channel.id)  # read while the message is being stored
         if publish.caused_by is None:
             handle = await self._handle_of(principal)
             return await self._send(principal, channel, publish, *self._prepare(principal, handle, channel, publish))
         if admission is None:
             (admission,) = await self._loop_guard.admit(principal, [publish.caused_by], limits)
         if not isinstance(admission, ChainLink):
-            return await self._refuse(principal, channel, publish, admission)
+            return await self._refuse_answer(principal, channel, publish, admission)
         return await self._submit_answer(principal, channel, publish, admission)
 
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish, link: ChainLink | None = None
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """Queue a message without waiting. None if `submit` must be used: the channel or the sender is not cached, the channel is
-        managed or without a log, no message is reserved (`services.rate_limits`), the message has times, or it answers another
-        one and has no `link` yet."""
+        """Queue a message without waiting. Return None, with nothing done, if `submit` must be used.
+
+        That is if the channel or the sender is not cached, the channel is managed or without a log, no message is reserved
+        (`services.rate_limits`), or the message has times, requests a receipt, names an inbox in `reply_to`, or answers another
+        one without a `link`.
+        """
         if (publish.caused_by is not None and link is None) or _needs_lookup(publish):
             return None
         tenant_id = principal.tenant_id
@@ -194,7 +197,7 @@ class Messaging:
         try:
             prepared = self._prepare(principal, await self._handle_of(principal), channel, publish, link)
             outcome = await self._send(principal, channel, publish, *prepared)
-        except Unavailable:  # Nothing was sent.
+        except Unavailable:  # nothing was sent
             self.withdraw(principal, link)
             raise
         self._loop_guard.watch(principal.tenant_id, link, outcome)
@@ -211,7 +214,7 @@ class Messaging:
             return exc
         return None
 
-    async def _refuse_now(
+    async def _refuse_times(
         self,
         principal: Principal,
         channel: Channel,
@@ -219,18 +222,17 @@ class Messaging:
         admission: Admission | None,
         problem: Invalid | ScheduledLimit,
     ) -> asyncio.Future[replies.PublishReply]:
-        """Raise the problem with a message's times. The repeat of an accepted message gets its outcome."""
+        """Raise the problem with a message's times. Return the outcome if this is the repeat of an accepted message."""
         repeat = await self._find_repeat(principal, channel, publish)
         if repeat is None:
             raise problem
         self.withdraw(principal, admission)
         return repeat
 
-    async def _refuse(
+    async def _refuse_answer(
         self, principal: Principal, channel: Channel, publish: frames.Publish, refusal: ArtcafeError
     ) -> asyncio.Future[replies.PublishReply]:
-        """Raise the refusal of an answer. A stopped chain refuses new messages only: return the outcome of a stored one with the
-        same key."""
+        """Raise the refusal of an answer. Return the outcome if its chain is stopped, and it repeats a stored message."""
         if isinstance(refusal, LoopStopped):
             repeat = await self._find_repeat(principal, channel, publish)
             if repeat is not None:
@@ -263,6 +265,7 @@ class Messaging:
     async def _find_repeat(
         self, principal: Principal, channel: Channel, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
+        """Return the outcome of a stored message with the same key, or None. Raises `NotStored` without an answer of NATS."""
         message_id, envelope, dedupe_id = self._prepare(principal, await self._handle_of(principal), channel, publish)
         if dedupe_id is None or not KINDS[channel.type].has_log:
             return None
@@ -285,9 +288,9 @@ class Messaging:
         publish: frames.Publish,
         link: ChainLink | None = None,
     ) -> tuple[str, bytes, str | None]:
-        """Return a new message id, the envelope, and the id of the key if one is given."""
-        # The id of a scheduled message has the time at which it is due: its subject needs that time, and a search by id finds the
-        # message in the log (`services.causes`).
+        """Return a new message id, the envelope, and the deduplication id; None without a key."""
+        # The id of a scheduled message contains the time when it is due: its subject needs that time, and a search by id finds
+        # the message in the log (`services.causes`).
         at = publish.deliver_at
         message_id = ids.new_id("msg") if at is None else ids.id_at("msg", times.from_text(at))
         time = times.to_text(self._clock())
@@ -301,7 +304,7 @@ class Messaging:
 
 
 def _needs_lookup(publish: frames.Publish) -> bool:
-    """Return whether a publish has a part that few have, and that cannot be checked without waiting."""
+    """Return whether a publish has a rare field that cannot be checked without waiting."""
     if publish.reply_to is not None and inboxes.names_agent(publish.reply_to):  # an inbox, which must exist
         return True
     return publish.expires_at is not None or publish.deliver_at is not None or publish.receipt is not None
