@@ -174,4 +174,4 @@ lock: setup
 	$(COMPILE) --output-file $(RECIPES)/requirements.lock pyproject.toml $(RECIPES)/requirements.in
 
 clean:
-	rm -rf $(VENV) $(KIT) .matrix $(SITE) $(FRAMEWORKS) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(KIT) .matrix $(SITE) $(FRAMEWORKS) site build dist src/*.egg-info clients/typescript/node_modules clients/typescript/dist clients/typescript/build tests/mcp/conformance/node_modules tests/console/oidc/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -76,6 +76,13 @@ def test_variables_of_commands_and_tests_are_ignored() -> None:
         ("ARTCAFE_ISSUER", "https://id.example:99999", ["ISSUER", "must be a URL", "port out of range"]),
         ("ARTCAFE_DATA_DIR", "data-\udcff", ["DATA_DIR", "must be a path in UTF-8"]),
         ("ARTCAFE_ENVIRONMENT", "staging", ["ENVIRONMENT", "'prod' or 'dev'"]),
+        ("ARTCAFE_CONSOLE_SCOPE", "email profile", ["CONSOLE_SCOPE", "must contain openid", "'email profile'"]),
+        ("ARTCAFE_CONSOLE_SCOPE", "openid,email", ["CONSOLE_SCOPE", "must contain openid"]),
+        ("ARTCAFE_CONSOLE_SCOPE", "openid  email", ["CONSOLE_SCOPE", "one space between them"]),
+        ("ARTCAFE_CONSOLE_SCOPE", "openid email\n", ["CONSOLE_SCOPE", "one space between them"]),
+        ("ARTCAFE_CONSOLE_SCOPE", 'openid "email"', ["CONSOLE_SCOPE", "without quotes"]),
+        ("ARTCAFE_CONSOLE_SCOPE", "openid é", ["CONSOLE_SCOPE", "one space between them"]),
+        ("ARTCAFE_CONSOLE_SCOPE", "openid " + "s" * 1000, ["CONSOLE_SCOPE", "1000 characters"]),
         ("ARTCAFE_CURSOR_WRITE_S", "0", ["CURSOR_WRITE_S", "0.1"]),
         ("ARTCAFE_CURSOR_WRITE_S", "nan", ["CURSOR_WRITE_S"]),
     ],
@@ -85,6 +92,12 @@ def test_unknown_or_invalid_setting_is_named_with_its_expected_value(variable: s
         load({}, {variable: value})
 
     assert [word for word in words if word not in str(refused.value)] == []
+
+
+def test_console_scope_takes_every_character_of_rfc_6749() -> None:
+    assert Settings().console_scope == "openid email"
+    value = "openid offline_access api://4f0c/access https://cafe.example.com/use !#[]~"
+    assert load({}, {"ARTCAFE_CONSOLE_SCOPE": value}).console_scope == value
 
 
 def test_empty_variable_counts_as_absent() -> None:

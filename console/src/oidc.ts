@@ -30,13 +30,14 @@ interface Provider {
 	server: oauth.AuthorizationServer;
 	client: oauth.Client;
 	options: { [oauth.allowInsecureRequests]: boolean };
+	scope: string;
 }
 
 function redirectUri(): string {
 	return `${window.location.origin}/console`;
 }
 
-async function providerOf({ issuer, console_client_id }: Home): Promise<Provider> {
+async function providerOf({ issuer, console_client_id, console_scope }: Home): Promise<Provider> {
 	if (issuer === null) throw new ArtcafeError("internal", "this server has no issuer");
 	if (console_client_id === null) {
 		throw new ArtcafeError("unavailable", `the operator has not set ARTCAFE_CONSOLE_CLIENT_ID: the id of a public client of ${issuer}`);
@@ -46,12 +47,12 @@ async function providerOf({ issuer, console_client_id }: Home): Promise<Provider
 	const options = { [oauth.allowInsecureRequests]: url.protocol === "http:" };
 	const response = await oauth.discoveryRequest(url, options);
 	const server = await oauth.processDiscoveryResponse(url, response);
-	return { server, client: { client_id: console_client_id, token_endpoint_auth_method: "none" }, options };
+	return { server, client: { client_id: console_client_id, token_endpoint_auth_method: "none" }, options, scope: console_scope };
 }
 
 /** Go to the issuer's page. It comes back to the console. Throws `unavailable` if the issuer does not answer. */
 export async function startSignIn(home: Home): Promise<void> {
-	const { server, client } = await reaching(home, () => providerOf(home));
+	const { server, client, scope } = await reaching(home, () => providerOf(home));
 	const started: Started = {
 		state: oauth.generateRandomState(),
 		nonce: oauth.generateRandomNonce(),
@@ -65,7 +66,7 @@ export async function startSignIn(home: Home): Promise<void> {
 		client_id: client.client_id,
 		redirect_uri: redirectUri(),
 		response_type: "code",
-		scope: "openid email",
+		scope,
 		code_challenge: await oauth.calculatePKCECodeChallenge(started.verifier),
 		code_challenge_method: "S256",
 		state: started.state,
@@ -123,9 +124,39 @@ function credentialsOf(provider: Provider, tokens: oauth.TokenEndpointResponse, 
 }
 
 async function renew(provider: Provider, refreshToken: string, idToken: string | null): Promise<Credentials> {
-	const { server, client, options } = provider;
-	const answer = await oauth.refreshTokenGrantRequest(server, client, oauth.None(), refreshToken, options);
-	return credentialsOf(provider, await oauth.processRefreshTokenResponse(server, client, answer), { idToken, refreshToken });
+	const { server, client, options, scope } = provider;
+	const request = async (additionalParameters: Record<string, string>) => {
+		const answer = await oauth.refreshTokenGrantRequest(server, client, oauth.None(), refreshToken, { ...options, additionalParameters });
+		return oauth.processRefreshTokenResponse(server, client, answer);
+	};
+	// Without a scope the issuer grants that of the sign-in (RFC 6749, section 6), which may be less than what was requested. Entra ID
+	// refuses to, if the client and its API are one application (AADSTS90009).
+	const tokens = await request({}).catch((error: unknown) => {
+		if (error instanceof oauth.ResponseBodyError) return request({ scope });
+		throw error;
+	});
+	return credentialsOf(provider, tokens, { idToken, refreshToken });
+}
+
+/**
+ * Explain the refusal of an access token by the server, right after the issuer's sign-in: then a setting is wrong, and signing in
+ * again does not help. Returns other errors unchanged.
+ */
+export function explainRefusal({ issuer, console_scope }: Home, accessToken: string, error: unknown): unknown {
+	if (issuer === null || !(error instanceof ArtcafeError) || error.code !== "unauthenticated") return error;
+	const claims = claimsOf(accessToken);
+	const found = claims === null ? "it is no JWT" : `its audience is ${claims.aud ?? claims.client_id}, its issuer ${claims.iss}`;
+	const remedy = `sets ARTCAFE_CONSOLE_SCOPE (now ${console_scope}) to scopes that give a JWT for ArtCafe: with an audience in ARTCAFE_CLIENT_IDS, and the issuer in ARTCAFE_ISSUER`;
+	return new ArtcafeError("bad_code", `the identity provider ${issuer} has signed you in, but this server refuses its access token: ${found}. The operator ${remedy}`, { cause: error });
+}
+
+/** The claims of an access token that say whom it is for, or null if it is no JWT. Only to explain a refusal: nothing is verified. */
+function claimsOf(token: string): { iss?: string; aud?: string | string[]; client_id?: string } | null {
+	try {
+		return JSON.parse(atob((token.split(".")[1] ?? "").replaceAll("-", "+").replaceAll("_", "/")));
+	} catch {
+		return null;
+	}
 }
 
 /** Turn what the issuer or the library refused into an error that says what to do. */

@@ -5,6 +5,7 @@ import { computed, effect, signal } from "@preact/signals";
 import { Client } from "../../clients/typescript/src/client.js";
 import { ArtcafeError } from "../../clients/typescript/src/errors.js";
 import type { Home, Me, MyTenant, Role } from "../../clients/typescript/src/generated/rest.js";
+import { explainRefusal } from "./oidc.js";
 import { tenantInAddress } from "./router.js";
 
 /** A token, and how a new one is obtained without the person. */
@@ -89,7 +90,9 @@ export function idToken(): string | null {
  * signed in.
  */
 export async function signIn(fresh: Credentials): Promise<void> {
-	const found = await new Client({ url: window.location.origin, token: fresh.accessToken }).readMe();
+	const found = await new Client({ url: window.location.origin, token: fresh.accessToken }).readMe().catch((error: unknown) => {
+		throw home.value === null ? error : explainRefusal(home.value, fresh.accessToken, error);
+	});
 	if (!("user_id" in found)) throw new ArtcafeError("forbidden", "this token is an agent's; the console is for people");
 	if (me.value !== null && me.value.user_id !== found.user_id) signOut();
 	accept(fresh);

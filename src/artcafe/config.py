@@ -105,6 +105,15 @@ def _url(value: str | None) -> str | None:
     return value
 
 
+def _scope(value: str) -> str:
+    """Check the syntax of RFC 6749, section 3.3, and the scope of OpenID Connect Core 1.0, section 3.1.2.1."""
+    if not re.fullmatch(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*", value):
+        raise ValueError("must be scopes with one space between them, without quotes and backslashes, such as openid email")
+    if "openid" not in value.split(" "):
+        raise ValueError("must contain openid, such as openid email")
+    return value
+
+
 def _list(value: object) -> Any:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
@@ -182,6 +191,10 @@ class Settings(BaseModel):
     console_client_id: str | None = Field(default=None, pattern=r"^[!-~]{1,255}$")
     """The console's client id at the issuer: a public client (no secret) for the code flow with PKCE, with the redirect URI
     `https://api.example.com/console`. Default: the console signs nobody in, if there is an issuer."""
+
+    console_scope: Annotated[str, AfterValidator(_scope)] = Field(default="openid email", max_length=1000)
+    """The scopes that the console requests at the issuer, separated by spaces, with `openid`. At some issuers, such as Microsoft
+    Entra ID, they select the API that the access token is for; others issue refresh tokens only for `offline_access`."""
 
     console_token_origin: Annotated[str | None, AfterValidator(_url)] = Field(default=None, pattern=r"^https?://[^/?#\s]+$")
     """The origin of the issuer's token endpoint for the console, if it is not that of the issuer: of a Cognito pool

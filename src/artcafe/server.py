@@ -191,6 +191,7 @@ class _Opened:
             page_key=derive(self.secret, "page-cursors"),
             issuer=self.settings.issuer,
             console_client_id=self.settings.console_client_id,
+            console_scope=self.settings.console_scope,
             console_token_origin=self.settings.console_token_origin,
             public_url=self.settings.public_url,
             local_url=addresses.url,

@@ -27,9 +27,12 @@ class LoginIssuer(Issuer):
     def __init__(self) -> None:
         super().__init__(audience="console")
         self.subject = "alice"
+        self.scope = "openid email offline_access api://4f0c/access"
         self.overrides: Json = {}
         """Claims of the next ID tokens, and parameters of the next redirects, to replace with wrong values."""
         self.has_refresh_tokens = False
+        self.renews_only_with_scope = False
+        """Like Entra ID where the client and its API are one application (AADSTS90009)."""
         self._begun: dict[str, Query] = {}
         self._refresh_token = secrets.token_urlsafe()
 
@@ -46,6 +49,7 @@ class LoginIssuer(Issuer):
 
     def _redirect(self, asked: Query) -> str:
         assert (asked["client_id"], asked["response_type"], asked["code_challenge_method"]) == (self.audience, "code", "S256")
+        assert asked["scope"] == self.scope
         code = secrets.token_urlsafe()
         self._begun[code] = asked
         parameters = {"code": code, "state": asked["state"], "iss": self.name}
@@ -55,6 +59,8 @@ class LoginIssuer(Issuer):
         """Return the answer of the token endpoint. A code works once, with the verifier of its challenge."""
         if form["grant_type"] == "refresh_token":
             assert (form["refresh_token"], form["client_id"]) == (self._refresh_token, self.audience)
+            if self.renews_only_with_scope and form.get("scope") != self.scope:
+                return 400, {"error": "invalid_request", "error_description": "the scope is missing"}
             return 200, self._tokens({})
         begun = self._begun.pop(form["code"], None)
         challenge = b64(hashlib.sha256(form["code_verifier"].encode()).digest())

@@ -25,8 +25,8 @@ def platform(issuer: LoginIssuer, browser: Browser, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("with-an-issuer")
     (folder / "terms.txt").write_text("Be kind.\n<script>alert(1)</script>")
     flags = ("--issuer", issuer.url, "--client-ids", issuer.audience, "--console-client-id", issuer.audience)
-    terms = ("--terms-version", "2026-11", "--terms-file", str(folder / "terms.txt"))
-    with running(folder, (*flags, *terms)) as platform:
+    more = ("--console-scope", issuer.scope, "--terms-version", "2026-11", "--terms-file", str(folder / "terms.txt"))
+    with running(folder, (*flags, *more)) as platform:
         yield platform
 
 
@@ -53,19 +53,26 @@ def test_person_signs_in_accepts_the_terms_and_signs_in_again_without_losing_tex
     assert page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])") == '[{},{},""]'
 
 
+@pytest.mark.parametrize("only_with_scope", [False, True])
 def test_expired_token_is_renewed_without_the_person_where_the_issuer_gives_refresh_tokens(
-    visitor: Visitor, issuer: LoginIssuer, monkeypatch: pytest.MonkeyPatch
+    visitor: Visitor, issuer: LoginIssuer, monkeypatch: pytest.MonkeyPatch, only_with_scope: bool
 ) -> None:
     monkeypatch.setattr(issuer, "has_refresh_tokens", True)
-    monkeypatch.setattr(issuer, "subject", "bob")
+    monkeypatch.setattr(issuer, "renews_only_with_scope", only_with_scope)
+    monkeypatch.setattr(issuer, "subject", f"bob-{only_with_scope}")
+    if only_with_scope:
+        visitor.expect_error("status of 400")
     page = visitor.page
     page.clock.install()
     page.goto(f"{visitor.platform.url}/console")
     page.get_by_role("button", name="Accept").click()
     expect(page.get_by_role("heading", name="Organisations")).to_be_visible()
-    with page.expect_request("**/token") as renewal:
+    renewals: list[str] = []
+    page.on("request", lambda request: renewals.append(request.post_data or "") if request.url.endswith("/token") else None)
+    with page.expect_response(lambda answer: answer.url.endswith("/token") and answer.ok):
         page.clock.fast_forward(3_700_000)
-    assert "grant_type=refresh_token" in (renewal.value.post_data or "")
+    assert all("grant_type=refresh_token" in each for each in renewals)
+    assert ["scope=" in each for each in renewals] == ([False, True] if only_with_scope else [False])
     page.get_by_label("Name").fill("Acme")
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("heading", name="Agents")).to_be_visible()

@@ -103,6 +103,7 @@ def test_docker_compose_reads_the_file_and_names_a_missing_variable(require: Req
 
 CONSOLE = {
     "ARTCAFE_CONSOLE_CLIENT_ID": "console",
+    "ARTCAFE_CONSOLE_SCOPE": "openid email offline_access api://4f0c/access",
     "ARTCAFE_CONSOLE_TOKEN_ORIGIN": "https://example.auth.eu-central-1.amazoncognito.com",
 }
 """The optional ones, which `compose.yaml` passes on as empty variables if they are not set."""
@@ -121,6 +122,7 @@ def test_settings_of_composes_servers_are_valid(optional: dict[str, str]) -> Non
         }
         settings = load({}, values)
         assert settings.console_client_id == optional.get("ARTCAFE_CONSOLE_CLIENT_ID")
+        assert settings.console_scope == optional.get("ARTCAFE_CONSOLE_SCOPE", "openid email")
         assert settings.console_token_origin == optional.get("ARTCAFE_CONSOLE_TOKEN_ORIGIN")
         assert [str(each) for each in settings.trusted_proxies] == [
             services["proxy"]["networks"]["inside"]["ipv4_address"] + "/32"

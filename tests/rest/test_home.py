@@ -17,6 +17,7 @@ def test_entry_names_gateway_and_documents(anyone: Caller) -> None:
         "subprotocol": "artcafe.v1",
         "issuer": None,
         "console_client_id": None,
+        "console_scope": "openid email",
         "terms_version": None,
         "openapi": "/openapi.json",
         "asyncapi": "/asyncapi.json",

@@ -27,6 +27,8 @@ class RestSettings:
     """The OIDC issuer that authenticates people; None where the installation issues their tokens itself."""
     console_client_id: str | None = None
     """The console's client id at the issuer; None where the console signs nobody in there."""
+    console_scope: str = "openid email"
+    """The scopes that the console requests at the issuer, separated by spaces."""
     console_token_origin: str | None = None
     """The origin of the issuer's token endpoint, if it is another one than the issuer's."""
     public_url: str | None = None

@@ -32,6 +32,9 @@ class HomeResponse(ResponseModel):
     console_client_id: str | None = Field(
         description="The client id of the console at the issuer. Null if it has none.", examples=["5s8k2artcafeconsole"]
     )
+    console_scope: str = Field(
+        description="The scopes that the console requests at the issuer, separated by spaces.", examples=["openid email"]
+    )
     terms_version: str | None = Field(
         description="The version of the terms that users must accept, see `/v1/terms`. Null if there are none.",
         examples=["2026-11"],
@@ -85,6 +88,7 @@ async def read_home(request: Request, services: ServicesDep) -> HomeResponse:
         subprotocol=SUBPROTOCOL,
         issuer=settings_of(request).issuer,
         console_client_id=settings_of(request).console_client_id,
+        console_scope=settings_of(request).console_scope,
         terms_version=None if services.terms.current is None else services.terms.current.version,
         openapi="/openapi.json",
         asyncapi="/asyncapi.json",

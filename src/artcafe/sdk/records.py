@@ -24,6 +24,8 @@ class Home(msgspec.Struct, frozen=True):
     """The identity provider of people; None if the server issues their tokens itself, on its own machine."""
     console_client_id: str | None = None
     """The web console's client id at the issuer; None if it has none."""
+    console_scope: str | None = None
+    """The scopes that the web console requests at the issuer, separated by spaces; None from an earlier server."""
     terms_version: str | None = None
     """The version of the terms that people must accept; None if there are no terms."""
 

@@ -321,6 +321,8 @@ export interface Home {
 	issuer: string | null;
 	/** The client id of the console at the issuer. Null if it has none. */
 	console_client_id: string | null;
+	/** The scopes that the console requests at the issuer, separated by spaces. */
+	console_scope: string;
 	/** The version of the terms that users must accept, see `/v1/terms`. Null if there are none. */
 	terms_version: string | null;
 	/** The path of the OpenAPI document. */
