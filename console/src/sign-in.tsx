@@ -7,7 +7,7 @@ import type { ArtcafeError } from "../../clients/typescript/src/errors.js";
 import { redeemCode } from "./code-login.js";
 import { signInElsewhere, startSignIn } from "./oidc.js";
 import { client, home, me, readMe, signIn, signOut } from "./session.js";
-import { Button, Dialog, Field, Form, Loading, Problem, Snippet, useAction, useLoad } from "./ui/index.js";
+import { Button, Dialog, Field, Form, Loading, Name, Problem, Snippet, useAction, useLoad } from "./ui/index.js";
 
 /** Why the last sign-in failed. */
 export const signInProblem = signal<ArtcafeError | null>(null);
@@ -116,7 +116,9 @@ export function TermsPage() {
 	return (
 		<main class="gate wide">
 			<h1>Terms of service</h1>
-			<p>Version {me.value?.terms_outstanding?.version}. Accept it to continue.</p>
+			<p>
+				You are signed in as <Name>{me.value?.user_id ?? ""}</Name>. Accept version {me.value?.terms_outstanding?.version} to continue.
+			</p>
 			{terms.isLoading && <Loading />}
 			<Problem error={terms.error ?? error} onRetry={terms.error === null ? undefined : terms.reload} />
 			{terms.value !== null && (

@@ -36,6 +36,7 @@ def test_person_signs_in_accepts_the_terms_and_signs_in_again_without_losing_tex
     page.goto(f"{visitor.platform.url}/console")
     expect(page.get_by_role("heading", name="Terms of service")).to_be_visible()
     expect(page.get_by_label("Terms of service", exact=True)).to_contain_text("<script>alert(1)</script>")
+    expect(page.get_by_text("You are signed in as alice. Accept version 2026-11")).to_be_visible()
     assert "code=" not in page.url
     visitor.check_accessibility()
     visitor.picture("terms")

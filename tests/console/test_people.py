@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests import ssh_keygen
 from tests.console.conftest import NewVisitor
-from tests.console.visitor import Visitor
+from tests.console.visitor import NARROW, WIDE, Visitor
 
 OWNER: Final = "people-owner@example.com"
 HOSTILE: Final = (
@@ -153,6 +153,14 @@ def test_back_button_after_signing_out_shows_nothing(visitor: Visitor, tenant: s
     expect(visitor.page.get_by_label("Or paste the code that it printed")).to_be_visible()
     assert "Scout" not in visitor.page.content()
     assert agent not in visitor.page.content()
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_code_of_another_person_shows_whom_it_signs_in(visitor: Visitor, size: dict[str, int]) -> None:
+    visitor.page.set_viewport_size(size)  # type: ignore[arg-type]  # A dict with the keys of ViewportSize.
+    visitor.sign_in("mallory@example.com")
+    expect(visitor.page.get_by_role("banner").get_by_text("mallory@example.com", exact=True)).to_be_in_viewport(ratio=1)
+    visitor.check_accessibility()
 
 
 def test_used_code_is_refused_and_a_pasted_one_signs_in(visitor: Visitor, tenant: str) -> None:
