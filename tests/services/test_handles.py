@@ -253,7 +253,7 @@ async def test_record_cache_finds_by_id_and_by_handle(server: Server, owner: Use
     tenant, cache = owner.tenant_id, server.record_cache
     for text in ("bot", channel.id):
         assert await cache.channel(tenant, text) == channel
-        assert cache.peek_channel(tenant, text) == channel
+        assert cache.peek_destination(tenant, text) == channel
     for text in ("bot", agent.id):
         assert await cache.agent(tenant, text) == agent
         assert cache.peek_agent(tenant, text) == agent
@@ -267,7 +267,7 @@ async def test_handle_of_another_tenant_is_found_by_nobody_else(server: Server, 
     channel = await server.channels.create(owner, name="News")
     assert await server.record_cache.find_channel(owner.tenant_id, "news") == channel
     assert await server.record_cache.find_channel(other.tenant_id, "news") is None
-    assert server.record_cache.peek_channel(other.tenant_id, "news") is None
+    assert server.record_cache.peek_destination(other.tenant_id, "news") is None
 
 
 async def test_cached_handle_follows_changes(server: Server, owner: UserPrincipal) -> None:
@@ -280,7 +280,7 @@ async def test_cached_handle_follows_changes(server: Server, owner: UserPrincipa
     second = await server.channels.create(owner, name="News", handle="news")
     assert await cache.channel(tenant, "news") == second
     await server.channels.delete(owner, second.id)
-    assert (await cache.find_channel(tenant, "news"), cache.peek_channel(tenant, "news")) == (None, None)
+    assert (await cache.find_channel(tenant, "news"), cache.peek_destination(tenant, "news")) == (None, None)
 
 
 async def test_new_handle_is_found_although_an_older_row_is_cached(server: Server, owner: UserPrincipal) -> None:
@@ -296,8 +296,8 @@ async def test_dropped_tenant_leaves_no_handle_behind(server: Server, owner: Use
     channel = await server.channels.create(owner, name="News")
     await server.record_cache.channel(owner.tenant_id, "news")
     server.invalidation.notify(owner.tenant_id)
-    assert server.record_cache.peek_channel(owner.tenant_id, "news") is None
-    assert server.record_cache.peek_channel(owner.tenant_id, channel.id) is None
+    assert server.record_cache.peek_destination(owner.tenant_id, "news") is None
+    assert server.record_cache.peek_destination(owner.tenant_id, channel.id) is None
 
 
 async def test_store_resolves_ids_and_handles_and_returns_other_text_unchanged(server: Server, owner: UserPrincipal) -> None:

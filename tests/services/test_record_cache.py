@@ -58,12 +58,12 @@ async def owner(server: Server) -> UserPrincipal:
 async def test_second_read_of_a_record_is_served_from_memory(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     channel, agent = await server.channels.create(owner, name="News"), await server.agent(owner)
     record_cache = server.record_cache
-    assert record_cache.peek_channel(owner.tenant_id, channel.id) is None
+    assert record_cache.peek_destination(owner.tenant_id, channel.id) is None
     assert await record_cache.channel(owner.tenant_id, channel.id) == channel
     assert await record_cache.agent(owner.tenant_id, agent.id) == agent
     before = engine.reads
     assert await record_cache.channel(owner.tenant_id, channel.id) == channel
-    assert record_cache.peek_channel(owner.tenant_id, channel.id) == channel
+    assert record_cache.peek_destination(owner.tenant_id, channel.id) == channel
     assert await record_cache.agent(owner.tenant_id, agent.id) == agent
     assert engine.reads == before
     assert record_cache.tenants() == {owner.tenant_id}
@@ -107,9 +107,9 @@ async def test_change_of_a_whole_tenant_drops_that_tenant_only(server: Server, e
     await server.record_cache.channel(foreign.tenant_id, theirs.id)
     await server.agents.update(owner, agent.id, status=AgentStatus.DISABLED)
     assert (await server.record_cache.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
-    assert server.record_cache.peek_channel(foreign.tenant_id, theirs.id) == theirs
+    assert server.record_cache.peek_destination(foreign.tenant_id, theirs.id) == theirs
     await server.channels.delete(foreign, theirs.id)
-    assert server.record_cache.peek_channel(foreign.tenant_id, theirs.id) is None
+    assert server.record_cache.peek_destination(foreign.tenant_id, theirs.id) is None
     assert server.record_cache.tenants() == {owner.tenant_id}
 
 
@@ -122,7 +122,7 @@ async def test_change_drops_only_the_named_records(server: Server, engine: Watch
     await server.agents.update(owner, one.id, name="Other")
     before = engine.reads
     assert await server.record_cache.agent(owner.tenant_id, two.id) == two
-    assert server.record_cache.peek_channel(owner.tenant_id, channel.id) == channel
+    assert server.record_cache.peek_destination(owner.tenant_id, channel.id) == channel
     assert engine.reads == before
     assert (await server.record_cache.agent(owner.tenant_id, one.id)).name == "Other"
 
@@ -134,7 +134,7 @@ async def test_unused_tenant_is_dropped(server: Server, owner: UserPrincipal) ->
     await server.record_cache.channel(foreign.tenant_id, theirs.id)
     server.record_cache.drop_idle()
     assert server.record_cache.tenants() == {owner.tenant_id, foreign.tenant_id}, "both were asked for a moment ago"
-    assert server.record_cache.peek_channel(owner.tenant_id, mine.id) == mine
+    assert server.record_cache.peek_destination(owner.tenant_id, mine.id) == mine
     server.record_cache.drop_idle()
     assert server.record_cache.tenants() == {owner.tenant_id}
 
@@ -158,7 +158,7 @@ async def test_least_recently_used_record_is_dropped_first(server: Server, owner
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for at in (0, 1, 0, 2):
         await record_cache.channel(owner.tenant_id, channels[at].id)
-    in_memory = [record_cache.peek_channel(owner.tenant_id, channel.id) is not None for channel in channels]
+    in_memory = [record_cache.peek_destination(owner.tenant_id, channel.id) is not None for channel in channels]
     assert in_memory == [True, False, True]
 
 

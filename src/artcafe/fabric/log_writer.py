@@ -69,7 +69,6 @@ REFUSED: Final = "Nats-Rollup: none\r\n"
 It does so after comparing the ids of the last 10 minutes and before replicating the message. `Nats-Expected-Last-Msg-Id` is
 compared after replication: a log with three replicas then did not answer for seconds (nats-server 2.15)."""
 
-DUPLICATE_IN_BATCH: Final = 10201
 DUPLICATE_IN_PROCESS: Final = 10158
 """A replicated stream is storing a message of the same id. A retry finds its outcome."""
 

@@ -59,7 +59,7 @@ class ProcessSupervisor:
         self._followers: asyncio.TaskGroup | None = None
         self._memory = SharedMemory(size + MORE_COLUMNS)
         self._roll = asyncio.Event()
-        self._is_stopping = self._was_any_ready = self._was_ready = False
+        self._is_stopping = self._was_any_ready = False
         self._all_ready = asyncio.Event()
         self._serving = 0
 

@@ -30,6 +30,7 @@ class Metric(StrEnum):
     """Minutes that sockets were open, summed over all sockets."""
     PEAK_CONNECTIONS = "peak_connections"
     """The highest number of sockets open at one time."""
+    # The following are measured, not summed: a period's value is the last one in it, and its row also has the highest.
     AGENTS = "agents"
     """Agents in the tenant."""
     CHANNELS = "channels"
@@ -38,8 +39,6 @@ class Metric(StrEnum):
     """Disk space of the tenant's messages."""
 
 
-GAUGES: Final = frozenset({Metric.AGENTS, Metric.CHANNELS, Metric.STORAGE_BYTES})
-"""Metrics that are measured, not summed: a period's value is the last one measured in it, and its row also has the highest."""
 MAXIMA: Final = frozenset({Metric.PEAK_CONNECTIONS})
 """Metrics whose value in a period is the highest one measured in it."""
 

@@ -97,10 +97,6 @@ class RecordCache:
         known = self._channels.get(tenant_id, channel)
         return known or await self._find(self._channels, tenant_id, HandleKind.CHANNEL, channel)
 
-    def peek_channel(self, tenant_id: TenantId, channel: str) -> Channel | None:
-        """Return the channel with this id or handle if it is cached. None says nothing about its existence."""
-        return self._channels.get(tenant_id, channel)
-
     async def agent(self, tenant_id: TenantId, agent: str) -> Agent:
         """Return the agent with this id or handle. Raises AgentNotFound with the given text.
 
