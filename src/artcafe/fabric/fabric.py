@@ -190,7 +190,7 @@ class Fabric:
         return await nats_state(self._system, within_s=within_s)
 
     def peek(self, tenant_id: TenantId) -> TenantFabric | None:
-        """Return the tenant if it is open, and count this as use."""
+        """Return the tenant if it is open. This counts as use: it stays open for `IDLE_S` more."""
         tenant = self._tenants.get(tenant_id)
         if tenant is not None:
             tenant.used_at = time.monotonic()
@@ -201,40 +201,45 @@ class Fabric:
 
         Raise `Unavailable` during shutdown. Without `is_needed`, raise it also when too many unused tenants are open.
         """
-        tenant = self.peek(tenant_id)
-        if tenant is None:
-            is_crowded = self._close_unused()
-            if self._group is None or self._closing.is_set() or (is_crowded and not is_needed):
-                raise unreachable()
+        return self.peek(tenant_id) or self._open(tenant_id, is_needed=is_needed)
 
-            async def admit() -> None:
-                await register_account(self._system, self._accounts.account_jwt(tenant_id))
-
-            connection = NatsConnection(
-                f"tenant {tenant_id}",
-                self._urls,
-                lambda: self._accounts.user(tenant_id),
-                admit,
-                tls=self._tls,
-                proof=self._proof,
-                liveness=self._liveness,
-            )
-            requests = RequestExchange(connection, self._server, partial(self._on_request, tenant_id))
-            presence = PresenceRegistry(connection, self._server, lease_s=self._lease_s, prepare=requests.open)
-            quota = None if self._quota is None else partial(self._quota, tenant_id)
-            tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
-            stored = StoredSegments() if self._is_metered else None
-            start_store = None if self._tracing is None else partial(self._tracing.start_store, tenant_id)
-            writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id, start_store=start_store)
-            positions = PositionExchange(connection, self._server)
-            outcomes = OutcomeExchange(connection, self._server)
-            tenant = TenantFabric(tenant_id, connection, writer, tenant_log, presence, requests, positions, outcomes)
-            self._tenants[tenant_id] = tenant
-            for callback in self._on_open:
-                callback(tenant)
-            # An empty context: its log events must not carry the ids of the request that opened it.
-            self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
+    def _open(self, tenant_id: TenantId, *, is_needed: bool) -> TenantFabric:
+        """Make a tenant's part and run it. Raise `Unavailable` as `tenant` does."""
+        is_crowded = self._close_unused()
+        if self._group is None or self._closing.is_set() or (is_crowded and not is_needed):
+            raise unreachable()
+        tenant = self._tenants[tenant_id] = self._make(tenant_id)
+        for callback in self._on_open:
+            callback(tenant)
+        # An empty context: its log events must not carry the ids of the request that opened it.
+        self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
         return tenant
+
+    def _make(self, tenant_id: TenantId) -> TenantFabric:
+        """Return a tenant's part of NATS, which does not run yet."""
+
+        async def admit() -> None:
+            await register_account(self._system, self._accounts.account_jwt(tenant_id))
+
+        connection = NatsConnection(
+            f"tenant {tenant_id}",
+            self._urls,
+            lambda: self._accounts.user(tenant_id),
+            admit,
+            tls=self._tls,
+            proof=self._proof,
+            liveness=self._liveness,
+        )
+        requests = RequestExchange(connection, self._server, partial(self._on_request, tenant_id))
+        presence = PresenceRegistry(connection, self._server, lease_s=self._lease_s, prepare=requests.open)
+        quota = None if self._quota is None else partial(self._quota, tenant_id)
+        tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
+        stored = StoredSegments() if self._is_metered else None
+        start_store = None if self._tracing is None else partial(self._tracing.start_store, tenant_id)
+        writer = LogWriter(tenant_log, max_group=self._max_group, stored=stored, tenant_id=tenant_id, start_store=start_store)
+        positions = PositionExchange(connection, self._server)
+        outcomes = OutcomeExchange(connection, self._server)
+        return TenantFabric(tenant_id, connection, writer, tenant_log, presence, requests, positions, outcomes)
 
     async def _keep(self, tenant: TenantFabric) -> None:
         """Run a tenant. An unforeseen exception closes this tenant only; its agents' sockets are closed with 4000, and open it
