@@ -1,8 +1,8 @@
-"""Copies of messages between the channels of a tenant, each made once: a dead letter, and a redriven message.
+"""Copies of messages between the channels of a tenant, each stored once: dead letters, and redriven messages.
 
-A copy is stored in one atomic batch with a mark, whose subject names the original, and NATS refuses the batch if that subject has
-a message. So however often a copy is repeated, on whichever servers at once, and whenever one of them dies, the log has one copy;
-no window of time ends this, and no answer is needed to know it (decision record 47).
+A copy is stored in one atomic batch with a mark, whose subject names the original. NATS refuses the batch if that subject has a
+message. So the log has one copy of an original, also if the copy is repeated, on several servers at once, at any later time, or
+after an unanswered attempt (decision record 47).
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class StoredCopy(NamedTuple):
 
 
 async def store_copies(log: TenantLog, copies: Sequence[MarkedCopy]) -> list[StoredCopy]:
-    """Store each copy unless its original has one, in order, and return where it is. May be repeated, also at once.
+    """Store each copy, in order, unless its original has one already. Return the copy of each original. May be repeated, also at
+    the same time.
 
-    Raise `Unavailable`, `LogRefused` and `QuotaFull`; then the first copies may have been stored, and a repeat finds them.
+    Raise `Unavailable`, `LogRefused` or `QuotaFull`: the first copies may be stored then, and a repeat finds them.
     """
     deadline = time.monotonic() + TIMEOUT_S
     stored: list[StoredCopy] = []
@@ -126,6 +127,6 @@ async def _store_batch(log: TenantLog, group: Sequence[MarkedCopy]) -> Seq:
 
 
 def _found(copy: MarkedCopy, mark: StreamMessage) -> StoredCopy:
-    """Return the copy that exists of an original, by its mark: it is stored just before that."""
+    """Return the copy that an original has already. It is stored just before its mark."""
     message_id = parse_head(mark.data).message_id
     return StoredCopy(mark.seq - 1, message_id, message_id == copy.message_id)

@@ -1,7 +1,7 @@
 """Stores messages of queues in their dead-letter channels, each once.
 
-A message is first stored as a dead letter, and then terminated in its queue by the caller. A server that dies in between moves it
-again, and finds the first letter (`fabric.marked_copies`). What cannot be stored stays in its queue.
+A message is first stored as a dead letter, and then terminated in its queue by the caller. If the server dies in between, another
+one moves the message again, and finds the first letter (`fabric.marked_copies`). A message that cannot be stored stays in place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from artcafe.tables.store import Store
 from artcafe.wire.envelopes import DeadLetter, DeadLetterReason, dead_letter_envelope, parse_head
 
 SENDER: Final = "artcafe"
-"""The maker of the mark at a moved message: no agent and no person."""
+"""The sender in the mark of a dead letter, which no agent or person has sent."""
 
 
 class FailedMessage(NamedTuple):
@@ -40,11 +40,11 @@ class DeadLetters:
         self._store, self._fabric, self.clock = store, fabric, clock
 
     async def store(self, queue: Channel, failed: Sequence[FailedMessage]) -> bool:
-        """Store messages of a queue in its dead-letter channel. Return whether all are there, now or by an earlier call: then
-        terminate them.
+        """Store messages of a queue in its dead-letter channel. May be repeated, on any server.
 
-        False: nothing can be stored, because the dead-letter channel was deleted, the tenant's storage is full or NATS is away.
-        Then keep the messages, and call again later; some of them may be stored. May be repeated, on any server.
+        Return True if all are stored, by this call or an earlier one: then terminate them. Return False if the dead-letter
+        channel was deleted, the tenant's storage is full or NATS is away: then keep them, and call again later; some may be
+        stored.
         """
         try:
             return await self._store_letters(queue, failed)
@@ -54,12 +54,12 @@ class DeadLetters:
 
     async def _store_letters(self, queue: Channel, failed: Sequence[FailedMessage]) -> bool:
         # Read from the table, and not from a cache: a letter in a deleted channel would be lost.
-        there = None if queue.dead_letter is None else await self._store.tenant(queue.tenant_id).channel(queue.dead_letter)
-        if there is None:
+        target = None if queue.dead_letter is None else await self._store.tenant(queue.tenant_id).channel(queue.dead_letter)
+        if target is None:
             log.warning("dead_letters.no_channel", tenant=queue.tenant_id, channel=queue.id, messages=len(failed))
             return False
         tenant_log = await self._fabric.tenant(queue.tenant_id).connected_log()
-        stored = await store_copies(tenant_log, [self._letter(queue, there.id, each) for each in failed])
+        stored = await store_copies(tenant_log, [self._letter(queue, target.id, each) for each in failed])
         for one, letter in zip(failed, stored, strict=True):
             if letter.is_new:
                 metrics.DEAD_LETTERS.of(one.reason.value, tenant=queue.tenant_id).add()

@@ -1,7 +1,7 @@
-"""Send dead letters back to their queues: one, all, or until one of them fails again.
+"""Send dead letters back to their queues: one, all, or one after another until one of them fails again.
 
-Each letter is sent back once, however often the command is repeated, by whomever and on whichever servers at once: the message
-and the mark at its letter are stored together, and NATS refuses a second mark (`fabric.marked_copies`).
+Each letter is sent back once, also if the command is repeated, or runs on several servers at once: the message and the mark of
+its letter are stored together, and NATS refuses a second mark (`fabric.marked_copies`).
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class RedriveRange:
 
 
 class _Letter(NamedTuple):
+    """A dead letter: `stored` is its encoded envelope, `origin` the message that failed."""
+
     seq: Seq
     envelope: Envelope
     stored: bytes
@@ -198,6 +200,7 @@ class Redrives:
         )
 
     async def _open(self, principal: Principal, channel_id: str) -> _Redrive:
+        """Return the request's channels and log. Raises Forbidden, ChannelNotFound, Conflict and Unavailable."""
         access.check(principal, Action.REDRIVE)
         tenant = self._store.tenant(principal.tenant_id)
         channel = await tenant.channel(channel_id)
@@ -219,7 +222,7 @@ class Redrives:
             if letter.seq in marks:
                 continue
             if not await redrive.has_queue(letter):
-                items.append(_left(letter))
+                items.append(_skipped(letter))
                 continue
             some.append(letter)
             size_bytes += len(letter.stored)
@@ -247,9 +250,12 @@ class Redrives:
             if letter.seq > wanted.after and mark is not None and mark.seq <= up_to:
                 continue
             if not await redrive.has_queue(letter):
-                items.append(_left(letter))
+                items.append(_skipped(letter))
                 continue
-            (sent,) = [_sent(letter, mark)] if mark is not None else await self._send_back(redrive, [letter])
+            if mark is not None:
+                sent = _sent_before(letter, mark)
+            else:
+                (sent,) = await self._send_back(redrive, [letter])
             item = await self._outcome(redrive, sent, ends_at)
             items.append(item)
             if item.status is LetterStatus.WAITING:
@@ -262,24 +268,25 @@ class Redrives:
         """Wait for the outcome of a redriven message, at most until a monotonic time."""
         assert sent.redriven_seq is not None
         while True:
-            # First whether it is done, and then why: a message is marked as dead before it is terminated.
-            is_past = await QueueConsumer(redrive.log, sent.channel).is_done(sent.redriven_seq)
+            # In this order: a message gets the mark of a dead letter before its queue is done with it.
+            is_done = await QueueConsumer(redrive.log, sent.channel).is_done(sent.redriven_seq)
             if await find_mark(redrive.log, subjects.dead_mark(sent.channel, sent.redriven_seq)) is not None:
                 return _with_status(sent, LetterStatus.FAILED)
-            if is_past:
+            if is_done:
                 return _with_status(sent, LetterStatus.DONE)
             if time.monotonic() >= ends_at:
                 return _with_status(sent, LetterStatus.WAITING)
             await asyncio.sleep(LOOK_S)
 
     async def _send_back(self, redrive: _Redrive, letters: list[_Letter]) -> list[RedrivenLetter]:
-        """Store the letters in their queues again, unless they were sent back before."""
+        """Store the messages of letters in their queues again, unless they were sent back before."""
         copies = [self._copy(redrive, letter) for letter in letters]
         stored = await store_copies(redrive.log, copies)
         metrics.REDRIVEN.of(tenant=redrive.tenant.id).add(sum(one.is_new for one in stored))
         return [_redriven(letter, one) for letter, one in zip(letters, stored, strict=True)]
 
     def _copy(self, redrive: _Redrive, letter: _Letter) -> MarkedCopy:
+        """Return the message of a letter for its queue, with the mark of the letter."""
         queue, now, message_id = ChannelId(letter.origin.channel), times.to_text(self._clock()), ids.new_id("msg")
         before = letter.envelope.redriven
         origin = Redriven(
@@ -301,6 +308,7 @@ class Redrives:
 
 
 def _redriven(letter: _Letter, stored: StoredCopy) -> RedrivenLetter:
+    """Return a letter whose message is stored in its queue, by this request or an earlier one."""
     return RedrivenLetter(
         seq=letter.seq,
         channel=ChannelId(letter.origin.channel),
@@ -310,12 +318,13 @@ def _redriven(letter: _Letter, stored: StoredCopy) -> RedrivenLetter:
     )
 
 
-def _sent(letter: _Letter, mark: StreamMessage) -> RedrivenLetter:
+def _sent_before(letter: _Letter, mark: StreamMessage) -> RedrivenLetter:
     """Return the letter with this mark, sent back before. Its message is stored just before the mark."""
     return _redriven(letter, StoredCopy(mark.seq - 1, parse_head(mark.data).message_id, is_new=False))
 
 
-def _left(letter: _Letter) -> RedrivenLetter:
+def _skipped(letter: _Letter) -> RedrivenLetter:
+    """Return a letter that stays, because its queue was deleted."""
     return RedrivenLetter(seq=letter.seq, channel=ChannelId(letter.origin.channel), status=LetterStatus.QUEUE_DELETED)
 
 
