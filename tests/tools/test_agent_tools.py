@@ -7,13 +7,14 @@ import inspect
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, get_origin, get_type_hints
 
 import pytest
 from pydantic import TypeAdapter
 
 from artcafe import errors, sync
+from artcafe.observe.clock import now
 from artcafe.tools import AgentTools, agent_tools, fault_of, input_schema
 from tests.platform import Cast, Platform
 
@@ -117,8 +118,99 @@ async def test_queue_message_is_extended_given_back_and_rejected(platform: Platf
             await worker.ack("tasks", 1, delay_s=3)
 
 
-async def test_request_is_pulled_and_answered_once(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_tools, "SLICE_S", 0.5)  # A request is returned after the pull during which it arrives.
+# --- requests during a pull ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a pull wait for longer than a request of a test."""
+    monkeypatch.setattr(agent_tools, "SLICE_S", 25.0)
+
+
+async def interrupted(planner: AgentTools, worker: AgentTools, **arguments: Any) -> None:
+    """Let the worker wait for messages, end that by a request, and answer it before its deadline."""
+    async with asyncio.TaskGroup() as group:
+        pulling = group.create_task(worker.inbox_pull(wait_s=25, **arguments))
+        await asyncio.sleep(0)  # The pull begins.
+        asked = group.create_task(planner.ask("agent-1", 1, timeout_s=10))
+        pulled = await pulling
+        (request,) = pulled["requests"]
+        assert (pulled["messages"], pulled["has_more"]) == ([], False)
+        await worker.reply(request["request_id"], 2)
+    assert asked.result()["data"] == 2
+
+
+async def with_queue(platform: Platform) -> Cast:
+    """Return two agents, and a queue for the second one, which holds a task for ten minutes."""
+    cast = await platform.tenant_with(agents=2, channels=0)
+    async with cast.rest() as rest:
+        tasks = (await rest.tenant(cast.tenant).channels.create("tasks", type="queue", ack_wait_s=600)).id
+        await rest.tenant(cast.tenant).subscriptions.create(tasks, cast.agents[1])
+    return cast
+
+
+@pytest.mark.usefixtures("one_slice")
+async def test_request_ends_the_wait_of_a_pull_at_once(platform: Platform) -> None:
+    cast = await with_queue(platform)
+    async with pair(cast) as (planner, worker):
+        for number in range(3):  # Each call goes on with the same pull: an agent may have two at a time.
+            await interrupted(planner, worker)
+            await interrupted(planner, worker, channel="tasks")
+            async with asyncio.TaskGroup() as group:
+                pulling = group.create_task(worker.inbox_pull(wait_s=25))
+                await planner.publish("tasks", number)
+            pulled = pulling.result()
+            (task,) = pulled["messages"]
+            assert (task["data"], pulled["requests"]) == (number, [])
+            await worker.ack("tasks", task["seq"] or 0, receipt=task["receipt"])
+
+
+@pytest.mark.usefixtures("one_slice")
+async def test_task_that_comes_after_a_request_ended_the_call_is_held_by_nobody(platform: Platform) -> None:
+    cast = await with_queue(platform)
+    async with pair(cast) as (planner, worker):
+        await interrupted(planner, worker, channel="tasks")
+        await planner.publish("tasks", "late")
+        pulled = await worker.inbox_pull(channel="tasks", limit=1, wait_s=25)
+        assert [item["data"] for item in pulled["messages"]] == ["late"]
+
+
+async def test_gap_that_comes_after_a_request_ended_the_call_is_returned_by_the_next(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cast = await platform.tenant_with(agents=2, channels=0)
+    inbox = f"@{cast.agents[1]}"
+    async with pair(cast) as (planner, worker), cast.rest() as rest:
+        ends = now() + timedelta(seconds=0.5)
+        sent = await rest.tenant(cast.tenant).messages.publish(inbox, "hurry", expires_at=ends)
+        while now() <= ends:  # noqa: ASYNC110 (waits for the clock)
+            await asyncio.sleep(0.05)
+        monkeypatch.setattr(agent_tools, "SLICE_S", 2.0)
+        await interrupted(planner, worker)
+        subscriptions = rest.tenant(cast.tenant).subscriptions
+        while (await subscriptions.get(inbox, cast.agents[1])).cursor.seq != sent.seq:  # noqa: ASYNC110 (a row tells nobody)
+            await asyncio.sleep(0.05)
+        pulled = await worker.inbox_pull(wait_s=25)
+        assert [(gap["channel"], gap["reason"]) for gap in pulled["gaps"]] == [(inbox, "expired")]
+        assert (await worker.inbox_pull())["gaps"] == []
+
+
+@pytest.mark.usefixtures("one_slice")
+async def test_agent_closes_although_a_pull_goes_on(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=0)
+    worker = cast.agent(1, queues=False, close_timeout_s=BOUND_S)
+    tools = AgentTools(worker)
+    async with cast.agent(0) as planner:
+        async with asyncio.timeout(BOUND_S / 3), worker:
+            await interrupted(AgentTools(planner), tools)
+        async with asyncio.timeout(BOUND_S / 3), worker:
+            pulling = asyncio.get_running_loop().create_task(tools.inbox_pull(wait_s=25))
+            await asyncio.sleep(0)
+        with pytest.raises((RuntimeError, errors.ArtcafeError)):
+            await pulling
+
+
+async def test_request_is_pulled_and_answered_once(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2, channels=0)
     async with pair(cast) as (planner, worker):
         async with asyncio.TaskGroup() as group:
@@ -169,10 +261,7 @@ async def test_functions_describe_their_arguments_to_pydantic_and_return_errors(
         assert (refused["error"]["code"], refused["error"]["can_retry"]) == ("channel_not_found", False)
 
 
-async def test_plain_functions_block_and_have_their_arguments_in_the_docstring(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(agent_tools, "SLICE_S", 0.5)
+async def test_plain_functions_block_and_have_their_arguments_in_the_docstring(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2, channels=0)
 
     def use() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from artcafe.sdk.client import Client
 from artcafe.sdk.commands import CLOSED
@@ -50,6 +50,8 @@ class AgentLifecycle:
     """For the background alone, which enters it."""
     _background: asyncio.Task[None] | None = None
     """None before the first start, and after a close."""
+    _beside: set[asyncio.Task[None]]
+    """Tasks that end with the connection."""
     _is_used: bool = False
     """Whether the connection belongs to an earlier start."""
     _client: Client | None = None
@@ -146,12 +148,26 @@ class AgentLifecycle:
                     events.end()
                     for consumer in self._consumers.values():
                         consumer.stop()
+                    for task in self._beside:
+                        task.cancel()
                     ended.set()
         except BaseExceptionGroup as exc:
             connection.fail(exc)
             raise
         finally:
             ended.set()
+
+    def _run_beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Run work of the library, which must not raise, until it ends or the agent is closed.
+
+        Return False if the agent is not started.
+        """
+        if not self._is_running():
+            return False
+        task = self._group.create_task(work())
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return True
 
     # --- functions for messages ---
 
@@ -200,7 +216,7 @@ class AgentLifecycle:
             self._connection, self._answering = self._new_connection(self._group)
             self._connection.service = service
         self._consumers, self._ended, self._subscribe_error = {}, asyncio.Event(), None
-        self._events = StateEvents(self._state_handlers)
+        self._events, self._beside = StateEvents(self._state_handlers), set()
         self._connection.on_event = self._events.put
         self._is_used = True
 

@@ -11,8 +11,10 @@ from artcafe.errors import AgentError, Invalid
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.blocking import post
 from artcafe.sdk.handling import HANDLED
+from artcafe.sdk.messages import Gap
 from artcafe.sdk.pull import Pulled, PulledMessage, PullInbox
 from artcafe.sdk.requests import Request
+from artcafe.tools.background_pulls import BackgroundPulls
 from artcafe.tools.model_functions import coroutine_function, plain_function
 from artcafe.tools.waiting_requests import WaitingRequests
 from artcafe.toolset import results
@@ -33,8 +35,7 @@ from artcafe.toolset.functions import (
 )
 
 SLICE_S: Final = 5.0
-"""The longest wait of one pull: a request that arrives meanwhile is returned after it. The pull is not cancelled, because it may
-just have taken messages of a queue, which nobody would get before their deadline."""
+"""The longest wait of one pull: it goes on for so long after a request has ended its call."""
 REFUSED: Final = "refused"
 """The code of an error that `reply` sends."""
 
@@ -60,6 +61,7 @@ class AgentTools(OwnTools):
     def __init__(self, agent: Agent | sync.Agent, *, requests: bool = True, timeout_s: float = TIMEOUT_S) -> None:
         self.agent, self._timeout_s = agent.async_agent if isinstance(agent, sync.Agent) else agent, timeout_s
         self.requests = WaitingRequests()
+        self._pulls = BackgroundPulls(self.agent, self.requests)
         if requests and isinstance(agent, sync.Agent):
             post(self.agent.on_request, self.requests.wait)  # The loop of the agent calls it before any tool.
         elif requests:
@@ -90,10 +92,11 @@ class AgentTools(OwnTools):
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + wait_s
         while True:
-            left_s = 0 if self.requests.has_unseen else max(0.0, ends_at - loop.time())
-            pulled = await self.agent.pull(channel=channel, limit=limit, wait_s=min(left_s, SLICE_S))
+            has_news = self.requests.has_unseen or self._pulls.has_gaps
+            left_s = 0 if has_news else max(0.0, ends_at - loop.time())
+            pulled = await self._pulls.pull(channel, limit, min(left_s, SLICE_S))
             if pulled or pulled.gaps or left_s <= SLICE_S or self.requests.has_unseen:
-                return _inbox(pulled, self.requests.seen())
+                return _inbox(pulled, self._pulls.take_gaps(), self.requests.seen())
 
     async def reply(
         self,
@@ -214,13 +217,14 @@ async def _page(listed: Callable[[int], AsyncIterator[T]], limit: int) -> tuple[
     return found[:limit], len(found) > limit
 
 
-def _inbox(pulled: Pulled, requests: list[Request]) -> results.Inbox:
+def _inbox(pulled: Pulled, gaps: list[Gap], requests: list[Request]) -> results.Inbox:
     return {
         "about_data": results.DATA_NOTE,
         "messages": [item_of(each) for each in pulled],
         "requests": [request_of(each) for each in requests],
         "gaps": [
-            {"channel": each.channel, "first": each.first, "last": each.last, "reason": each.reason} for each in pulled.gaps
+            {"channel": each.channel, "first": each.first, "last": each.last, "reason": each.reason}
+            for each in dict.fromkeys([*gaps, *pulled.gaps])
         ],
         "has_more": pulled.has_more,
         "epoch": pulled.epoch,

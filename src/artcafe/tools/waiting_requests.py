@@ -16,12 +16,16 @@ class WaitingRequests:
         self._unseen: set[str] = set()
         self.on_arrival: Callable[[Request], None] = lambda _: None
         """Called with each request that arrives."""
+        self.wakers: set[Callable[[], None]] = set()
+        """Called after each arrival."""
 
     async def wait(self, request: Request) -> None:
         """Keep a request until its task is cancelled, as by `Agent.answer`, and when its answer is not needed any more."""
         self._requests[request.request_id] = request
         self._unseen.add(request.request_id)
         self.on_arrival(request)
+        for wake in self.wakers:
+            wake()
         try:
             await asyncio.Event().wait()
         finally:
