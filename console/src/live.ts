@@ -15,6 +15,7 @@ import type { PresencePush } from "../../clients/typescript/src/generated/frames
 import { openSocket } from "../../clients/typescript/src/socket-browser.js";
 import type { Socket } from "../../clients/typescript/src/socket.js";
 import { ClientSession, type CommandKind, SUBPROTOCOL } from "../../clients/typescript/src/wire-session.js";
+import { type ChannelMessage, messagesOf, type MissingRange } from "./messages/message.js";
 import { client, home, readMe, role, token } from "./session.js";
 
 const OPEN_MS = 10_000;
@@ -23,32 +24,9 @@ const CONNECT_ID = 1;
 
 export type ConnectionState = "off" | "connecting" | "connected" | "lost";
 
-/** A message as the gateway and the history show it. */
-export interface WatchedMessage {
-	channel: string;
-	/** Null in a `live` channel, which stores nothing. */
-	seq: number | null;
-	message_id: string;
-	from: string;
-	from_handle?: string | null;
-	time: string;
-	headers?: Record<string, string>;
-	key?: string | null;
-	reply_to?: string | null;
-	data: unknown;
-	[name: string]: unknown;
-}
-
-/** Messages that will not come: removed by retention, expired, or of a log that was replaced. */
-export interface WatchedGap {
-	from: number;
-	to: number | null;
-	reason: string;
-}
-
 export interface WatchHandlers {
-	onMessage: (message: WatchedMessage) => void;
-	onGap: (gap: WatchedGap) => void;
+	onMessage: (message: ChannelMessage) => void;
+	onGap: (gap: MissingRange) => void;
 	/** The watch has ended: the channel was deleted, or may not be read any more. */
 	onError: (error: ArtcafeError) => void;
 }
@@ -83,7 +61,7 @@ export function watch(channel: string, after: number | null, handlers: WatchHand
 class ChannelWatch {
 	#seq: number | null;
 	#isReading = false;
-	#pending: WatchedMessage[] = [];
+	#pending: ChannelMessage[] = [];
 
 	constructor(
 		readonly tenant: string,
@@ -110,8 +88,8 @@ class ChannelWatch {
 		}
 	}
 
-	onMessage(message: WatchedMessage): void {
-		if (message.seq === null || message.seq === undefined) {
+	onMessage(message: ChannelMessage): void {
+		if (message.seq == null) {
 			this.handlers.onMessage(message);
 			return;
 		}
@@ -119,7 +97,7 @@ class ChannelWatch {
 			this.#pending.push(message);
 			return;
 		}
-		const prev = typeof message["prev"] === "number" ? message["prev"] : null;
+		const prev = message.prev ?? null;
 		if (this.#seq !== null && prev !== null && prev > this.#seq) {
 			this.#pending.push(message);
 			void this.resume();
@@ -128,7 +106,7 @@ class ChannelWatch {
 		this.#show(message, message.seq);
 	}
 
-	onGap(gap: WatchedGap): void {
+	onGap(gap: MissingRange): void {
 		if (this.#isReading) return; // The history shows it too.
 		if (this.#seq !== null && gap.to !== null) this.#seq = Math.max(this.#seq, gap.to);
 		this.handlers.onGap(gap);
@@ -138,12 +116,12 @@ class ChannelWatch {
 		for (;;) {
 			const page = await client.readHistory(this.tenant, this.channel, { after: String(this.#seq), limit: PAGE });
 			if (page.gap !== undefined) this.handlers.onGap(page.gap);
-			for (const item of page.items as WatchedMessage[]) if (item.seq !== null) this.#show(item, item.seq);
+			for (const item of messagesOf(page.items)) if (item.seq !== null) this.#show(item, item.seq);
 			if (page.items.length === 0 || page.next_cursor === null) return;
 		}
 	}
 
-	#show(message: WatchedMessage, seq: number): void {
+	#show(message: ChannelMessage, seq: number): void {
 		if (this.#seq !== null && seq <= this.#seq) return;
 		this.#seq = seq;
 		this.handlers.onMessage(message);
@@ -245,7 +223,7 @@ class Live {
 		const { id, kind, body } = this.#session.receive(text);
 		if (kind === "connect") this.#onConnected(body.role ?? null);
 		else if (kind === "presence") this.#onPresence(body);
-		else if (kind === "message") for (const each of this.#of(body.channel)) each.onMessage(body as unknown as WatchedMessage);
+		else if (kind === "message") for (const each of this.#of(body.channel)) each.onMessage(body as unknown as ChannelMessage);
 		else if (kind === "gap") for (const each of this.#of(body.channel)) each.onGap(body);
 		else if (kind === "watch") this.#onWatched(id, body.presence ?? false);
 		else if (kind === "error") this.#onError(id, errorOf(body));

@@ -27,7 +27,8 @@ async function start(): Promise<void> {
 		signInProblem.value = problemOf(error);
 	}
 	goToOnlyTenant();
-	if (state.value === "starting" && !(home.value?.issuer != null && signInProblem.value === null)) state.value = "signed_out";
+	const isLeaving = home.value?.issuer != null && signInProblem.value === null; // The browser goes to the issuer's page.
+	if (state.value === "starting" && !isLeaving) state.value = "signed_out";
 }
 
 /** Somebody with one organisation has nothing to choose. */

@@ -18,13 +18,13 @@ export function Page() {
 	if (state.value === "signed_out" || me.value === null) return <SignInPage />;
 	return (
 		<>
-			{me.value.terms_outstanding !== null && me.value.terms_outstanding.grace_until === null ? <TermsPage /> : <Signed />}
+			{me.value.terms_outstanding !== null && me.value.terms_outstanding.grace_until === null ? <TermsPage /> : <SignedInPage />}
 			{isExpired.value && <SignInAgain />}
 		</>
 	);
 }
 
-function Signed() {
+function SignedInPage() {
 	return (
 		<div class={tenant.value === null ? "shell" : "shell with-menu"}>
 			<a class="skip" href="#main" onClick={skip}>
@@ -127,14 +127,14 @@ function isOperatorPage(): boolean {
 	return match(OPERATOR, location.value.segments) !== null;
 }
 
-function sees(screen: Screen): boolean {
+function maySee(screen: Screen): boolean {
 	return role.value !== null && screen.roles.includes(role.value);
 }
 
 function Menu() {
 	const [, id = "", ...path] = location.value.segments;
 	const items = (menu: Screen["menu"]) =>
-		SCREENS.filter((screen) => screen.menu === menu && sees(screen)).map((screen) => (
+		SCREENS.filter((screen) => screen.menu === menu && maySee(screen)).map((screen) => (
 			<li key={screen.path}>
 				<a href={link("t", id, ...screen.path.split("/"))} aria-current={path[0] === screen.path.split("/")[0] ? "page" : undefined}>
 					{screen.title}
@@ -150,7 +150,7 @@ function Menu() {
 }
 
 /** Return the screen at the address, and the variable parts of its path. */
-function found(): { screen: Screen; params: Params } | null {
+function screenAtAddress(): { screen: Screen; params: Params } | null {
 	const path = location.value.segments.slice(2);
 	for (const screen of SCREENS) {
 		const params = match(screen.path, path);
@@ -173,9 +173,9 @@ function Content() {
 			</Empty>
 		);
 	}
-	const here = found();
+	const here = screenAtAddress();
 	if (here === null) return <NoScreen />;
-	if (!sees(here.screen)) return <Empty title="Your role does not see this page">An owner or admin can give you another role.</Empty>;
+	if (!maySee(here.screen)) return <Empty title="Your role does not see this page">An owner or admin can give you another role.</Empty>;
 	const Component = here.screen.component;
 	return <Component key={at} params={here.params} />;
 }
@@ -192,7 +192,7 @@ function NoScreen() {
 /** Name the page in the browser's title, and move the focus to its head when the address changes. */
 function useTitleAndFocus(at: string): void {
 	const isFirst = useRef(true);
-	const here = found();
+	const here = screenAtAddress();
 	useEffect(() => {
 		document.title = `${isOperatorPage() ? "Platform" : here === null ? "Organisations" : here.screen.title} · ArtCafe`;
 		if (!isFirst.current) document.querySelector<HTMLElement>("main h1")?.focus({ preventScroll: true });

@@ -19,8 +19,8 @@ test("history and new messages are merged without a repeat", () => {
 	timeline.open([message(9), message(7), message(4)], { from: 1, to: 3, reason: "retention" });
 	assert.deepEqual([7, 9, 12].map((seq) => timeline.add(message(seq))), [false, false, true]);
 	assert.equal(timeline.add(message(12)), false);
-	timeline.miss({ from: 13, to: 15, reason: "expired" });
-	timeline.miss({ from: 13, to: 15, reason: "expired" });
+	timeline.addGap({ from: 13, to: 15, reason: "expired" });
+	timeline.addGap({ from: 13, to: 15, reason: "expired" });
 	timeline.add(message(16));
 	assert.deepEqual(shown(timeline), ["1-3", 4, 7, 9, 12, "13-15", 16]);
 	timeline.prepend([message(4), message(2)], undefined);

@@ -7,7 +7,7 @@ import type { Channel } from "../../../clients/typescript/src/generated/rest.js"
 import { connection, watch } from "../live.js";
 import { client, tenantId } from "../session.js";
 import { problemOf } from "../ui/index.js";
-import { type ChannelMessage, messagesOf } from "./message.js";
+import { messagesOf } from "./message.js";
 import { Timeline } from "./timeline.js";
 
 const PAGE = 100;
@@ -80,10 +80,10 @@ export class ChannelFeed {
 	#watchAfter(after: number | null): void {
 		this.#endWatch = watch(this.channel.id, after, {
 			onMessage: (message) => {
-				if (this.timeline.add(message as ChannelMessage)) this.#changed();
+				if (this.timeline.add(message)) this.#changed();
 			},
 			onGap: (gap) => {
-				this.timeline.miss(gap);
+				this.timeline.addGap(gap);
 				this.#changed();
 			},
 			onError: (error) => {

@@ -1,4 +1,4 @@
-/** A stored or live message, as the history and the streams return it. */
+/** A stored or live message, as the history, the streams and the gateway show it. */
 
 export interface DeadLetter {
 	channel: string;
@@ -23,6 +23,8 @@ export interface ChannelMessage {
 	channel_handle?: string | null;
 	/** Null in a `live` channel, which stores nothing. */
 	seq: number | null;
+	/** The sequence of the message before it in the channel. */
+	prev?: number | null;
 	message_id: string;
 	from: string;
 	from_handle?: string | null;
@@ -39,7 +41,7 @@ export interface ChannelMessage {
 	redriven?: Redriven | null;
 }
 
-/** Messages that the server no longer has, in the place of the first one. */
+/** A gap: messages that cannot be delivered, since retention removed them, they expired, or their log was replaced. */
 export interface MissingRange {
 	from: number;
 	/** Null: their number is unknown. */

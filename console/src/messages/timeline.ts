@@ -11,7 +11,7 @@ export type Entry =
 export const MAX_ENTRIES = 10_000;
 const DROPPED_AT_ONCE = 1_000;
 
-/** Return a page of history, oldest first, with the place of what is not stored any more. */
+/** Return the entries of a page of history, oldest first, with its gap. */
 export function entriesOf(messages: readonly ChannelMessage[], gap: MissingRange | undefined): Entry[] {
 	const found = messages.map(ofMessage);
 	return gap === undefined ? found : [ofGap(gap), ...found];
@@ -68,7 +68,7 @@ export class Timeline {
 		this.entries = [...entriesOf(older, gap), ...this.entries];
 	}
 
-	/** Record that the log was replaced: its sequences begin again, and those of the entries have lost their meaning. */
+	/** Begin with the sequences of another log: this one was replaced, so those of the entries mean nothing in it. */
 	renew(): void {
 		this.#last = 0;
 		this.note("The log was renewed: the messages below are of another log.");
@@ -84,14 +84,14 @@ export class Timeline {
 		return true;
 	}
 
-	/** Add the place of messages that do not come. */
-	miss(range: MissingRange): void {
+	/** Add a gap, unless it is shown already. */
+	addGap(range: MissingRange): void {
 		if (range.to !== null && range.to <= this.#last) return;
 		this.#last = Math.max(this.#last, range.to ?? range.from);
 		this.#append(ofGap(range));
 	}
 
-	/** Add a remark at the end. */
+	/** Add a notice at the end. */
 	note(text: string): void {
 		this.#append({ kind: "notice", key: nextKey(), text });
 	}

@@ -6,7 +6,8 @@ import { useEffect, useState } from "preact/hooks";
 import type { Agent, Channel } from "../../../clients/typescript/src/generated/rest.js";
 import { complete, presenceOf } from "../agents.js";
 import { KeyField } from "../key-field.js";
-import { watch, type WatchedMessage } from "../live.js";
+import { watch } from "../live.js";
+import type { ChannelMessage } from "../messages/message.js";
 import { keyProblem } from "../public-key.js";
 import { tenantLink } from "../router.js";
 import { client, tenantId } from "../session.js";
@@ -121,13 +122,13 @@ function useWasConnected(agent: Agent): boolean {
 	return was || is;
 }
 
-function useFirstMessage(agent: Agent, channel: Channel): WatchedMessage | null {
-	const [message, setMessage] = useState<WatchedMessage | null>(null);
+function useFirstMessage(agent: Agent, channel: Channel): ChannelMessage | null {
+	const [message, setMessage] = useState<ChannelMessage | null>(null);
 	const head = useLoad(() => client.readChannel(tenantId(), channel.id), [channel.id]);
 	const after = head.value?.last_seq;
 	useEffect(() => {
 		if (after == null) return undefined;
-		const take = (each: WatchedMessage) => {
+		const take = (each: ChannelMessage) => {
 			if (each.from === agent.id) setMessage((first) => first ?? each);
 		};
 		return watch(channel.id, after, { onMessage: take, onGap: () => {}, onError: () => {} });
