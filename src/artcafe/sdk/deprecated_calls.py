@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
-if TYPE_CHECKING:
-    from artcafe.sdk.client import Client
+from artcafe.sdk.tenant_client import TenantClient
 
 IN_TENANT: Final = {
     "limits": "limits",
@@ -63,17 +62,21 @@ IN_CLIENT: Final = {
 }
 
 
+class _Client(Protocol):
+    def tenant(self, tenant: str) -> TenantClient: ...
+
+
 class _People:
     """What `Client.people` was."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: _Client) -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
         return deprecated_call(self._client, f"people.{name}")
 
 
-def deprecated_call(client: Client, name: str) -> Any:
+def deprecated_call(client: _Client, name: str) -> Any:
     """Return what `client.name` was. Raises AttributeError if it was nothing."""
     if name == "people":
         return _People(client)

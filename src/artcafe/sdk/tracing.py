@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Protocol, Self
 
 from artcafe.errors import ArtcafeError
 from artcafe.wire.frames import MAX_HEADER_CHARS, MAX_HEADERS
@@ -27,11 +27,33 @@ else:
     IS_INSTALLED = True
     _tracer: Final = trace.get_tracer("artcafe", version("artcafe"))  # It follows a provider that is set later.
 
-if TYPE_CHECKING:
-    from artcafe.sdk.messages import Message
-    from artcafe.sdk.requests import Request
-
 Headers = Mapping[str, str]
+
+
+class TracedMessage(Protocol):
+    """A message, as far as its spans name it."""
+
+    @property
+    def channel(self) -> str: ...
+
+    @property
+    def message_id(self) -> str: ...
+
+    @property
+    def headers(self) -> Headers: ...
+
+
+class TracedRequest(Protocol):
+    """A request, as far as its span names it."""
+
+    @property
+    def sender(self) -> str: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def headers(self) -> Headers: ...
 
 
 class PublishSpan:
@@ -128,7 +150,7 @@ class _Processing(contextlib.AbstractContextManager[None]):
         _end(self._span, exc)
 
 
-def start_processing(message: Message, *, continue_trace: bool) -> contextlib.AbstractContextManager[None]:
+def start_processing(message: TracedMessage, *, continue_trace: bool) -> contextlib.AbstractContextManager[None]:
     """Start the span of a message's processing, which ends with the block. With `continue_trace` the publisher's span is its
     parent, otherwise the current span is; the publisher's span is linked."""
     if not IS_INSTALLED:
@@ -141,7 +163,7 @@ def start_processing(message: Message, *, continue_trace: bool) -> contextlib.Ab
     return _Processing(_tracer.start_span(f"process {message.channel}", parent, trace.SpanKind.CONSUMER, attributes, links))
 
 
-def start_answering(request: Request) -> contextlib.AbstractContextManager[None]:
+def start_answering(request: TracedRequest) -> contextlib.AbstractContextManager[None]:
     """Start the span of answering a request, which ends with the block and is linked to the sender's span."""
     if not IS_INSTALLED:
         return contextlib.nullcontext()
@@ -149,7 +171,7 @@ def start_answering(request: Request) -> contextlib.AbstractContextManager[None]
     return _Processing(_tracer.start_span("answer", None, trace.SpanKind.SERVER, attributes, _links(request.headers)))
 
 
-def record_ack(message: Message) -> None:
+def record_ack(message: TracedMessage) -> None:
     """Record the ack of a message, if it is part of a recorded trace."""
     if IS_INSTALLED and trace.get_current_span().is_recording():
         attributes = {**_attributes("ack", "settle", message.channel), "messaging.message.id": message.message_id}
