@@ -5,6 +5,12 @@ import { computed, signal } from "@preact/signals";
 /** The variable parts of a screen's path, by name. */
 export type Params = Readonly<Record<string, string>>;
 
+/** What each screen is given. */
+export interface ScreenProps {
+	/** The variable parts of the screen's path. */
+	params: Params;
+}
+
 /** An address: the decoded segments of its path, and its query. */
 export interface Location {
 	readonly segments: readonly string[];

@@ -3,7 +3,7 @@
 import type { FunctionComponent } from "preact";
 
 import type { Role } from "../../clients/typescript/src/generated/rest.js";
-import type { Params } from "./router.js";
+import type { ScreenProps } from "./router.js";
 import { AgentScreen } from "./screens/agent.js";
 import { AgentsScreen } from "./screens/agents.js";
 import { AuditScreen } from "./screens/audit.js";
@@ -14,11 +14,6 @@ import { ConnectScreen } from "./screens/connect.js";
 import { ConversationScreen } from "./screens/conversation.js";
 import { MembersScreen } from "./screens/members.js";
 import { UsageScreen } from "./screens/usage.js";
-
-export interface ScreenProps {
-	/** The variable parts of the screen's path. */
-	params: Params;
-}
 
 export interface Screen {
 	/** The path within the tenant; `:name` stands for a variable part. */

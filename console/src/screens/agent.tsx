@@ -8,8 +8,7 @@ import { BEHIND, CURSOR, MAY, STATE } from "../channels/subscription-columns.js"
 import { KeyField } from "../key-field.js";
 import { PresenceBadge } from "../presence.js";
 import { keyProblem } from "../public-key.js";
-import { go, tenantLink } from "../router.js";
-import type { ScreenProps } from "../screens.js";
+import { go, tenantLink, type ScreenProps } from "../router.js";
 import { canWrite, client, tenantId } from "../session.js";
 import {
 	Badge, Button, Card, Code, type Column, Confirm, Copy, Fact, Facts, Field, FormDialog, List, Loading, Name, PageHead, type Pages, Problem, Time,

@@ -11,8 +11,7 @@ import { useEvery } from "../every.js";
 import { ChannelMessages } from "../messages/channel-messages.js";
 import { messagesOf } from "../messages/message.js";
 import { PublishForm } from "../messages/publish-form.js";
-import { go, tenantLink } from "../router.js";
-import type { ScreenProps } from "../screens.js";
+import { go, tenantLink, type ScreenProps } from "../router.js";
 import { canWrite, client, tenantId } from "../session.js";
 import { Badge, Button, Card, Code, Confirm, Copy, Count, Dialog, Fact, Facts, Loading, Name, PageHead, Problem, Tabs, Time, useLoad } from "../ui/index.js";
 

@@ -10,8 +10,7 @@ import { findConversation, type Found } from "../messages/conversation-search.js
 import { type ChannelMessage, previewOf, senderName } from "../messages/message.js";
 import { MessageDialog } from "../messages/message-dialog.js";
 import { watch } from "../live.js";
-import { location } from "../router.js";
-import type { ScreenProps } from "../screens.js";
+import { location, type ScreenProps } from "../router.js";
 import { client, tenantId } from "../session.js";
 import { Badge, Code, Count, Empty, Loading, Name, PageHead, Problem, Time, problemOf, useLoad } from "../ui/index.js";
 
