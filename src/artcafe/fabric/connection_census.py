@@ -38,7 +38,7 @@ Count = Callable[[TenantId, Sequence[str]], tuple[int, list[int]]]
 """Return the open connections of a tenant on this server, and of each of these principals of it."""
 
 
-class Question(msgspec.Struct, frozen=True, array_like=True):
+class CensusQuestion(msgspec.Struct, frozen=True, array_like=True):
     """A server's question about a tenant and some of its principals. `number` and `server` order all questions."""
 
     number: int
@@ -51,7 +51,7 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
         return self.number, self.server
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class CensusAnswer(msgspec.Struct, frozen=True, array_like=True):
     """The connections on the answering server: of the tenant, and of each principal in the question's order."""
 
     to: int
@@ -69,20 +69,20 @@ class Elsewhere:
 
 
 _encode = msgspec.json.Encoder().encode
-_questions = msgspec.json.Decoder(Question)
-_answers = msgspec.json.Decoder(Answer)
+_questions = msgspec.json.Decoder(CensusQuestion)
+_answers = msgspec.json.Decoder(CensusAnswer)
 
 
 class _Round:
     """This server's question in progress, and the questions of others to answer when it has decided."""
 
-    def __init__(self, question: Question, awaited: set[str]) -> None:
+    def __init__(self, question: CensusQuestion, awaited: set[str]) -> None:
         self.question, self.awaited = question, awaited
-        self.answers: list[Answer] = []
-        self.deferred: list[Question] = []
+        self.answers: list[CensusAnswer] = []
+        self.deferred: list[CensusQuestion] = []
         self.complete = asyncio.Event()
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: CensusAnswer) -> None:
         if answer.server in self.awaited:
             self.awaited.remove(answer.server)
             self.answers.append(answer)
@@ -148,7 +148,7 @@ class ConnectionCensus:
                 yield Elsewhere(0, {})
                 return
             self._number += 1
-            question = Question(self._number, self._server, tenant_id, asked)
+            question = CensusQuestion(self._number, self._server, tenant_id, asked)
             now = time.monotonic()
             self._suspects = {peer: until for peer, until in self._suspects.items() if until > now}
             begun = _Round(question, self._peers() - self._suspects.keys())
@@ -188,9 +188,9 @@ class ConnectionCensus:
             else:
                 await self._answer(question)
 
-    async def _answer(self, question: Question) -> None:
+    async def _answer(self, question: CensusQuestion) -> None:
         connections, of_each = self._count(question.tenant_id, question.names)
-        answer = Answer(question.number, self._server, connections, of_each)
+        answer = CensusAnswer(question.number, self._server, connections, of_each)
         with contextlib.suppress(OurFault):  # the other server stops waiting
             await self._connection.send(OutgoingMessage(census_answers(question.server), "", _encode(answer)))
 

@@ -36,12 +36,12 @@ class AgentPosition(msgspec.Struct, frozen=True, array_like=True):
     sent: list[tuple[Seq, Seq]]
 
 
-class Question(msgspec.Struct, frozen=True, array_like=True):
+class PositionQuestion(msgspec.Struct, frozen=True, array_like=True):
     server: str
     wanted: dict[ChannelId, list[AgentId]]
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class PositionAnswer(msgspec.Struct, frozen=True, array_like=True):
     server: str
     positions: list[AgentPosition]
 
@@ -49,8 +49,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 ReadPositions = Callable[[Wanted], Sequence[AgentPosition]]
 
 _encode = msgspec.json.Encoder().encode
-_questions = msgspec.json.Decoder(Question)
-_answers = msgspec.json.Decoder(Answer)
+_questions = msgspec.json.Decoder(PositionQuestion)
+_answers = msgspec.json.Decoder(PositionAnswer)
 
 
 def _nothing(_: Wanted) -> Sequence[AgentPosition]:
@@ -78,7 +78,7 @@ class PositionExchange(ServerExchange):
                 positions.extend(answer.positions)
             return answered.issuperset(servers)
 
-        question = Question(self._server, {channel_id: list(agents) for channel_id, agents in wanted.items()})
+        question = PositionQuestion(self._server, {channel_id: list(agents) for channel_id, agents in wanted.items()})
         try:
             await self._connection.request_all(POSITIONS_ASK, _encode(question), within_s=ANSWER_S, is_enough=take)
         except OurFault as exc:
@@ -89,4 +89,4 @@ class PositionExchange(ServerExchange):
         asked = _questions.decode(question)
         if asked.server == self._server:
             return None
-        return _encode(Answer(self._server, list(self.read(asked.wanted))))
+        return _encode(PositionAnswer(self._server, list(self.read(asked.wanted))))

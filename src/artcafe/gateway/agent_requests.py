@@ -23,7 +23,7 @@ MAX_UNREAD_BYTES: Final = 1024 * 1024
 
 
 class AgentRequests:
-    """One connection's requests in both directions. It is a `services.held_requests.Receiver`."""
+    """One connection's requests in both directions. It is a `services.held_requests.RequestReceiver`."""
 
     __slots__ = ("_asked", "_on_spent", "_requests", "_socket", "held", "max_requests", "taken")
 

@@ -30,7 +30,7 @@ else:
 Headers = Mapping[str, str]
 
 
-class TracedMessage(Protocol):
+class TraceableMessage(Protocol):
     """A message, as far as its spans name it."""
 
     @property
@@ -43,7 +43,7 @@ class TracedMessage(Protocol):
     def headers(self) -> Headers: ...
 
 
-class TracedRequest(Protocol):
+class TraceableRequest(Protocol):
     """A request, as far as its span names it."""
 
     @property
@@ -150,7 +150,7 @@ class _Processing(contextlib.AbstractContextManager[None]):
         _end(self._span, exc)
 
 
-def start_processing(message: TracedMessage, *, continue_trace: bool) -> contextlib.AbstractContextManager[None]:
+def start_processing(message: TraceableMessage, *, continue_trace: bool) -> contextlib.AbstractContextManager[None]:
     """Start the span of a message's processing, which ends with the block. With `continue_trace` the publisher's span is its
     parent, otherwise the current span is; the publisher's span is linked."""
     if not IS_INSTALLED:
@@ -163,7 +163,7 @@ def start_processing(message: TracedMessage, *, continue_trace: bool) -> context
     return _Processing(_tracer.start_span(f"process {message.channel}", parent, trace.SpanKind.CONSUMER, attributes, links))
 
 
-def start_answering(request: TracedRequest) -> contextlib.AbstractContextManager[None]:
+def start_answering(request: TraceableRequest) -> contextlib.AbstractContextManager[None]:
     """Start the span of answering a request, which ends with the block and is linked to the sender's span."""
     if not IS_INSTALLED:
         return contextlib.nullcontext()
@@ -171,7 +171,7 @@ def start_answering(request: TracedRequest) -> contextlib.AbstractContextManager
     return _Processing(_tracer.start_span("answer", None, trace.SpanKind.SERVER, attributes, _links(request.headers)))
 
 
-def record_ack(message: TracedMessage) -> None:
+def record_ack(message: TraceableMessage) -> None:
     """Record the ack of a message, if it is part of a recorded trace."""
     if IS_INSTALLED and trace.get_current_span().is_recording():
         attributes = {**_attributes("ack", "settle", message.channel), "messaging.message.id": message.message_id}

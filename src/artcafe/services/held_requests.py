@@ -34,7 +34,7 @@ class PushedRequest(NamedTuple):
     data: msgspec.Raw
 
 
-class Receiver(Protocol):
+class RequestReceiver(Protocol):
     """A connection of an agent, able to take requests. No method waits or raises."""
 
     held: dict[str, HeldRequest]
@@ -60,7 +60,7 @@ class HeldRequest:
 
     __slots__ = ("id", "key", "receiver", "replies_left", "sink", "timer")
 
-    def __init__(self, id: str, receiver: Receiver, replies_left: int, sink: Callable[[Outcome], None]) -> None:
+    def __init__(self, id: str, receiver: RequestReceiver, replies_left: int, sink: Callable[[Outcome], None]) -> None:
         """`sink` takes the answers. It raises `OurFault` if it cannot: then nothing was passed on."""
         self.id, self.receiver, self.replies_left, self.sink = id, receiver, replies_left, sink
         self.timer: asyncio.TimerHandle | None = None
@@ -68,7 +68,7 @@ class HeldRequest:
         """Its key in `HeldRequests`, if it came from another server."""
 
 
-FindReceivers = Callable[[TenantId, AgentId], Sequence[Receiver]]
+FindReceivers = Callable[[TenantId, AgentId], Sequence[RequestReceiver]]
 
 
 class HeldRequests:
@@ -92,7 +92,7 @@ class HeldRequests:
         requests."""
         return min((len(each.held) for each in self._receivers(tenant_id, agent_id)), default=None)
 
-    def _receivers(self, tenant_id: TenantId, agent_id: AgentId) -> list[Receiver]:
+    def _receivers(self, tenant_id: TenantId, agent_id: AgentId) -> list[RequestReceiver]:
         return [] if self.is_stopping else [each for each in self._find(tenant_id, agent_id) if each.max_requests]
 
     def deliver(
@@ -133,7 +133,7 @@ class HeldRequests:
         if self._forget(held):
             held.receiver.push_cancel(held.id, reason)
 
-    def answer(self, receiver: Receiver, reply: frames.Reply) -> None:
+    def answer(self, receiver: RequestReceiver, reply: frames.Reply) -> None:
         """Pass on an answer. `reply` is valid by `check_reply`.
 
         Raises `NotPending`, or an `OurFault` if the answer cannot be passed on now; the request is held as before then.
@@ -151,7 +151,7 @@ class HeldRequests:
             if reply.more:
                 receiver.push_cancel(held.id, "max_replies")
 
-    def release(self, receiver: Receiver) -> None:
+    def release(self, receiver: RequestReceiver) -> None:
         """End every request of a closed connection: its agent cannot answer any more."""
         for held in list(receiver.held.values()):
             self._forget(held)

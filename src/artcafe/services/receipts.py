@@ -287,10 +287,10 @@ class Receipts:
         reason = "reached" if not still_open else "deadline" if is_over else None
         if reason is not None:
             tenant.waiting.pop(receipt, None)
-        told = {agent_id for agent_id, state in states.items() if before is None or before.get(agent_id) != state}
+        reported = {agent_id for agent_id, state in states.items() if before is None or before.get(agent_id) != state}
         if is_over:
-            told.update(still_open)
-        receipt.report([_shown(agent_id, states[agent_id], rows.get(agent_id), look) for agent_id in sorted(told)], reason)
+            reported.update(still_open)
+        receipt.report([_shown(agent_id, states[agent_id], rows.get(agent_id), look) for agent_id in sorted(reported)], reason)
 
     async def _lineage(self, tenant_id: TenantId) -> LogLineage:
         state = await (await self._fabric.tenant(tenant_id).connected_log()).state()

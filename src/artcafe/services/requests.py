@@ -38,7 +38,7 @@ from artcafe.observe.tracing import Tracing
 from artcafe.rules import access
 from artcafe.rules.plans import Limit
 from artcafe.rules.publish_checks import check_data
-from artcafe.services.held_requests import DeliveredBody, HeldRequest, HeldRequests, Receiver, check_reply
+from artcafe.services.held_requests import DeliveredBody, HeldRequest, HeldRequests, RequestReceiver, check_reply
 from artcafe.services.pending_request import OnAnswer, PendingRequest
 from artcafe.services.rate_limits import RateLimits
 from artcafe.services.record_cache import RecordCache
@@ -294,13 +294,13 @@ class Requests:
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
-    async def reply(self, principal: Principal, receiver: Receiver, reply: frames.Reply) -> None:
+    async def reply(self, principal: Principal, receiver: RequestReceiver, reply: frames.Reply) -> None:
         """Pass on an answer of a connection. Raises `Invalid`, `TooLarge`, `LimitExceeded`, `NotPending` or `Unavailable`; the
         request is held as before then."""
         await self._record_cache.limits(principal.tenant_id)
         self.reply_nowait(principal, receiver, reply)
 
-    def reply_nowait(self, principal: Principal, receiver: Receiver, reply: frames.Reply) -> bool:
+    def reply_nowait(self, principal: Principal, receiver: RequestReceiver, reply: frames.Reply) -> bool:
         """Pass on an answer without waiting. Return False if `reply` must be used. Raises as `reply` does."""
         limits = self._record_cache.peek_limits(principal.tenant_id)
         if limits is None:
