@@ -24,7 +24,7 @@ class ConnectionSource(Protocol):
 
     @property
     def checks(self) -> Checks:
-        """Checks of what stands behind the source, for `/health/ready`."""
+        """Checks of the parts on which the source depends, for `/health/ready`."""
         ...
 
     @property
@@ -33,14 +33,14 @@ class ConnectionSource(Protocol):
         ...
 
     async def open(self, gateway: Gateway) -> Addresses:
-        """Begin to take connections, and return where both listeners are reached. Raises `StartRefused`."""
+        """Begin to accept connections, and return the addresses of both listeners. Raises `StartRefused`."""
         ...
 
     async def serve(self, gateway: Gateway, rest: RestServer) -> None:
-        """Give REST and the gateway what connects, until REST has ended."""
+        """Pass connections to REST and the gateway until REST has ended."""
 
     def announce(self, addresses: Addresses) -> None:
-        """Write down where this server is reached, for the commands that are given only its data folder."""
+        """Write this server's addresses to the data folder, for commands that know only the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ class Handover(Protocol):
     """Connections that another process accepts."""
 
     async def run(self, rest: Adopt, gateway: Adopt) -> None:
-        """Give each connection to its listener, until cancelled or no more can come."""
+        """Pass each connection to its listener, until cancelled or the other process has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandedConnections:
-    """What a server process gets from its supervisor in place of opening it."""
+    """The parts that a server process gets from its supervisor instead of opening them."""
 
     front: ListenerSettings
     addresses: Addresses
@@ -109,7 +109,7 @@ class HandedConnections:
 
 
 async def _open_gateway(gateway: Gateway, address: Address, tls: ssl.SSLContext | None) -> int:
-    """The port at which agents connect from here on."""
+    """Listen for agents, and return the port. Raises `StartRefused`."""
     try:
         return await gateway.listen(*address, tls=tls)
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""Reads of the marks at moved messages and redriven dead letters, which `marked_copies` stores."""
+"""Read the marks of dead-lettered messages and of redriven letters. `marked_copies` stores them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ async def find_mark(log: TenantLog, subject: Subject) -> StreamMessage | None:
 
 
 async def find_marks(log: TenantLog, wanted: list[Subject]) -> dict[Subject, StreamMessage]:
-    """Return the marks of these subjects that a replica has, at most 1,000. A lagging one lacks the newest. Raise
-    `Unavailable`."""
+    """Return the marks of at most 1,000 subjects. Any replica answers; a lagging one lacks the newest. Raise `Unavailable`."""
     found = map(stream_message, await JetStream(log.connection).get_direct(STREAM, {"multi_last": wanted}))
     return {each.subject: each for each in found}
 
 
 async def moved_after(log: TenantLog, seq: Seq) -> dict[str, Seq]:
-    """Return the oldest message of each queue, by the name of its consumer, whose dead letter was stored above `seq`. Raise
-    `Unavailable`."""
+    """Return the oldest dead-lettered message of each queue, by the name of its consumer, of the letters stored above `seq`.
+
+    Raise `Unavailable`.
+    """
     found: dict[str, Seq] = {}
     while some := await log.following(subjects.DEAD_MARKS, seq, BATCH_MESSAGES):
         for each in some:

@@ -1,8 +1,8 @@
-"""What the servers of a fleet know of messages of queues: who holds them, and who acknowledged them lately.
+"""Ask the servers of a fleet who holds messages of queues, and who has acknowledged them lately.
 
-It is asked for only while a server looks up receipts. Each server that has delivered a queue of the tenant has one subject in the
-tenant's account. Another one has none, so that NATS reports at once that it knows nothing. Nothing is stored, and an answer may
-be lost (decision record 64).
+A server asks for receipts, and for queue messages after a lost connection to NATS. A server that has delivered from a queue of
+the tenant has one subject in the tenant's account; for any other one NATS reports at once that nobody answers. Nothing is stored,
+and an answer may be lost (decision records 64 and 74).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from artcafe.rules import subjects
 
 
 class OutcomeQuestion(msgspec.Struct, frozen=True, array_like=True):
-    """Messages by channel and sequence, in the log of this epoch. `with_waiting`: also those that a server has, and that wait for
-    a holder there."""
+    """Messages by channel and sequence, in the log of this epoch. `with_waiting`: the answer also has messages that wait for a
+    holder."""
 
     epoch: Epoch | None
     wanted: dict[ChannelId, list[Seq]]
@@ -30,7 +30,7 @@ class OutcomeQuestion(msgspec.Struct, frozen=True, array_like=True):
 
 
 class KnownOutcome(msgspec.Struct, frozen=True, array_like=True):
-    """A message that an agent holds, or has acknowledged lately. `agent` is empty for one that waits for a holder."""
+    """A message held by an agent, or acknowledged lately. `agent` is empty for a message that waits for a holder."""
 
     channel: ChannelId
     seq: Seq
@@ -39,6 +39,7 @@ class KnownOutcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 ReadOutcomes = Callable[[OutcomeQuestion], Sequence[KnownOutcome]]
+"""Return the outcomes that this server knows."""
 
 _encode = msgspec.json.Encoder().encode
 _questions = msgspec.json.Decoder(OutcomeQuestion)
@@ -50,16 +51,15 @@ def _nothing(_: OutcomeQuestion) -> Sequence[KnownOutcome]:
 
 
 class OutcomeExchange(ServerExchange):
-    """What the servers know of a tenant's queues. A server answers once it has delivered one of them."""
+    """One tenant's questions about queue messages, and this server's answers once it has delivered from a queue."""
 
     def __init__(self, connection: NatsConnection, server: str) -> None:
         """`server` is this server's unique name."""
         super().__init__(connection, server, "outcomes", subjects.outcomes(server))
         self.read: ReadOutcomes = _nothing
-        """Reads what this server knows."""
 
     async def ask(self, question: OutcomeQuestion, servers: Collection[str]) -> tuple[list[KnownOutcome], bool]:
-        """Return what these servers know, and whether each of them has answered or knows nothing. Raise nothing."""
+        """Ask these servers. Return the outcomes they know, and whether none of them has failed to answer. Raise nothing."""
         body = _encode(question)
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._ask_one(server, body)) for server in servers]
@@ -67,7 +67,7 @@ class OutcomeExchange(ServerExchange):
         return [known for answer in answers for known in answer or ()], None not in answers
 
     async def _ask_one(self, server: str, body: bytes) -> list[KnownOutcome] | None:
-        """Return what a server knows, or None without an answer."""
+        """Return the outcomes known to a server, or None if it did not answer."""
         try:
             answer = await self._connection.request(subjects.outcomes(server), body, timeout_s=ANSWER_S)
             return _answers.decode(answer.data)

@@ -13,19 +13,19 @@ from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
 from artcafe.rules import subjects
 
 PULL_S: Final = 4.0
-"""How long NATS keeps a request for messages. A message was delivered at most this long after the request, however late this
-process read it, for example after a stop of the process."""
+"""How long NATS keeps a pull request. It delivers messages at most this long after the request, also if this process reads them
+later, because it was stopped."""
 MARGIN_S: Final = 6.0
-"""How much later than the server NATS redelivers a message: the server's clock of a message may be `PULL_S` late, and its
-messages to NATS take some time."""
+"""How long after the server's ack deadline NATS redelivers a message. The server may count the deadline from up to `PULL_S` too
+late, and its nak takes some time to reach NATS."""
 MAX_PENDING: Final = 65_536
-"""Messages of one channel that are held or wait for a later delivery. Above it, NATS delivers no further ones."""
+"""Messages of one channel that are held, or wait for a redelivery. With as many, NATS delivers no further ones."""
 
 CONSUMER_NOT_FOUND: Final = 10014
 
 
 class MadeConsumer(NamedTuple):
-    """The epoch of a consumer's log, and whether messages delivered before may be others now, with the same sequences."""
+    """The epoch of a consumer's log. `is_new_log`: the log was replaced, so delivered sequences may name other messages."""
 
     epoch: Epoch
     is_new_log: bool
@@ -39,9 +39,11 @@ class QueueProgress(NamedTuple):
 
 
 class QueueBacklog(NamedTuple):
-    """What a consumer has left: messages that were never delivered (`pending`), and those that were and have not ended (`held`):
-    a subscriber holds them, or they wait to be delivered again. Every message up to `floor` has ended. `delivered_at`: the last
-    delivery, by NATS's clock; None if it knows of none."""
+    """The messages of a queue that have not ended: `pending` were never delivered, `held` are with a subscriber, or wait for a
+    redelivery.
+
+    Every message up to `floor` has ended. `delivered_at`: the last delivery, by NATS's clock; None without one.
+    """
 
     pending: int
     held: int
@@ -87,12 +89,12 @@ class QueueConsumer:
     async def progress(self) -> QueueProgress:
         """Return how far the consumer is. A message below the floor was acknowledged, terminated or removed."""
         info = await self.info()
-        if info is None:  # nobody has subscribed yet
+        if info is None:  # no agent has subscribed yet
             return QueueProgress(0, 0)
         return QueueProgress(info["ack_floor"]["stream_seq"], info["delivered"]["stream_seq"])
 
     async def backlog(self) -> QueueBacklog | None:
-        """Return what has not ended, or None if nobody has subscribed yet."""
+        """Return the counts of messages that have not ended, or None if no agent has subscribed yet."""
         info = await self.info()
         if info is None:
             return None
@@ -113,7 +115,7 @@ class QueueConsumer:
                 raise
 
     async def _put(self, known: dict[str, Any], settings: QueueSettings) -> None:
-        """Create the consumer, or update the one of this configuration. Two servers may do so at once."""
+        """Create the consumer, or update it from its configuration `known`. Two servers may do so at the same time."""
         config = {
             **known,
             "name": self.name,

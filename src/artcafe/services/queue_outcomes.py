@@ -1,13 +1,13 @@
-"""The outcomes of messages of queues: the holder of each one, the agent of its ack, or its reason as a dead letter.
+"""The outcomes of messages of queues: who holds each, who has acknowledged it, or why it is a dead letter.
 
-A queue has one state for each message, and stores none for receipts. The servers know the holders of messages and the
-agents of recent acks. The consumer's ack floor, the marks of dead letters and the end marks of queues with `key_ordered`, all
-in NATS, show the ends (decision records 64 and 68).
+A message of a queue has one state for all subscribers, and nothing is stored for receipts. The servers know the holders of
+messages and the agents of recent acks. The consumer's ack floor, the marks of dead letters and the end marks of queues with
+`key_ordered`, all in NATS, show the ends (decision records 64 and 68).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -31,7 +31,7 @@ MARKS_AT_ONCE: Final = 1000
 WantedMessages = Mapping[ChannelId, Mapping[Seq, datetime | None]]
 """Messages by channel and sequence, and when each expires."""
 ReadQueues = Callable[[TenantId, OutcomeQuestion], Sequence[KnownOutcome]]
-"""Return what this server knows of messages."""
+"""Return the outcomes of messages that this server knows."""
 
 
 class MessageOutcome(NamedTuple):
@@ -86,20 +86,33 @@ class QueueOutcomes:
         known = _by_message([*there, *self._read(tenant_id, question)])
         found: dict[tuple[ChannelId, Seq], MessageOutcome] = {}
         for channel_id, seqs in wanted.items():
-            dead = await _dead(log, channel_id, [seq for seq in seqs if not _is_held(known.get((channel_id, seq)))])
-            floor, delivered = progress[channel_id]
-            unknown = [seq for seq in seqs if floor < seq <= delivered and seq not in dead and (channel_id, seq) not in known]
-            ended = await self._end_marks.ended(log, SearchedQueue(tenant_id, epoch, channel_id), unknown)
+            certain = await self._certain_outcomes(
+                log, SearchedQueue(tenant_id, epoch, channel_id), seqs, known, progress[channel_id]
+            )
             for seq, expires_at in seqs.items():
-                outcome = dead.get(seq) or known.get((channel_id, seq))
-                if outcome is None and seq in ended:
-                    outcome = ACKED
-                if outcome is None and seq <= floor:
-                    outcome = await _below_floor(log, channel_id, seq)
-                if outcome is None:
-                    has_expired = expires_at is not None and expires_at <= now
-                    outcome = _waiting(seq, progress[channel_id], has_expired=has_expired, is_complete=is_complete)
-                found[channel_id, seq] = outcome
+                has_expired = expires_at is not None and expires_at <= now
+                found[channel_id, seq] = certain.get(seq) or _waiting(
+                    seq, progress[channel_id], has_expired=has_expired, is_complete=is_complete
+                )
+        return found
+
+    async def _certain_outcomes(
+        self,
+        log: TenantLog,
+        queue: SearchedQueue,
+        seqs: Collection[Seq],
+        known: Mapping[tuple[ChannelId, Seq], MessageOutcome],
+        progress: QueueProgress,
+    ) -> dict[Seq, MessageOutcome]:
+        """Return the messages of a queue with a certain outcome: dead letters, those known to a server, and acknowledged ones."""
+        of_servers = {seq: outcome for seq in seqs if (outcome := known.get((queue.channel_id, seq))) is not None}
+        dead = await _dead(log, queue.channel_id, [seq for seq in seqs if not _is_held(of_servers.get(seq))])
+        found = of_servers | dead
+        delivered = [seq for seq in seqs if progress.floor < seq <= progress.delivered and seq not in found]
+        found |= dict.fromkeys(await self._end_marks.ended(log, queue, delivered), ACKED)
+        for seq in seqs:
+            if seq <= progress.floor and seq not in found:
+                found[seq] = await _below_floor(log, queue.channel_id, seq)
         return found
 
 
