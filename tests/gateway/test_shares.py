@@ -65,4 +65,4 @@ async def test_socket_closed_while_its_commands_wait_leaves_nothing(tmp_path: Pa
         gone.socket.transport.abort()
         await raw.ask("unsubscribe", channel=it.channel.id)
         assert "seq" in await raw.ask("publish", channel=it.channel.id, data=0)
-        assert not any(each._holds for each in it.gateway.connections())
+        assert not any(each._read_blocks for each in it.gateway.connections())

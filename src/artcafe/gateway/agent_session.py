@@ -84,14 +84,10 @@ class AgentSession:
         spawn: Spawn,
         principal: AgentPrincipal,
         deliveries: dict[ChannelId, Delivery],
-        max_unacked: int | None,
-        max_requests: int | None = None,
-        takes_queues: bool = True,
+        connect: frames.Connect,
     ) -> None:
-        """`deliveries`: the connection's. `max_unacked`: the window of subscriptions begun without a command.
-
-        `takes_queues`: whether the connection is sent messages of queues.
-        """
+        """`deliveries`: the connection's. `connect` has the windows of its subscriptions and requests, and whether it is sent
+        messages of queues."""
         self._services, self._socket, self._worker = services, socket, worker
         self.principal = principal
         self.token_until: datetime | None = None
@@ -109,9 +105,9 @@ class AgentSession:
         self._admitted: list[tuple[frames.Publish, Admission]] | None = None
         """The next publishes, if they answer other messages, in order; None for an agent that never answered."""
         self._replies = PublishReplies(services, socket)
-        self._max_requests = frames.MAX_REQUESTS if max_requests is None else max_requests
+        self._max_requests = frames.MAX_REQUESTS if connect.max_requests is None else connect.max_requests
         self._requests: AgentRequests | None = None
-        self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked, self, takes_queues)
+        self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, connect.max_unacked, self, connect.queues)
 
     # --- the connection's life ---------------------------------------------------------------------------------------
 
@@ -299,12 +295,12 @@ class AgentSession:
         self._services.shares.of(self.principal).charge(REFUSED_COST)
         if not self.is_slowed:
             self.is_slowed = True
-            self._socket.adjust_holds(+1)
+            self._socket.adjust_read_blocks(+1)
             asyncio.get_running_loop().call_later(REFUSED_PAUSE_S, self._end_slowdown)
 
     def _end_slowdown(self) -> None:
         self.is_slowed = False
-        self._socket.adjust_holds(-1)
+        self._socket.adjust_read_blocks(-1)
 
     def _push_limits(self) -> None:
         """Push the notices of the tenant's limits that this connection was not sent: it has just used them."""

@@ -32,8 +32,8 @@ class ClientSocket(Peer, Protocol):
     def adjust_in_flight(self, change: int, size: int) -> None:
         """Adjust the number of commands in flight and the bytes of their frames. Above the bounds the socket is not read."""
 
-    def adjust_holds(self, change: int) -> None:
-        """Adjust the number of reasons to stop reading the socket."""
+    def adjust_read_blocks(self, change: int) -> None:
+        """Adjust the number of reasons not to read the socket."""
 
     def on_authenticated(self) -> None:
         """Note a successful `connect`: from here on revocations apply to the connection."""

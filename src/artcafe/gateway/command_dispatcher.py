@@ -121,7 +121,7 @@ class CommandDispatcher:
                 self._services.usage_counters.disconnected(self.session.principal)
 
     def on_writable(self) -> None:
-        """Resume deliveries, and a held `history` command, after the peer has read everything."""
+        """Resume deliveries, and a waiting `history` command, after the peer has read everything."""
         if self.session is not None:
             self.session.feed_soon()
         if self._commands:
@@ -140,7 +140,7 @@ class CommandDispatcher:
             while not self._is_over:
                 if isinstance(self.session, AgentSession) and self.session.has_work:
                     await self.session.work()
-                elif self._commands and not self._is_held():
+                elif self._commands and not self._must_wait():
                     await self._do_next()
                     await self._pause_after_misses()
                 else:
@@ -199,12 +199,12 @@ class CommandDispatcher:
 
     async def _take_turn(self, share: Share) -> None:
         """Wait for `Share.turn`. The socket is not read meanwhile: further commands would only wait here."""
-        holds = 0 if share.can_begin else 1
-        self._socket.adjust_holds(+holds)
+        blocks = 0 if share.can_begin else 1
+        self._socket.adjust_read_blocks(+blocks)
         try:
             await share.turn()
         finally:
-            self._socket.adjust_holds(-holds)
+            self._socket.adjust_read_blocks(-blocks)
 
     def spend_share(self) -> None:
         """Count a command done at once. If the share is used up, stop reading the socket until it has room."""
@@ -213,8 +213,8 @@ class CommandDispatcher:
             return
         share.begin()
         if not share.is_open:
-            self._socket.adjust_holds(+1)
-            share.wait(partial(self._socket.adjust_holds, -1))
+            self._socket.adjust_read_blocks(+1)
+            share.wait(partial(self._socket.adjust_read_blocks, -1))
 
     def _principals_share(self) -> Share | None:
         """Return the principal's share, or None before `connect`. It is made at the first command: idle connections have none."""
@@ -222,7 +222,7 @@ class CommandDispatcher:
             self._share = self._services.shares.of(self.session.principal)
         return self._share
 
-    def _is_held(self) -> bool:
+    def _must_wait(self) -> bool:
         """Whether the next command waits until the peer has read everything: a short `history` has a long reply."""
         return self._socket.is_paused and isinstance(self._commands[0][2], frames.History)
 
@@ -289,8 +289,7 @@ class CommandDispatcher:
         if not isinstance(principal, AgentPrincipal):
             self._services.usage_counters.connected(principal, total)
             return UserSession(self._services, self._socket, principal, self._deliveries), total
-        windows = connect.max_unacked, connect.max_requests, connect.queues
-        session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, *windows)
+        session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, connect)
         try:
             session.open()
         except ArtcafeError:

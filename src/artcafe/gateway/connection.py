@@ -54,10 +54,10 @@ class Connection(WSListener):
         "_events",
         "_forwarded",
         "_group",
-        "_holds",
         "_in_flight",
         "_in_flight_bytes",
         "_partial",
+        "_read_blocks",
         "_replies",
         "_stream",
         "_transport",
@@ -94,7 +94,7 @@ class Connection(WSListener):
         """The client's address, once it is admitted."""
         self._partial: bytearray | None = None
         self._replies: list[bytes] = []
-        self._in_flight = self._in_flight_bytes = self._holds = 0
+        self._in_flight = self._in_flight_bytes = self._read_blocks = 0
         self.is_reading = True
         """Whether frames are read from the socket."""
         self.out: list[FrameBatch] = []
@@ -217,15 +217,15 @@ class Connection(WSListener):
         if not self.is_reading or self._in_flight > MAX_IN_FLIGHT or self._in_flight_bytes > MAX_IN_FLIGHT_BYTES:
             self._update_reading()
 
-    def adjust_holds(self, change: int) -> None:
-        """Adjust the number of reasons to stop reading: the principal's share of the server is used up."""
-        self._holds += change
+    def adjust_read_blocks(self, change: int) -> None:
+        """Adjust the number of reasons not to read the socket: a used-up share of the server, or a refusal by a rate limit."""
+        self._read_blocks += change
         self._update_reading()
 
     def _update_reading(self) -> None:
         divisor = 1 if self.is_reading else 2
         has_capacity = self._in_flight <= MAX_IN_FLIGHT // divisor and self._in_flight_bytes <= MAX_IN_FLIGHT_BYTES // divisor
-        must_read = self.is_closed or (has_capacity and not self.is_paused and not self._holds)
+        must_read = self.is_closed or (has_capacity and not self.is_paused and not self._read_blocks)
         if must_read is not self.is_reading:
             self.is_reading = must_read
             if must_read:

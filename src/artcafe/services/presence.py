@@ -51,9 +51,11 @@ AWAY: Final = Seen(connected=False)
 class PresenceWatch:
     """Notifies one observer of each agent whose presence differs from the last notification."""
 
-    def __init__(self, registry: PresenceRegistry, notify: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
-        """While `is_held` returns True, nothing is notified: call `notify_of_all` afterwards."""
-        self._registry, self._view, self._notify, self._is_held = registry, View(registry), notify, is_held
+    def __init__(
+        self, registry: PresenceRegistry, notify: Callable[[AgentId, Seen], None], is_paused: Callable[[], bool]
+    ) -> None:
+        """While `is_paused` returns True, nothing is notified: call `notify_of_all` afterwards."""
+        self._registry, self._view, self._notify, self._is_paused = registry, View(registry), notify, is_paused
         self._notified: dict[AgentId, Seen] = {}
         registry.watch(self._notify_of)
 
@@ -66,7 +68,7 @@ class PresenceWatch:
         self._registry.unwatch(self._notify_of)
 
     def _notify_of(self, agent_id: AgentId) -> None:
-        if self._is_held():
+        if self._is_paused():
             return
         seen = self._view.of(agent_id)
         if seen == self._notified.get(agent_id, AWAY):
@@ -120,7 +122,7 @@ class Presence:
         return status
 
     async def watch(
-        self, principal: Principal, notify: Callable[[AgentId, Seen], None], is_held: Callable[[], bool] = lambda: False
+        self, principal: Principal, notify: Callable[[AgentId, Seen], None], is_paused: Callable[[], bool] = lambda: False
     ) -> PresenceWatch:
         """Call `notify` once for each change of presence in the principal's tenant, until the watch is stopped.
 
@@ -130,7 +132,7 @@ class Presence:
         registry = self._fabric.tenant(principal.tenant_id).presence
         if not await registry.is_known():
             raise Unavailable("who is connected is unknown: the message log (NATS)")
-        return PresenceWatch(registry, notify, is_held)
+        return PresenceWatch(registry, notify, is_paused)
 
     async def view(self, tenant_id: TenantId) -> View | None:
         """Return the presence of a tenant's agents. Reads no table.
