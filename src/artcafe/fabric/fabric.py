@@ -123,6 +123,36 @@ class Fabric:
         self._on_request: Callable[[TenantId, Ask | Withdraw], None] = lambda _, __: None
         self.supervisor = Supervisor("fabric")
 
+    # --- set by services before tenants are opened -------------------------------------------------------------------
+
+    def set_quota(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
+        """Limit each log created from now on to the bytes that `quota` returns for its tenant then."""
+        self._quota = quota
+
+    def set_group_limit(self, max_group: Callable[[], int]) -> None:
+        """Call `max_group` before each group commit for the number of messages it may contain."""
+        self._max_group = max_group
+
+    def enable_metering(self) -> None:
+        """Note the stored messages of each tenant opened from now on, for the meter (`LogWriter.stored`)."""
+        self._is_metered = True
+
+    def set_tracing(self, tracing: Tracing | None) -> None:
+        """Record a span of each group commit of each tenant opened from now on."""
+        self._tracing = tracing
+
+    def on_open(self, callback: Callable[[TenantFabric], None]) -> None:
+        """Call `callback` with each tenant that is opened from now on, before anything is received from it."""
+        self._on_open.append(callback)
+
+    def on_request(self, callback: Callable[[TenantId, Ask | Withdraw], None]) -> None:
+        """Call `callback` with the requests of other servers to agents on this one, for tenants opened from now on."""
+        self._on_request = callback
+
+    def on_tenant_failure(self, callback: Callable[[TenantId], None]) -> None:
+        """Call `callback` with each failed tenant. All its subscriptions on this server have ended."""
+        self._on_failure.append(callback)
+
     async def run(self) -> None:
         """Serve all tenants until `close`, then let each finish its publishes in flight."""
         async with asyncio.TaskGroup() as group:
@@ -272,41 +302,13 @@ class Fabric:
         mine = place(self._server)
         return all(mine < place(server) for server in self.announcements.peers())
 
-    def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
-        """Limit each log created from now on to the bytes returned by `quota` for its tenant at that time."""
-        self._quota = quota
-
-    def on_open(self, callback: Callable[[TenantFabric], None]) -> None:
-        """Call `callback` with each tenant that is opened from now on, before anything is received from it."""
-        self._on_open.append(callback)
-
-    def set_group_limit(self, max_group: Callable[[], int]) -> None:
-        """Call `max_group` before each group commit for the number of messages it may contain."""
-        self._max_group = max_group
-
     async def log_ends(self) -> dict[TenantId, Seq]:
         """Return the last sequence of each tenant's log, also of tenants that are not open. Raise `Unavailable`."""
         return await self._log_watch.log_ends()
 
-    def note_stored(self) -> None:
-        """Note for the meter what this server stores in each tenant that is opened from now on (`LogWriter.stored`)."""
-        self._is_metered = True
-
-    def trace_stores(self, tracing: Tracing | None) -> None:
-        """Record a span of each group commit of each tenant opened from now on."""
-        self._tracing = tracing
-
-    def take_requests(self, callback: Callable[[TenantId, Ask | Withdraw], None]) -> None:
-        """Call `callback` with the requests of other servers to agents on this one, for tenants opened from now on."""
-        self._on_request = callback
-
     def open_tenants(self) -> list[TenantFabric]:
         """Return the open tenants. This does not count as use of them."""
         return list(self._tenants.values())
-
-    def on_tenant_failure(self, callback: Callable[[TenantId], None]) -> None:
-        """Call `callback` with each failed tenant. All its subscriptions on this server have ended."""
-        self._on_failure.append(callback)
 
     async def position(self, tenant_id: TenantId) -> Cursor:
         """Return the end of the tenant's log: a subscription from here gets every later message. Raise `Unavailable`."""

@@ -61,7 +61,7 @@ class Meter:
         self._search_at: datetime | None = None
         self._losses, self._often_until = fabric.announcements.losses, clock()
         self.supervisor = Supervisor("meter")
-        fabric.note_stored()
+        fabric.enable_metering()
 
     async def run(self) -> None:
         """Count the open tenants, each every `interval_s` while it has something to count, until cancelled.

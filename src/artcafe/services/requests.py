@@ -68,7 +68,7 @@ class Requests:
         self._sent_to: Counter[tuple[TenantId, AgentId, str]] = Counter()
         """By agent and server: the requests that this server sent to the agent on another server, without a last answer."""
         self.supervisor = Supervisor("requests")
-        fabric.take_requests(self._on_remote)
+        fabric.on_request(self._on_remote)
 
     def by_tenant(self) -> Counter[TenantId]:
         """Return the number of pending requests by tenant with any: the live count, not to be changed."""
