@@ -82,6 +82,14 @@ class FaultyAws:
         self.calls: Counter[str] = Counter()
         self.tables: Counter[tuple[str, str]] = Counter()
         """Counts of calls by operation and table."""
+        self.allowed: frozenset[str] | None = None
+        """The actions that a policy allows; None: all."""
+        self.denied: set[tuple[str, str]] = set()
+        """The actions on tables that a policy denies."""
+        self.is_terse = False
+        """Whether a denial does not name its permission, as that of another service than AWS."""
+        self.refused: Counter[tuple[str, str]] = Counter()
+        """Counts of the calls that a policy has refused, by action and table."""
         self.states: dict[str, str] = {}
         """The state that DescribeTable reports for a table, by its name."""
 
@@ -109,6 +117,7 @@ class FaultyAws:
     def spare(self) -> None:
         """Inject no more faults, and release held calls."""
         self._rules.clear()
+        self.allowed, self.denied, self.is_terse = None, set(), False
         self._loop.call_soon_threadsafe(self._released.set)
 
     def shut(self) -> None:
@@ -150,6 +159,14 @@ class FaultyAws:
         described["Table"]["TableStatus"] = state
         return json.dumps(described).encode()
 
+    def _denial(self, operation: str, body: bytes) -> tuple[int, bytes] | None:
+        """Return AWS's answer to a call that the policies do not allow, or None."""
+        for action, table in _permissions_of(operation, json.loads(body)):
+            if (action, table) in self.denied or (self.allowed is not None and action not in self.allowed):
+                self.refused[action, table] += 1
+                return _error(400, "AccessDeniedException") if self.is_terse else _access_denied(action, table)
+        return None
+
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Handle one call; return whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -163,7 +180,7 @@ class FaultyAws:
         if fault is Fault.HELD:
             self._released.clear()
             await self._released.wait()
-        answer = _refusal(fault, operation, body)
+        answer = _refusal(fault, operation, body) or self._denial(operation, body)
         if answer is None:
             made = await self._http.post("/", content=body, headers={name: headers[name] for name in headers})
             answer = made.status_code, self._in_state(operation, body, made.content)
@@ -186,12 +203,33 @@ def _tables_in(body: bytes) -> set[str]:
     return {*request.get("RequestItems", ()), *(each["TableName"] for each in [request, *actions] if "TableName" in each)}
 
 
+def _permissions_of(operation: str, request: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the actions that a call needs, and their tables (AWS: "DynamoDB API permissions", and "IAM and transactions")."""
+    kinds = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
+    for write in request.get("TransactItems", []):
+        yield from ((kinds[kind], each["TableName"]) for kind, each in write.items())
+    yield from ((operation, table) for table in request.get("RequestItems", ()))
+    if "TransactItems" not in request and "RequestItems" not in request:
+        yield operation, request.get("TableName", "*")
+    if request.get("Tags"):
+        yield "TagResource", request["TableName"]
+
+
+def _access_denied(action: str, table: str) -> tuple[int, bytes]:
+    user, resource = "arn:aws:sts::123456789012:assumed-role/artcafe/i-1", "arn:aws:dynamodb:us-test-1:123456789012:table/"
+    text = f"User: {user} is not authorized to perform: dynamodb:{action} on resource: {resource}{table}"
+    return _error(
+        400, "AccessDeniedException", message=f"{text} because no identity-based policy allows the dynamodb:{action} action"
+    )
+
+
 def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, bytes] | None:
     """Return the answer of a call that the emulator does not receive."""
     if fault is Fault.FAILED:
         return _error(500, "InternalServerError")
     if fault is Fault.DENIED:
-        return _error(400, "AccessDeniedException")
+        action, table = next(_permissions_of(operation, json.loads(body)))
+        return _access_denied(action, table)
     if fault is Fault.UNREAD:
         request = json.loads(body)
         return 200, json.dumps({"Responses": {}, "UnprocessedKeys": request["RequestItems"]}).encode()
@@ -205,7 +243,7 @@ def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, byt
 
 
 def _error(status: int, code: str, **more: object) -> tuple[int, bytes]:
-    return status, json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "injected", **more}).encode()
+    return status, json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "injected"} | more).encode()
 
 
 @contextmanager

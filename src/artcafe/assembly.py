@@ -85,6 +85,7 @@ from artcafe.services.wake_policies import WakePolicies
 from artcafe.services.waker import Waker
 from artcafe.services.webhook_sender import WebhookSender
 from artcafe.supervision import keep_all
+from artcafe.tables.engine.port import Permissions
 from artcafe.tables.store import Store
 
 
@@ -128,6 +129,8 @@ class ServiceSettings:
     per_person: PerPerson = field(default_factory=PerPerson)
     checks: Checks = field(default_factory=dict)
     """Checks for `/health/ready` besides those of the tables and NATS."""
+    permissions: Permissions | None = None
+    """The permissions on the tables; None: they have none."""
     terms: Current | None = None
     """The terms that people must accept; None asks for nothing."""
     plans: Plans = field(default_factory=shipped)
@@ -273,7 +276,7 @@ class Services(TableServices):
 
     def _make_operators(self, store: Store, fabric: Fabric, clock: Clock, settings: ServiceSettings) -> None:
         """Make the services that show whether the platform works."""
-        self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
+        self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks}, settings.permissions)
         self.operators = Operators(settings.operators, self.terms, self.counters)
         self.platform_state = PlatformState(store, fabric, self.readiness, clock, settings.this, lambda: len(self.connections))
 

@@ -780,6 +780,12 @@ class Unanswered(Unavailable):
     text = "{what} did not answer in time; whether anything was changed is unknown, try again"
 
 
+class TablesDenied(Unavailable):
+    """The server lacks a permission on the tables, which its log names: the same call fails until its operator grants it."""
+
+    text = "{what} deny this to the server, whose operator must grant it a permission; nothing was changed"
+
+
 @dataclass(eq=False, repr=False)
 class Overloaded(OurFault):
     what: str

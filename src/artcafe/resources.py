@@ -28,7 +28,7 @@ from artcafe.rules.connections import capacity
 from artcafe.rules.plan_check import Capacity, oversold
 from artcafe.rules.plans import Plans
 from artcafe.supervision import Supervisor
-from artcafe.tables.catalog import Environment
+from artcafe.tables.catalog import TENANTS, Environment, Table
 from artcafe.tables.engine.port import Engine
 from artcafe.tables.open import open_engine
 
@@ -131,13 +131,22 @@ def cannot_listen(address: Address, flag: str, exc: OSError) -> StartRefused:
 
 @contextlib.asynccontextmanager
 async def open_tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[Engine]:
-    """Open the table engine, and close it at the end. Raises `StartRefused` where the tables cannot be used."""
+    """Open the table engine, and close it at the end. Raises `StartRefused` where the tables cannot be used.
+
+    A missing permission is logged, and stops no start: it may be one for a rare call.
+    """
     location, endpoint, environment = settings.tables_location, settings.dynamodb_endpoint, Environment(settings.environment)
     tables = await open_engine(location, endpoint, environment, make_missing=make_missing)
     try:
+        await tables.try_permissions(scanned=scanned_tables(settings))
         yield tables
     finally:
         await tables.close()
+
+
+def scanned_tables(settings: Settings) -> list[Table]:
+    """Return the tables that a server reads whole: that of the tenants, for its operators."""
+    return [TENANTS] if settings.operators else []
 
 
 @contextlib.asynccontextmanager

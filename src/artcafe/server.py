@@ -166,6 +166,7 @@ class _Opened:
             terms=self.terms,
             plans=self.plans,
             checks=self.source.checks,
+            permissions=None if isinstance(self.tables, Sqlite) else self.tables,
             tracing=open_tracing(settings.tracing),
             webhook_networks=settings.webhook_networks,
             operators=tuple(map(UserId, settings.operators)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from tests import ssh_keygen
 from tests.aws import Aws
+from tests.docs.test_dynamodb_page import policy
 from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, faulty
 from tests.flows.test_end_to_end import take
 from tests.platform import Cast, Platform, running
@@ -170,6 +172,63 @@ async def test_write_with_all_answers_lost_is_applied_once_by_a_request_with_the
         proxy.spare()
         made = await rest.tenant(cast.tenant).channels.create("plans", key="once")
         assert [channel.id async for channel in rest.tenant(cast.tenant).channels.list()] == [made.id]
+
+
+async def test_missing_permission_is_named_by_the_log_and_by_readiness_until_it_is_granted(
+    proxy: FaultyAws, flags: list[str], tmp_path: Path
+) -> None:
+    proxy.denied = {("Scan", "artcafe-tenants"), ("Query", "artcafe-channels")}
+    with running(tmp_path, [*flags, "--operators", "root"]) as own:
+        # Both are found by the start, before anybody needs them, and the server is ready.
+        found = {(line["action"], line["table"]) for line in lines_of(own, "tables.denied")}
+        assert found == {("dynamodb:Query", "artcafe-channels"), ("dynamodb:Scan", "artcafe-tenants")}
+        denied = "denied: dynamodb:Query on artcafe-channels, dynamodb:Scan on artcafe-tenants"
+        assert await permissions_of(own) == denied
+        async with Client(own.url, own.token("root")) as root:
+            with pytest.raises(Unavailable, match="operator must grant it a permission"):
+                _ = [each async for each in root.suspended_tenants()]
+            states = {each.name: each.problem for each in (await root.platform_state()).readiness}
+            assert states == {"tables": None, "nats": None, "permissions": denied}
+            proxy.spare()
+            async with asyncio.timeout(20):
+                while await permissions_of(own) != "ok":  # noqa: ASYNC110 (an answer may be a second old)
+                    await asyncio.sleep(0.1)
+            assert [each async for each in root.suspended_tenants()] == []
+    assert len(lines_of(own, "tables.denied")) == len(lines_of(own, "tables.allowed")) == 2
+
+
+@pytest.mark.usefixtures("platform")
+async def test_documented_policy_is_enough_for_a_server(proxy: FaultyAws, flags: list[str], tmp_path: Path) -> None:
+    """The tables exist. What a server does to rows is in `tests/tables`; here it does some of everything."""
+    proxy.refused.clear()
+    proxy.allowed = frozenset.union(*map(frozenset, policy()))
+    with running(tmp_path, flags) as own:
+        cast = await own.tenant_with(agents=2)
+        async with cast.agent(0) as sender, cast.agent(1) as receiver:
+            await sender.publish(cast.channels[0], "hello")
+            await take(receiver, 1)
+        async with cast.rest() as rest:
+            tenant = rest.tenant(cast.tenant)
+            await tenant.agents.update(cast.agents[0], status="disabled")
+            await tenant.agents.delete(cast.agents[0])
+            await tenant.channels.delete(cast.channels[0])
+            assert [each.id async for each in tenant.agents.list()] == [cast.agents[1]]
+        assert await permissions_of(own) == "ok"
+    assert not proxy.refused
+
+
+async def permissions_of(platform: Platform) -> str:
+    async with httpx2.AsyncClient(base_url=platform.url, trust_env=False) as client:
+        answer = await client.get("/health/ready", timeout=10)
+    assert answer.status_code == 200
+    found: str = answer.json()["permissions"]
+    return found
+
+
+def lines_of(platform: Platform, event: str) -> list[dict[str, str]]:
+    """Return the fields of each line of the server's log with this event."""
+    lines = [line for line in platform.log().splitlines() if f" {event} " in line]
+    return [dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines]
 
 
 async def test_second_signal_ends_a_server_that_drains_slowly(proxy: FaultyAws, flags: list[str], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from artcafe.errors import Unavailable
 from artcafe.rest import problems
 from artcafe.rest.dependencies import ServicesDep
 from artcafe.rest.schemas import ResponseModel
+from artcafe.services.readiness import unready
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -41,10 +42,12 @@ async def read_live() -> LiveResponse:
 async def read_ready(request: Request, services: ServicesDep) -> Response | ReadyResponse:
     """Check what agents need, at most once a second: store a message in NATS, write a row, and read every table.
 
-    If a dependency is down, the response is 503, and the problem has a field with the state of each dependency.
+    If a dependency is down, the response is 503, and the problem has a field with the state of each dependency. With tables on
+    DynamoDB there is also `permissions`: `ok`, or those that the server lacks, each with its action and table. They do not make
+    the response a 503.
     """
     states = await services.readiness.states()
-    down = [name for name, state in states.items() if state != OK]
+    down = unready(states)
     if down:
         return problems.answer(Unavailable(", ".join(down)), request.state.request_id, states)
     return ReadyResponse.model_validate({"status": "ready", **states})

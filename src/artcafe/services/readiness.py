@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -11,6 +12,7 @@ from artcafe.errors import ArtcafeError
 from artcafe.fabric.fabric import Fabric
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
+from artcafe.tables.engine.port import Permissions
 from artcafe.tables.store import Store
 
 OK: Final = "ok"
@@ -18,8 +20,17 @@ CHECK_S: Final = 2.0
 FRESH_S: Final = 1.0
 """A result is reused for this long: requests for it need no token, and must not cost more than one check a second."""
 
+PERMISSIONS: Final = "permissions"
+"""The part for permissions on the tables. A server that lacks one is ready: others have the same policy, and may lack it for one
+rare call. The check of the tables needs those that matter most."""
+
 Checks = Mapping[str, Callable[[], Awaitable[None]]]
 """By part: a check that uses the part once, and raises an `ArtcafeError` where it does not work."""
+
+
+def unready(states: Mapping[str, str]) -> list[str]:
+    """Return the parts without which a server must get no requests."""
+    return [part for part, state in states.items() if state != OK and part != PERMISSIONS]
 
 
 def checks_of(store: Store, fabric: Fabric, clock: Clock) -> Checks:
@@ -30,8 +41,9 @@ def checks_of(store: Store, fabric: Fabric, clock: Clock) -> Checks:
 class Readiness:
     """Checks every required part of this server."""
 
-    def __init__(self, checks: Checks) -> None:
-        self._checks = checks
+    def __init__(self, checks: Checks, permissions: Permissions | None = None) -> None:
+        """`permissions`: those on the tables, if they have any."""
+        self._checks, self._permissions = checks, permissions
         self._states: dict[str, str] = {}
         self._checked_at = -FRESH_S
         self._checking = asyncio.Lock()
@@ -42,9 +54,12 @@ class Readiness:
             if time.monotonic() - self._checked_at >= FRESH_S:
                 async with asyncio.TaskGroup() as group:
                     running = {name: group.create_task(_state(check())) for name, check in self._checks.items()}
+                    permitted = group.create_task(_permitted(self._permissions)) if self._permissions is not None else None
                 states = {name: check.result() for name, check in running.items()}
+                if permitted is not None:
+                    states[PERMISSIONS] = permitted.result()
                 if states != self._states:
-                    log.info("server.ready" if set(states.values()) == {OK} else "server.not_ready", **states)
+                    log.info("server.not_ready" if unready(states) else "server.ready", **states)
                 self._states, self._checked_at = states, time.monotonic()
             return self._states
 
@@ -58,3 +73,12 @@ async def _state(check: Awaitable[None]) -> str:
     except TimeoutError:
         return f"nothing was stored within {CHECK_S:.0f} s: is its disk full or locked, or are most of its servers away?"
     return OK
+
+
+async def _permitted(permissions: Permissions) -> str:
+    """Return `ok`, or the permissions that are still denied."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CHECK_S):
+            await permissions.retry_denied()
+    denied = permissions.denied
+    return f"denied: {', '.join(denied)}" if denied else OK

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,23 @@ def test_missing_permission_is_named_with_the_documentation(cloud: Cloud, permis
         proxy.strike(Fault.DENIED, permission)
         done = run(*arguments, ARTCAFE_TABLES=cloud.tables_setting, ARTCAFE_DYNAMODB_ENDPOINT=proxy.url)
     assert (done.code, "AccessDeniedException" in done.err, "docs/dynamodb.md" in done.err) == (REFUSED, True, True), done.err
+
+
+def test_permissions_of_a_server_are_tried_with_the_credentials_in_use(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    with faulty(cloud.url) as proxy:
+        settings = {"ARTCAFE_TABLES": cloud.tables_setting, "ARTCAFE_DYNAMODB_ENDPOINT": proxy.url}
+        proxy.denied = {("UpdateItem", "artcafe-agents"), ("Scan", "artcafe-tenants")}
+        done = run("check", "--permissions", **settings)
+        assert done.code == DIFFERENT
+        assert re.search(
+            r"artcafe-agents +the credentials in use lack dynamodb:UpdateItem +allow it .*docs/dynamodb\.md", done.out
+        )
+        assert "dynamodb:Scan" not in done.out, "only a server with operators scans"
+        assert "dynamodb:Scan" in run("check", "--permissions", ARTCAFE_OPERATORS="root", **settings).out
+        assert run("check", **settings).code == 0
+        proxy.spare()
+        assert run("check", "--permissions", ARTCAFE_OPERATORS="root", **settings).code == 0
 
 
 def test_unreachable_endpoint_exits_with_4() -> None:

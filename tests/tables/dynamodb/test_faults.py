@@ -9,11 +9,12 @@ from contextlib import suppress
 import pytest
 import structlog
 
-from artcafe.errors import Unanswered, Unavailable
-from artcafe.tables.catalog import AGENTS, TENANTS, Environment
+from artcafe.errors import TablesDenied, Unanswered, Unavailable
+from artcafe.tables.catalog import AGENTS, TABLES, TENANTS, Environment
 from artcafe.tables.dynamodb import client as dynamodb_client
 from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MAX_CALLS, MAX_TRIES, DynamoDbClient, Endpoint, backoff_delays
 from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.dynamodb.permissions import ACTIONS, WRITE_ACTIONS
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
 from artcafe.tables.engine.port import ConditionFailed
@@ -310,3 +311,54 @@ async def test_persistently_slow_or_throttled_calls_fail_within_the_timeout(
         async with asyncio.timeout(20):
             await get(tables)
     assert proxy.calls[operation] <= 5
+
+
+# --- permissions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", VERBS)
+async def test_denied_call_is_logged_once_with_its_action_and_table_until_it_is_allowed(
+    tables: DynamoDb, proxy: FaultyAws, operation: str
+) -> None:
+    action = "PutItem" if operation == "TransactWriteItems" else operation
+    proxy.denied.add((action, "artcafe-agents"))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            with pytest.raises(TablesDenied, match="operator must grant") as caught:
+                await VERBS[operation](tables)
+        assert not isinstance(caught.value, Unanswered)
+        assert tables.denied == [f"dynamodb:{action} on artcafe-agents"]
+        proxy.spare()
+        await VERBS[operation](tables)
+    assert tables.denied == []
+    named = {"action": f"dynamodb:{action}", "table": "artcafe-agents"}
+    assert [line["event"] for line in lines] == ["tables.denied", "tables.allowed"]
+    assert named.items() <= lines[0].items()
+    assert "assumed-role/artcafe" in lines[0]["message"]
+    assert lines[0]["log_level"] == "error"
+    assert proxy.calls[operation] >= 3, "a denied call is not retried"
+
+
+async def test_denial_that_names_nothing_is_logged_with_the_permissions_of_its_call(tables: DynamoDb, proxy: FaultyAws) -> None:
+    proxy.is_terse = True
+    proxy.denied.add(("UpdateItem", "artcafe-tenants"))
+    with pytest.raises(TablesDenied):
+        await transact(tables)
+    assert tables.denied == ["dynamodb:PutItem on artcafe-agents", "dynamodb:UpdateItem on artcafe-tenants"]
+
+
+async def test_permissions_are_tried_without_changing_anything(aws: Aws, proxy: FaultyAws) -> None:
+    client = await DynamoDbClient.open(Endpoint(aws.new_region(), proxy.url))
+    await Schema(client, Environment.PROD).create(TABLES)
+    engine = DynamoDb(client, Environment.PROD)
+    proxy.denied = {("Query", "artcafe-agents"), ("ConditionCheckItem", "artcafe-tenants"), ("Scan", "artcafe-channels")}
+    await engine.try_permissions(scanned=[])
+    assert engine.denied == ["dynamodb:Query on artcafe-agents", "dynamodb:ConditionCheckItem on artcafe-tenants"]
+    proxy.denied = {(action, TENANTS.name) for action in (*ACTIONS.values(), *WRITE_ACTIONS.values())}
+    await engine.try_permissions(scanned=[TENANTS])
+    assert engine.denied == sorted(f"dynamodb:{action} on artcafe-tenants" for action, _ in proxy.denied)
+    proxy.denied.clear()
+    await engine.retry_denied()
+    assert engine.denied == []
+    assert [item for table in TABLES async for item in engine.scan(table)] == []
+    await engine.close()

@@ -1794,7 +1794,8 @@ export abstract class Operations {
 	/**
 	 * Check readiness. Check what agents need, at most once a second: store a message in NATS, write a row, and read
 	 * every table. If a dependency is down, the response is 503, and the problem has a field with the state of each
-	 * dependency.
+	 * dependency. With tables on DynamoDB there is also `permissions`: `ok`, or those that the server lacks, each with
+	 * its action and table. They do not make the response a 503.
 	 */
 	readReady(options: RequestOptions = {}): Promise<Ready> {
 		return this.send("GET", "/health/ready", { options }) as Promise<Ready>;

@@ -18,6 +18,7 @@ from artcafe.maintenance.integrity import Finding
 from artcafe.maintenance.membership_repair import MembershipRepair
 from artcafe.maintenance.repair import Repair
 from artcafe.model import TenantId
+from artcafe.resources import scanned_tables
 from artcafe.rules.plans import Plans
 from artcafe.tables.dynamodb.schema import Schema, differences
 from artcafe.tables.engine.port import Engine
@@ -56,10 +57,11 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
 @click.command(cls=ArtcafeCommand)
 @click.option("--rows", is_flag=True, help="Read every row, and report inconsistent rows.")
 @click.option("--repair", is_flag=True, help="Check as with --rows, and repair rows after a confirmation.")
+@click.option("--permissions", is_flag=True, help="Try the permissions of a server on DynamoDB, with the credentials in use.")
 @click.option("--tenant", metavar="TENANT", help="Check only the rows of this tenant.")
 @yes_option
 @with_installation
-async def check(installation: Installation, rows: bool, repair: bool, tenant: str | None, yes: bool) -> int:
+async def check(installation: Installation, rows: bool, repair: bool, permissions: bool, tenant: str | None, yes: bool) -> int:
     """Check the tables, and optionally check or repair their rows.
 
     The check compares keys and time to live with the catalog, and reports tables of an older system that still exist. --rows
@@ -67,15 +69,21 @@ async def check(installation: Installation, rows: bool, repair: bool, tenant: st
     claims to keys, all of which --repair corrects; and rows that need a decision, such as an active agent without a key, or a
     subscription of a deleted agent.
 
+    --permissions makes every kind of call that a server makes to each table, and names those that AWS's policies deny. It changes
+    nothing: the conditions of its writes are false.
+
     The command deletes no table, and changes nothing without --repair. On DynamoDB, reading every row costs money. Exit code 5
     means that something needs attention.
 
     \b
     Examples:
-      artcafe tables check --tables dynamodb:eu-central-1
+      artcafe tables check --tables dynamodb:eu-central-1 --permissions
       artcafe tables check --data-dir ./artcafe-data --repair
     """
-    report = CheckReport(place=str(installation), problems=await _problems(installation))
+    problems = await _problems(installation)
+    if permissions and not any(problem.is_fatal for problem in problems):
+        problems += await _denied(installation)
+    report = CheckReport(place=str(installation), problems=problems)
     if rows or repair or tenant:
         if any(problem.is_fatal for problem in report.problems):
             installation.note("rows are not checked, because tables are missing or unusable")
@@ -119,6 +127,15 @@ async def _differences(schema: Schema) -> list[TableProblem]:
             remedy += " --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true"
             problems.append(TableProblem(table=standing.name, says=says, remedy=remedy, is_advice=True))
     return problems
+
+
+async def _denied(installation: Installation) -> list[TableProblem]:
+    async with installation.engine() as engine:
+        await engine.try_permissions(scanned=scanned_tables(installation.settings))
+        denied = engine.denied
+    remedy = "allow it in the policy of a server: docs/dynamodb.md has all of it"
+    pairs = [permission.split(" on ") for permission in denied]
+    return [TableProblem(table=table, says=f"the credentials in use lack {action}", remedy=remedy) for action, table in pairs]
 
 
 async def _left_over(schema: Schema) -> list[TableProblem]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from artcafe import errors
 from artcafe.observe.logs import log
+from artcafe.tables.dynamodb.permissions import DENIED, Denials
 
 # Read once, when botocore is imported. Without it the client waits up to a second before any first retry.
 os.environ.setdefault("AWS_NEW_RETRIES_2026", "true")
@@ -115,6 +116,7 @@ class DynamoDbClient:
         self._calls = 0
         self._is_open, self._idle = True, asyncio.Event()
         self._idle.set()
+        self.denials = Denials(str(endpoint))
         self._failure_code: str | None = None
         self._last_failure_at = 0.0
 
@@ -142,7 +144,8 @@ class DynamoDbClient:
     async def items(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Call an operation on items as `call` does, and report its units to the callback of `open`.
 
-        Raises `CallRefused` only for an error caused by an item: a condition, its transaction, or a value.
+        Raises `CallRefused` only for an error caused by an item: a condition, its transaction, or a value; `errors.TablesDenied`
+        without a permission.
         """
         if self._consumed is not None:
             request = {**request, "ReturnConsumedCapacity": "TOTAL"}
@@ -150,8 +153,14 @@ class DynamoDbClient:
             answer = await self.call(operation, request)
         except CallRefused as refused:
             if refused.code in _ITEM_ERRORS:
+                if refused.code != "ValidationException":  # A condition is evaluated for those who may write.
+                    self.denials.clear(operation, request)
                 raise
+            if refused.code == DENIED:
+                self.denials.note(operation, request, refused.message)
+                raise errors.TablesDenied(NAME) from refused
             raise self.unavailable(operation, refused.code, refused.message) from refused
+        self.denials.clear(operation, request)
         if self._consumed is not None:
             charged = answer.get("ConsumedCapacity", [])
             tables = charged if isinstance(charged, list) else [charged]

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from artcafe.tables.catalog import Environment, Table
+from artcafe.errors import Unavailable
+from artcafe.tables.catalog import TABLES, Environment, Table
+from artcafe.tables.dynamodb import permissions
 from artcafe.tables.dynamodb.client import CallRefused, Consumed, DynamoDbClient, Endpoint, backoff_delays, reasons_of
 from artcafe.tables.dynamodb.expressions import Expressions
+from artcafe.tables.dynamodb.permissions import NO_ROW, Permission
 from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
 from artcafe.tables.engine.conditions import Condition
 from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query, ScanPage
@@ -127,6 +131,37 @@ class DynamoDb:
     async def close(self) -> None:
         """Close the engine as `Tables.close` does."""
         await self._client.close()
+
+    # --- permissions ---
+
+    @property
+    def denied(self) -> list[str]:
+        """Return the permissions as `Engine.denied` does."""
+        return permissions.texts_of(self._client.denials)
+
+    async def try_permissions(self, scanned: Sequence[Table]) -> None:
+        """Try the permissions as `Engine.try_permissions` does."""
+        wanted = [(action, table) for table in TABLES for action in permissions.SERVER_ACTIONS]
+        wanted += [("Scan", table) for table in scanned]
+        await self._try([Permission(action, self._name(table)) for action, table in wanted])
+
+    async def retry_denied(self) -> None:
+        """Try the denied permissions again, as `Engine.retry_denied` does."""
+        await self._try(list(self._client.denials))
+
+    async def _try(self, wanted: Sequence[Permission]) -> None:
+        """Make a call for each permission: those of a table one after the other, so that few connections are opened."""
+
+        async def attempt(table: Table) -> None:
+            key = _key(table, ItemKey(NO_ROW, table.sort_key and NO_ROW))
+            for permission in wanted:
+                if permission.table == self._name(table):
+                    with suppress(CallRefused, Unavailable):  # The false condition of a write; a denial is noted.
+                        await self._client.items(*permissions.trial(permission, key))
+
+        async with asyncio.TaskGroup() as group:
+            for table in TABLES:
+                group.create_task(attempt(table))
 
     # --- reads ---
 

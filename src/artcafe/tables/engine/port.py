@@ -176,5 +176,22 @@ class Scans(Protocol):
         ...
 
 
-class Engine(Tables, Scans, Protocol):
-    """An engine with full scans, for operators' commands."""
+class Permissions(Protocol):
+    """The permissions of this process on the tables, which the engine's owner grants; a file has none."""
+
+    @property
+    def denied(self) -> list[str]:
+        """The permissions that calls were denied, as text, until a call with them succeeds. Such a call raises `TablesDenied`."""
+        ...
+
+    async def try_permissions(self, scanned: Sequence[Table]) -> None:
+        """Try every permission of a server, and to scan these tables; `denied` has those that it lacks. Nothing is changed."""
+        ...
+
+    async def retry_denied(self) -> None:
+        """Try the denied permissions again."""
+        ...
+
+
+class Engine(Tables, Scans, Permissions, Protocol):
+    """An engine with full scans, for operators' commands, and permissions."""

@@ -151,6 +151,17 @@ class Sqlite:
         with _translated_errors():
             return await self._writes.run_exclusive(remove)
 
+    @property
+    def denied(self) -> list[str]:
+        """Return nothing: the file was opened, so this process may use it."""
+        return []
+
+    async def try_permissions(self, scanned: Sequence[Table]) -> None:
+        """Try nothing: a file has no permissions of its own."""
+
+    async def retry_denied(self) -> None:
+        """Try nothing, as `try_permissions`."""
+
     async def close(self) -> None:
         """Close the engine as `Tables.close` does."""
         self._open = False
