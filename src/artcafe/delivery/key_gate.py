@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Collection, Mapping
+from typing import Final, Protocol
 
+from artcafe.delivery.queue_stage import FRESH_S, Passes, Place, StartTask
 from artcafe.errors import LogRefused, OurFault, QuotaFull
 from artcafe.fabric.key_log import KeyLog
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
@@ -26,8 +27,6 @@ MOST_WAITING: Final = 4096
 MOST_BYTES: Final = 16 << 20
 MOST_IN_MARK: Final = 1000
 """Sequences in one mark."""
-FRESH_S: Final = 0.5
-"""A message taken longer ago is extended before a holder gets it, and the holder has the whole ack deadline."""
 TICK_S: Final = 0.5
 POLL_S: Final = 2.0
 """How often the marks are read while messages wait: one may have been missed with a connection."""
@@ -35,12 +34,6 @@ COMPARE_S: Final = 10.0
 """How often the ack floor and the first messages of keys are looked up while messages wait."""
 MOST_COMPARED: Final = 64
 RETRY_S: Final = 0.2
-ANSWER_S: Final = 4.0
-
-Place = Callable[[QueuedMessage], None]
-"""Give the first message of its key to a holder."""
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
-"""Run something in a task until the server stops."""
 
 
 class KeyedFeed(Protocol):
@@ -74,7 +67,7 @@ class _Waiting:
 class KeyGate:
     """Holds messages back, and stores the ends of acknowledged ones. Its task runs from the first message on."""
 
-    def __init__(self, feed: KeyedFeed, key_log: KeyLog, spawn: Spawn) -> None:
+    def __init__(self, feed: KeyedFeed, key_log: KeyLog, spawn: StartTask) -> None:
         self._feed, self._log, self._spawn = feed, key_log, spawn
         self._order: KeyOrder | None = None
         self._marks_to: Seq = 0
@@ -90,7 +83,7 @@ class KeyGate:
         """Messages to be given back, without a holder."""
         self._unseen: dict[Seq, int] = {}
         """By message: how many of its deliveries no holder got."""
-        self._wake, self._moved = asyncio.Event(), asyncio.Event()
+        self._wake, self._passes = asyncio.Event(), Passes()
         self._is_running = self._is_closing = False
         self._polled_at = self._compared_at = self._kept_at = float("-inf")
         self.supervisor = Supervisor("key_gate")
@@ -140,18 +133,12 @@ class KeyGate:
     async def checked(self) -> None:
         """Return once each message so far has a holder or must wait for another one, at the latest after `ANSWER_S`."""
         new = {seq for seq, waiting in self._waiting.items() if not waiting.is_checked}
-        await self._until(lambda: not any(seq in self._waiting and not self._waiting[seq].is_checked for seq in new))
+        await self._passes.wait_until(lambda: not any(seq in self._waiting and not self._waiting[seq].is_checked for seq in new))
 
     async def flushed(self) -> None:
         """Return once the ends so far are stored, or after `ANSWER_S`."""
         ending = set(self._ending)
-        await self._until(lambda: ending.isdisjoint(self._ending))
-
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_S):
-                while not holds():
-                    await self._moved.wait()
+        await self._passes.wait_until(lambda: ending.isdisjoint(self._ending))
 
     def forget(self) -> None:
         """Forget every message and everything read: the log is another one."""
@@ -208,8 +195,7 @@ class KeyGate:
                         log.debug("key_gate.waits", error=repr(exc))
                         await asyncio.sleep(RETRY_S)
                         self._wake.set()
-                self._moved.set()
-                self._moved = asyncio.Event()
+                self._passes.note()
         finally:
             if subscription is not None:
                 await self._log.unfollow(subscription)

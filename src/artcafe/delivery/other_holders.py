@@ -8,12 +8,11 @@ a message (decision record 74).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Protocol
 
-from artcafe.delivery.key_gate import ANSWER_S, FRESH_S, Place, Spawn
+from artcafe.delivery.queue_stage import FRESH_S, Passes, Place, StartTask
 from artcafe.errors import OurFault
 from artcafe.fabric.queue_consumer import MARGIN_S
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
@@ -38,12 +37,12 @@ class AskingFeed(Protocol):
 class OtherHolders:
     """Keeps the messages of one queue channel until the other servers were asked for them."""
 
-    def __init__(self, feed: AskingFeed, has_others: Callable[[], bool], ask: AskOthers, spawn: Spawn) -> None:
+    def __init__(self, feed: AskingFeed, has_others: Callable[[], bool], ask: AskOthers, spawn: StartTask) -> None:
         """`has_others`: whether another server may have forgotten messages. `ask` raises nothing."""
         self._feed, self._has_others, self._ask, self._spawn = feed, has_others, ask, spawn
         self._asked: dict[Seq, tuple[QueuedMessage, Place]] = {}
         self._is_running = False
-        self._moved = asyncio.Event()
+        self._passes = Passes()
         self.supervisor = Supervisor("other_holders")
 
     def __len__(self) -> int:
@@ -67,10 +66,7 @@ class OtherHolders:
 
     async def checked(self) -> None:
         """Return once the other servers were asked for each message so far, at the latest after `ANSWER_S`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_S):
-                while self._asked:
-                    await self._moved.wait()
+        await self._passes.wait_until(lambda: not self._asked)
 
     def forget(self) -> None:
         """Forget every message: the log is another one."""
@@ -88,8 +84,7 @@ class OtherHolders:
                 reconnected_at = self._feed.queue.connection.reconnected_at or 0.0
                 await asyncio.sleep(max(0.0, reconnected_at + RECONNECT_S - time.monotonic()))
                 await self._ask_for(list(self._asked))
-                self._moved.set()
-                self._moved = asyncio.Event()
+                self._passes.note()
         finally:
             self._is_running = False
 
