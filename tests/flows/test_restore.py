@@ -163,10 +163,10 @@ async def _hears_everything(raw: RawClient, channel: str) -> None:
 @pytest.mark.timeout(120)  # the server and the commands are started four times
 @pytest.mark.promise("p4a", "p21", "r2")
 async def test_agents_that_pull_wait_for_messages_after_a_restore(platform: Platform, tmp_path: Path) -> None:
-    cast = await platform.tenant_with(agents=3)
+    cast = await platform.tenant_with(agents=4)
     async with cast.rest() as rest:
         await rest.tenant(cast.tenant).messages.publish(cast.channels[0], "of the backup")
-    for number in range(3):
+    for number in range(4):
         async with pulling(cast, number) as agent:
             await (await agent.pull()).ack()
     artcafe("backup", "--data-dir", platform.data, tmp_path / "backup.tar")
@@ -175,6 +175,8 @@ async def test_agents_that_pull_wait_for_messages_after_a_restore(platform: Plat
     await pull_by_hand(platform, cast)
     await pull_with_the_sdk(platform, cast)
     await asyncio.to_thread(pull_without_asyncio, cast)
+    await publish(cast, cast.channels[0], "new")
+    await asyncio.to_thread(pull_on_the_command_line, cast)
 
 
 async def pull_by_hand(platform: Platform, cast: Cast) -> None:
@@ -221,6 +223,25 @@ def pull_without_asyncio(cast: Cast) -> None:
         assert ([each.data for each in pulled], pulled.gaps) == ([], ())
     finally:
         agent.aclose()
+
+
+def pull_on_the_command_line(cast: Cast) -> None:
+    """Pull and acknowledge by two commands: the first names the epoch, which the second must send."""
+    options = ["--url", cast.url, "--tenant", cast.tenant, "--agent", cast.agents[3], "--key", str(cast.keys[3])]
+
+    def run(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        done = run_artcafe("agent", *arguments, *options)
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr
+
+    code, printed, _ = run("pull", cast.channels[0], "--json")
+    (gap, message) = printed
+    assert (code, gap["gap"]["reason"], message["data"]) == (0, "epoch", "new")
+    assert f"artcafe agent ack … --epoch {gap['epoch']}" in run("pull", cast.channels[0])[2]
+    seq = str(message["seq"])
+    code, _, problem = run("ack", cast.channels[0], seq)
+    assert (code != 0, "send the epoch" in problem) == (True, True)
+    assert run("ack", cast.channels[0], seq, "--epoch", gap["epoch"])[0] == 0
+    assert run("pull", cast.channels[0], "--json")[1] == []
 
 
 def lost_in(page: dict[str, Any]) -> set[str]:
