@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 
 from artcafe.delivery.key_gate import KeyGate
+from artcafe.delivery.other_holders import RECONNECT_S, OtherHolders
 from artcafe.delivery.queue_feed import QueueFeed, Screen
 from artcafe.delivery.queue_holder import Holder
 from artcafe.errors import NotHeld
@@ -109,6 +110,18 @@ async def test_a_server_pulls_only_what_its_holders_have_room_for(nats: Nats) ->
         idle = joined(rest, "agt_b", 16)
         await until(lambda: len(idle.got) == 7)
         assert (len(busy.got), len(feed.held), feed.room) == (3, 3, 0)
+
+
+async def test_message_left_to_another_server_makes_room_for_the_next(nats: Nats) -> None:
+    async def first_is_elsewhere(seqs: Sequence[int]) -> set[int]:
+        return {1} & set(seqs)
+
+    async with nats.connection(a_tenant()) as connection, asyncio.TaskGroup() as group, serving(connection) as feed:
+        connection.reconnected_at = time.monotonic() - RECONNECT_S
+        feed.others = OtherHolders(feed, lambda: True, first_is_elsewhere, group.create_task)
+        hands = joined(feed, "agt_a")
+        await put(connection, 2)
+        await until(lambda: hands.seqs == [2])
 
 
 @pytest.mark.promise("9a")

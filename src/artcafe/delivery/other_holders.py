@@ -97,6 +97,7 @@ class OtherHolders:
             if message is None or place is None or seq in elsewhere:
                 continue
             place(message if taken_at is None else message._replace(taken_at=taken_at))
+        self._feed.queue.wake()  # a message that was left to another server, or waits for its key, takes no room any more
 
     async def _extend(self, messages: Sequence[QueuedMessage]) -> float | None:
         """Let the deadlines of messages that waited begin again, and return when; None if they did not."""
