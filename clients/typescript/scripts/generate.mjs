@@ -116,7 +116,7 @@ export function restSource(document) {
 		["get", "post", "put", "patch", "delete"].filter((verb) => item[verb] && !isStream(item[verb])).map((verb) => methodOf(path, verb, item[verb])),
 	);
 	const head = `${BANNER}
-import { segment, tenantPath, type RequestOptions, type RequestParts } from "../http.js";
+import { segment, tenantPath, type RequestOptions, type RequestParts } from "../request-parts.js";
 
 `;
 	const body = `/** A method for each operation of the REST API. Path parameters come first, then the body, then the query. */

@@ -5,7 +5,8 @@ import { checkChallenge } from "./challenge.js";
 import { jsonText } from "./encoding.js";
 import { ArtcafeError } from "./errors.js";
 import { Operations } from "./generated/rest.js";
-import { fetchJson, type RequestParts } from "./http.js";
+import { fetchJson } from "./http.js";
+import type { RequestParts } from "./request-parts.js";
 import type { Signer } from "./signer.js";
 
 const NO_LIMIT = { json_depth: Infinity };

@@ -4,19 +4,6 @@ import { ArtcafeError, invalid, unavailable } from "./errors.js";
 import type { LimitState } from "./generated/frames.js";
 import type { Problem } from "./generated/rest.js";
 
-export interface RequestOptions {
-	/** Of a POST: a repeat with the same key changes nothing and gets the same answer. */
-	idempotencyKey?: string;
-	signal?: AbortSignal;
-}
-
-/** What a request has besides its method and path. */
-export interface RequestParts {
-	body?: unknown;
-	query?: Readonly<Record<string, unknown>>;
-	options?: RequestOptions;
-}
-
 export interface FetchOptions {
 	method?: string;
 	headers?: Record<string, string>;
@@ -24,21 +11,6 @@ export interface FetchOptions {
 	body?: string;
 	timeoutMs: number;
 	signal?: AbortSignal | undefined;
-}
-
-/** Return a segment of a path. Throws `invalid` for an id that a URL would resolve to another path. */
-export function segment(id: string): string {
-	if (id === "" || id === "." || id === "..") throw invalid("id", `'${id}' is not an id`);
-	try {
-		return encodeURIComponent(id);
-	} catch {
-		throw invalid("id", "must be Unicode text");
-	}
-}
-
-/** Return the path of a tenant. */
-export function tenantPath(tenantId: string): string {
-	return `/v1/tenants/${segment(tenantId)}`;
 }
 
 /** Return the parsed JSON of an answer; undefined if it has none. Throws the error in the answer. */
