@@ -1,8 +1,8 @@
 /** The sign-in with the local identity: a one-use code of `artcafe console`, exchanged for a token. */
 
 import { Client } from "../../clients/typescript/src/client.js";
+import type { Credentials } from "./credentials.js";
 import { go } from "./router.js";
-import type { Credentials } from "./session.js";
 
 /** Return the code in the page's address, and remove it there. Null if it has none. */
 export function takeCode(): string | null {

@@ -4,8 +4,8 @@ import * as oauth from "oauth4webapi";
 
 import { ArtcafeError } from "../../clients/typescript/src/errors.js";
 import type { Home } from "../../clients/typescript/src/generated/rest.js";
+import type { Credentials } from "./credentials.js";
 import { go } from "./router.js";
-import type { Credentials } from "./session.js";
 
 const STARTED = "artcafe-sign-in";
 /** Another page waits for the token of the sign-in, on this channel. */

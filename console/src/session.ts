@@ -5,20 +5,9 @@ import { computed, effect, signal } from "@preact/signals";
 import { Client } from "../../clients/typescript/src/client.js";
 import { ArtcafeError } from "../../clients/typescript/src/errors.js";
 import type { Home, Me, MyTenant, Role } from "../../clients/typescript/src/generated/rest.js";
+import type { Credentials } from "./credentials.js";
 import { explainRefusal } from "./oidc.js";
 import { tenantInAddress } from "./router.js";
-
-/** A token, and how a new one is obtained without the person. */
-export interface Credentials {
-	accessToken: string;
-	/** The end of the token, by `Date.now()`, which goes on while the computer sleeps. */
-	expiresAt: number;
-	/** Proves the e-mail address of an invitation; the local identity's access token does so itself. */
-	idToken: string | null;
-	renew: (() => Promise<Credentials>) | null;
-	/** The renewal in progress, shared by all calls: an issuer may take a refresh token that is used twice for a stolen one. */
-	renewal?: Promise<Credentials | null>;
-}
 
 type State = "starting" | "signed_out" | "signed_in";
 
