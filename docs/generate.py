@@ -46,6 +46,7 @@ APART: Final = {
     "setting_invalid": "at start, for a flag, a variable or a line of the file",
     "key_unusable": "in the SDK and in `artcafe agent …`, before anything is sent",
     "challenge_refused": "in the SDK and in `artcafe agent …`, before anything is signed",
+    "sign_in_failed": "in the console",
     "unknown": "in the SDK and in `artcafe agent …`, for an error code of a newer server",
     "link_lost": "in a server's log",
     "no_responder": "in a server's log",

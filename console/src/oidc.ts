@@ -87,7 +87,7 @@ export async function finishSignIn(home: Home): Promise<Credentials> {
 	const returned = new URL(window.location.href);
 	const started = takeStarted();
 	go(`${window.location.pathname}${started?.channel === null ? started.hash : ""}`, { replace: true });
-	if (started === null) throw new ArtcafeError("bad_code", "this page was not opened by a sign-in that began here; sign in again");
+	if (started === null) throw new ArtcafeError("sign_in_failed", "this page was not opened by a sign-in that began here; sign in again");
 	const provider = await reaching(home, () => providerOf(home));
 	const { server, client, options } = provider;
 	const tokens = await reaching(home, async () => {
@@ -147,7 +147,7 @@ export function explainRefusal({ issuer, console_scope }: Home, accessToken: str
 	const claims = claimsOf(accessToken);
 	const found = claims === null ? "it is no JWT" : `its audience is ${claims.aud ?? claims.client_id}, its issuer ${claims.iss}`;
 	const remedy = `sets ARTCAFE_CONSOLE_SCOPE (now ${console_scope}) to scopes that give a JWT for ArtCafe: with an audience in ARTCAFE_CLIENT_IDS, and the issuer in ARTCAFE_ISSUER`;
-	return new ArtcafeError("bad_code", `the identity provider ${issuer} has signed you in, but this server refuses its access token: ${found}. The operator ${remedy}`, { cause: error });
+	return new ArtcafeError("sign_in_failed", `the identity provider ${issuer} has signed you in, but this server refuses its access token: ${found}. The operator ${remedy}`, { cause: error });
 }
 
 /** The claims of an access token that say whom it is for, or null if it is no JWT. Only to explain a refusal: nothing is verified. */
@@ -166,10 +166,10 @@ async function reaching<T>(home: Home, act: () => Promise<T>): Promise<T> {
 	} catch (error) {
 		if (error instanceof ArtcafeError) throw error;
 		if (error instanceof oauth.AuthorizationResponseError || error instanceof oauth.ResponseBodyError) {
-			throw new ArtcafeError("bad_code", `the identity provider ${home.issuer} refused the sign-in: ${error.error_description ?? error.error}`, { cause: error });
+			throw new ArtcafeError("sign_in_failed", `the identity provider ${home.issuer} refused the sign-in: ${error.error_description ?? error.error}`, { cause: error });
 		}
 		if (error instanceof oauth.OperationProcessingError) {
-			throw new ArtcafeError("bad_code", `the answer of the identity provider ${home.issuer} is not valid: ${error.message}`, { cause: error });
+			throw new ArtcafeError("sign_in_failed", `the answer of the identity provider ${home.issuer} is not valid: ${error.message}`, { cause: error });
 		}
 		const reason = error instanceof Error ? error.message : String(error);
 		throw new ArtcafeError("unavailable", `the identity provider ${home.issuer} cannot be reached (${reason})`, { isTemporary: true, cause: error });
@@ -190,7 +190,7 @@ export function signInElsewhere(): Promise<Credentials> {
 	return new Promise<Credentials>((resolve, reject) => {
 		watching = setInterval(() => {
 			if (other?.closed === false) return;
-			reject(new ArtcafeError("bad_code", other === null ? "the browser has blocked the other window; allow it" : "the other window was closed"));
+			reject(new ArtcafeError("sign_in_failed", other === null ? "the browser has blocked the other window; allow it" : "the other window was closed"));
 		}, CLOSED_MS);
 		channel.onmessage = ({ data }: MessageEvent<{ accessToken: string; expiresInMs: number; idToken: string | null }>) => {
 			resolve({ accessToken: data.accessToken, expiresAt: Date.now() + data.expiresInMs, idToken: data.idToken, renew: null });

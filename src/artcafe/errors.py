@@ -97,6 +97,14 @@ class BadCode(CallerFault):
     )
 
 
+@dataclass(eq=False, repr=False)
+class SignInFailed(ArtcafeError):
+    """A failed sign-in at the identity provider. Only the console's script raises it; here it is for the table of errors."""
+
+    problem: str
+    code, text = "sign_in_failed", "{problem}"
+
+
 class Unauthenticated(CallerFault):
     code, status, close = "unauthenticated", 401, 4500
     text = (

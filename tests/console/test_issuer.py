@@ -85,7 +85,7 @@ def test_wrong_state_issuer_or_nonce_signs_nobody_in(visitor: Visitor, issuer: L
     issuer.overrides = wrong
     try:
         visitor.page.goto(f"{visitor.platform.url}/console")
-        expect(visitor.page.get_by_role("alert")).to_contain_text("bad_code")
+        expect(visitor.page.get_by_role("alert")).to_contain_text("sign_in_failed")
         expect(visitor.page.get_by_role("button", name="Sign out")).to_have_count(0)
     finally:
         issuer.overrides = {}
