@@ -70,7 +70,7 @@ from artcafe.services.recount import Recount
 from artcafe.services.redrives import Redrives
 from artcafe.services.requests import Requests
 from artcafe.services.retention import Retention
-from artcafe.services.scheduled import ScheduledDeliveries
+from artcafe.services.scheduled import ChannelSchedules
 from artcafe.services.scheduler import Scheduler
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
@@ -236,9 +236,7 @@ class Services(TableServices):
             rate_usage.metered_by(store),
         )
         self.limits.add(rate_usage.rates(self.rate_limits))
-        self.scheduled = ScheduledDeliveries(
-            self.record_cache, fabric, self.audit, Scheduler(self.record_cache, fabric, self.meter, clock)
-        )
+        self.scheduler = Scheduler(self.record_cache, fabric, self.meter, clock)
         self._make_readers(store, fabric, clock)
         self.messaging = Messaging(
             self.record_cache,
@@ -247,7 +245,7 @@ class Services(TableServices):
             self.usage_counters,
             self.rate_limits,
             self.loop_guard,
-            self.scheduled.scheduler,
+            self.scheduler,
             self.audiences,
             settings.tracing,
         )
@@ -289,8 +287,9 @@ class Services(TableServices):
             self.version_watch.add_served(tenants)
 
     def _make_readers(self, store: Store, fabric: Fabric, clock: Clock) -> None:
-        """Make the services that show logs, cursors and the recipients of messages."""
+        """Make the services that show logs, scheduled messages, cursors and the recipients of messages."""
         self.history = MessageHistory(self.record_cache, fabric, self.retention)
+        self.scheduled = ChannelSchedules(self.record_cache, fabric, self.audit)
         self.cursor_moves = CursorMoves(store, self.changes, self.audit, clock, self.record_cache, fabric, self.retention)
         self.audiences = Audiences(store, fabric, self.record_cache)
         self.invalidation.subscribe(self.audiences.on_change)
@@ -322,7 +321,7 @@ class Services(TableServices):
                 "rate_limits": self.rate_limits.run,
                 "audit": self.counters.run,
                 "loop_guard": self.loop_guard.run,
-                "scheduler": self.scheduled.scheduler.run,
+                "scheduler": self.scheduler.run,
                 "record_cache": self.record_cache.run,
                 "changes": self.version_watch.run,
                 "usage": self.usage_counters.run,

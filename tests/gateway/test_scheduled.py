@@ -65,7 +65,7 @@ async def delivering(*schedulers: Scheduler) -> AsyncIterator[None]:
 
 @pytest.mark.promise("s2", "s3")
 async def test_scheduled_message_has_no_seq_until_its_time_and_is_then_delivered_once(tmp_path: Path) -> None:
-    async with gateway_app(tmp_path) as it, it.connected() as raw, delivering(it.services.scheduled.scheduler):
+    async with gateway_app(tmp_path) as it, it.connected() as raw, delivering(it.services.scheduler):
         await it.caught_up()
         late, soon = [await publish(it, due(it, data, MINUTE * at)) for data, at in ((b'"late"', 2), (b'"soon"', 1))]
         assert (late.seq, late.duplicate, soon.seq) == (None, False, None)
@@ -104,7 +104,7 @@ async def test_cancelled_message_is_never_delivered_and_a_repeated_key_names_it(
             await cancel(it, first.message_id)
         assert (await publish(it, message)).message_id == first.message_id
 
-        async with delivering(it.services.scheduled.scheduler):
+        async with delivering(it.services.scheduler):
             it.clock.ahead = MINUTE + timedelta(seconds=1)
             assert (await raw.message())["message_id"] == kept.message_id
             assert await raw.is_quiet()
@@ -156,7 +156,7 @@ async def test_meter_that_had_counted_everything_counts_a_delivered_message(tmp_
         assert meter is not None
         await publish(it, due(it, b"1"))
         await meter.look()
-        async with delivering(it.services.scheduled.scheduler), asyncio.timeout(20):
+        async with delivering(it.services.scheduler), asyncio.timeout(20):
             it.clock.ahead = MINUTE * 2
             while not await log.last_seq_of(it.channel.id):  # noqa: ASYNC110 (the store of another process has no event)
                 await asyncio.sleep(0.01)
@@ -196,7 +196,7 @@ async def test_other_server_delivers_what_a_server_that_ended_has_accepted(
             running = group.create_task(fabric.run())
             await fabric.wait_up(5)
             two = [Scheduler(it.services.record_cache, fabric, None, it.clock) for _ in range(2)]
-            async with delivering(*two, it.services.scheduled.scheduler):
+            async with delivering(*two, it.services.scheduler):
                 it.clock.ahead = MINUTE * 2 + timedelta(seconds=1)
                 messages = [await raw.message() for _ in range(6)]
                 assert {each["message_id"] for each in messages} == {each.message_id for each in replies}

@@ -15,7 +15,6 @@ from artcafe.rules.access import Action
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.services.audit import Audit
 from artcafe.services.record_cache import RecordCache
-from artcafe.services.scheduler import Scheduler
 from artcafe.wire.envelopes import parse_head
 
 
@@ -26,11 +25,11 @@ class ScheduledEnvelope(NamedTuple):
     envelope: bytes
 
 
-class ScheduledDeliveries:
+class ChannelSchedules:
     """The scheduled messages of channels. Members see all of them but in inboxes, an agent its own."""
 
-    def __init__(self, record_cache: RecordCache, fabric: Fabric, audit: Audit, scheduler: Scheduler) -> None:
-        self._record_cache, self._fabric, self._audit, self.scheduler = record_cache, fabric, audit, scheduler
+    def __init__(self, record_cache: RecordCache, fabric: Fabric, audit: Audit) -> None:
+        self._record_cache, self._fabric, self._audit = record_cache, fabric, audit
 
     async def page(self, principal: Principal, channel_id: str, request: PageRequest) -> tuple[Channel, Page[ScheduledEnvelope]]:
         """Return a channel, and its scheduled messages in the order of their delivery. Raises `ChannelNotFound`, `Forbidden` and
