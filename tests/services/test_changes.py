@@ -69,7 +69,7 @@ async def test_change_names_exactly_the_written_rows(server: Server) -> None:
     assert made() == naming(agents=(agent.id,))
     await server.channels.update(owner, channel.id, name="Other")
     assert made() == naming(channels=(channel.id,))
-    await server.tenants.change(owner, name="Other")
+    await server.tenants.update(owner, name="Other")
     assert made() == naming()
     _, token = await server.invitations.create(owner, address="bob@example.com", role=Role.MEMBER)
     assert made() == naming()

@@ -93,24 +93,24 @@ async def test_new_tenant_has_the_default_plan(server: Server) -> None:
 
 async def test_owner_chooses_a_plan_on_offer_and_no_other(server: Server) -> None:
     owner = await server.tenant()
-    assert (await server.tenants.change(owner, plan="free")).plan == "free"
+    assert (await server.tenants.update(owner, plan="free")).plan == "free"
     assert server.logs.limited == [(owner.tenant_id, 10 * 2**30)]
     with pytest.raises(Forbidden, match="business"):
-        await server.tenants.change(owner, plan="business")
+        await server.tenants.update(owner, plan="business")
     with pytest.raises(Invalid, match=r"^plan: must be one of the plans on offer: free"):
-        await server.tenants.change(owner, plan="gold")
+        await server.tenants.update(owner, plan="gold")
     for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER):
         with pytest.raises(Forbidden):
-            await server.tenants.change(with_role(owner, role), plan="free")
+            await server.tenants.update(with_role(owner, role), plan="free")
     assert len(server.logs.limited) == 1
 
 
 async def test_name_and_plan_change_together_or_not_at_all(server: Server) -> None:
     owner = await server.tenant()
     with pytest.raises(Invalid):
-        await server.tenants.change(owner, name="Renamed", plan="gold")
+        await server.tenants.update(owner, name="Renamed", plan="gold")
     assert (await server.tenants.get(owner)).name == "Alice's"
-    changed = await server.tenants.change(owner, name="Renamed", plan="free")
+    changed = await server.tenants.update(owner, name="Renamed", plan="free")
     assert (changed.name, changed.plan) == ("Renamed", "free")
 
 
@@ -122,7 +122,7 @@ async def test_suspended_tenant_reads_its_limits_and_keeps_its_plan(server: Serv
     suspended = await server.tenants.enter(owner.user_id, owner.tenant_id)
     assert (await states(server, suspended))["agents"].limit == 100
     with pytest.raises(TenantSuspended):
-        await server.tenants.change(suspended, plan="free")
+        await server.tenants.update(suspended, plan="free")
 
 
 # --- subscriptions of an agent -------------------------------------------------------------------------------------------

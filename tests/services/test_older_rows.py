@@ -91,7 +91,7 @@ async def test_every_operation_works_on_older_rows_and_keeps_unknown_attributes(
                 await server.put(table, user_id="alice", tenant_id=tenant_id, role="owner")
             alice = await server.tenants.enter(UserId("alice"), tenant_id)
 
-            await server.tenants.change(alice, name="Acme")
+            await server.tenants.update(alice, name="Acme")
             read = await server.agents.get(alice, agent_id)
             for status in (AgentStatus.DISABLED, AgentStatus.ACTIVE):
                 read = await server.agents.update(alice, agent_id, status=status, name="Bot", public_key=new_key())
@@ -135,7 +135,7 @@ async def test_change_of_a_full_row_is_refused_with_a_clear_message(server: Serv
 
     async def change(name: str) -> object:
         if table is TENANTS:
-            return await server.tenants.change(alice, name=name)
+            return await server.tenants.update(alice, name=name)
         if table is AGENTS:
             return await server.agents.update(alice, "bot", description=name * 16)
         return await server.channels.update(alice, "general", description=name * 16)

@@ -81,19 +81,19 @@ async def test_idempotency_key_belongs_to_one_request_of_one_user(server: Server
 async def test_tenant_is_renamed(server: Server) -> None:
     owner = await server.tenant()
     server.clock.pass_s(60)
-    renamed = await server.tenants.change(owner, name="Cafe\u0301")
+    renamed = await server.tenants.update(owner, name="Cafe\u0301")
     assert (renamed.name, renamed.created_at, renamed.updated_at) == ("Café", START, server.clock())
     assert await server.tenants.get(owner) == renamed
     with pytest.raises(Invalid):
-        await server.tenants.change(owner, name="")
+        await server.tenants.update(owner, name="")
 
 
 async def test_only_admins_rename_and_only_owners_delete(server: Server) -> None:
     owner = await server.tenant()
-    await server.tenants.change(with_role(owner, Role.ADMIN), name="Renamed")
+    await server.tenants.update(with_role(owner, Role.ADMIN), name="Renamed")
     for role in (Role.MEMBER, Role.VIEWER):
         with pytest.raises(Forbidden):
-            await server.tenants.change(with_role(owner, role), name="Mine")
+            await server.tenants.update(with_role(owner, role), name="Mine")
     for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER):
         with pytest.raises(Forbidden):
             await server.tenants.delete(with_role(owner, role))
@@ -102,7 +102,7 @@ async def test_only_admins_rename_and_only_owners_delete(server: Server) -> None
 
 async def test_agent_cannot_read_its_tenant(server: Server) -> None:
     agent = proven(await server.agent(await server.tenant()))
-    for refused in (server.tenants.get(agent), server.tenants.change(agent, name="Mine"), server.tenants.delete(agent)):
+    for refused in (server.tenants.get(agent), server.tenants.update(agent, name="Mine"), server.tenants.delete(agent)):
         with pytest.raises(Forbidden):
             await refused
 
@@ -194,13 +194,13 @@ async def test_suspension_refuses_agents_and_lets_people_read(server: Server) ->
     alice = await server.tenants.enter(ALICE, owner.tenant_id)
     assert alice.is_suspended
     assert await server.agents.get(alice, agent.id) == agent
-    for refused in (server.agent(alice), server.tenants.change(alice, name="Mine"), server.tenants.delete(alice)):
+    for refused in (server.agent(alice), server.tenants.update(alice, name="Mine"), server.tenants.delete(alice)):
         with pytest.raises(TenantSuspended):
             await refused
     await tenant.transact([tenant.set_status(TenantStatus.ACTIVE, server.clock())])
     server.invalidation.notify(owner.tenant_id)
     assert await server.login.is_current(proven(agent))
-    await server.tenants.change(await server.tenants.enter(ALICE, owner.tenant_id), name="Mine")
+    await server.tenants.update(await server.tenants.enter(ALICE, owner.tenant_id), name="Mine")
 
 
 async def test_repeat_completes_an_interrupted_deletion(server: Server) -> None:
@@ -222,7 +222,7 @@ async def test_nothing_can_be_added_to_a_tenant_that_is_being_deleted(server: Se
     for refused in (
         server.agent(owner),
         server.channels.create(owner, name="News"),
-        server.tenants.change(owner, name="Still here"),
+        server.tenants.update(owner, name="Still here"),
     ):
         with pytest.raises(TenantNotFound):
             await refused
@@ -245,7 +245,7 @@ async def test_older_tenant_is_read_and_renamed_and_keeps_unknown_attributes(ser
     acme = await server.tenants.enter(ALICE, "acme")
     assert acme.role is Role.ADMIN
     assert (await server.tenants.get(acme)).created_at == datetime(2025, 5, 24, 10, tzinfo=UTC)
-    assert (await server.tenants.change(acme, name="Acme Ltd")).name == "Acme Ltd"
+    assert (await server.tenants.update(acme, name="Acme Ltd")).name == "Acme Ltd"
     item = await server.item(TENANTS, "acme")
     assert item is not None
     assert (item["limits"], item["plan"], item["created_at"]) == ({"max_agents": "10"}, "gold", "2025-05-24 10:00:00")

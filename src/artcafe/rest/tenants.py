@@ -117,7 +117,7 @@ async def change_tenant(
 ) -> TenantResponse:
     """Rename the tenant, for owners and admins; or choose one of the plans on offer, for owners. A lower limit than what is used
     refuses new things and removes none, except that a shorter retention applies to stored messages too."""
-    return to_response_for(principal, await services.tenants.change(principal, **body.given()))
+    return to_response_for(principal, await services.tenants.update(principal, **body.given()))
 
 
 @router.delete("/{tenant_id}", status_code=204, summary="Delete a tenant", responses=problems.responses(*problems.IN_TENANT))

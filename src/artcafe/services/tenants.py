@@ -151,7 +151,7 @@ class Tenants:
         access.check(principal, Action.READ_TENANT)
         return await self._require_tenant(principal.tenant_id)
 
-    async def change(self, principal: Principal, *, name: str | None = None, plan: str | None = None) -> Tenant:
+    async def update(self, principal: Principal, *, name: str | None = None, plan: str | None = None) -> Tenant:
         """Rename the tenant, or move it to another plan offered by the operator. May be repeated.
 
         A plan with limits below the present use refuses new things, and removes nothing but messages older than its retention.
