@@ -175,7 +175,7 @@ async def test_subscription_of_an_agent_to_its_inbox_is_readable_and_cannot_be_c
             await subscriptions.delete(it.owner, inbox, it.agent.id)
         with pytest.raises(Conflict):
             await subscriptions.set_status(it.owner, inbox, it.agent.id, SubscriptionStatus.PAUSED)
-        listed = await subscriptions.of_agent(it.owner, it.agent.id)
+        listed = await subscriptions.list_of_agent(it.owner, it.agent.id)
         assert inbox not in {each.channel_id for each in listed.items}
         for agent_id in ("agt_none", (await another(it, "worker")).id):
             with pytest.raises(SubscriptionNotFound):

@@ -56,7 +56,7 @@ class QueueReceiptEnv:
 
     async def shown(self, seq: int) -> MessageReceipt:
         """Return what is shown over REST."""
-        (one,) = (await self.it.services.message_receipts.page(self.it.owner, self.queue.id, seq)).items
+        (one,) = (await self.it.services.message_receipts.list(self.it.owner, self.queue.id, seq)).items
         return one
 
     async def has(self, seq: int, *expected: object) -> None:
@@ -286,9 +286,9 @@ async def test_receipts_of_a_queue_are_for_members_and_the_sender(tmp_path: Path
         it, receipts = env.it, env.it.services.message_receipts
         seq = await env.publish(None)
         sender = AgentPrincipal(agent_id=env.env.publisher_id, tenant_id=it.owner.tenant_id, epoch=0)
-        assert [each.state for each in (await receipts.page(sender, env.queue.id, seq)).items] == ["pending"]
+        assert [each.state for each in (await receipts.list(sender, env.queue.id, seq)).items] == ["pending"]
         with pytest.raises(Forbidden):
-            await receipts.page(it.principal, env.queue.id, seq)
+            await receipts.list(it.principal, env.queue.id, seq)
 
 
 async def test_acks_are_remembered_for_as_long_as_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:

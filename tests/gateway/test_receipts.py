@@ -317,14 +317,14 @@ async def test_page_of_receipts_is_for_members_and_the_sender(tmp_path: Path) ->
         sender = AgentPrincipal(agent_id=env.publisher_id, tenant_id=it.owner.tenant_id, epoch=0)
         await until(lambda: it.services.cursors.has_unwritten(it.owner.tenant_id, it.agent.id))
 
-        first, second = [(await receipts.page(it.owner, it.channel.id, seq)).items for seq in seqs]
+        first, second = [(await receipts.list(it.owner, it.channel.id, seq)).items for seq in seqs]
         assert [(each.agent_id, each.state, each.cursor) for each in first] == [(it.agent.id, "acked", seqs[0])]
         assert [(each.state, each.cursor_age_s) for each in second] == [("delivered", 0)]
-        assert (await receipts.page(sender, it.channel.id, seqs[1])).items[0].state == "delivered"
+        assert (await receipts.list(sender, it.channel.id, seqs[1])).items[0].state == "delivered"
         with pytest.raises(Forbidden):
-            await receipts.page(it.principal, it.channel.id, seqs[0])
+            await receipts.list(it.principal, it.channel.id, seqs[0])
         with pytest.raises(MessageNotFound):
-            await receipts.page(it.owner, it.channel.id, 10**6)
+            await receipts.list(it.owner, it.channel.id, 10**6)
 
 
 @pytest.mark.promise("c8")
@@ -348,7 +348,7 @@ async def test_agent_that_pulls_is_away_until_it_acknowledges(tmp_path: Path) ->
         await env.states((agent, "away"))
         pulled = await it.services.pulls.pull(it.principal, agent, PullRequest.checked(), None)
         assert len(pulled.items) == 1
-        (shown,) = (await it.services.message_receipts.page(it.owner, it.channel.id, seq)).items
+        (shown,) = (await it.services.message_receipts.list(it.owner, it.channel.id, seq)).items
         assert shown.state == "away"
         (outcome,) = await it.services.pulls.settle(it.principal, agent, [SettleEntry(ACK, it.channel.id, seq, None)], None)
         assert outcome.error is None

@@ -124,7 +124,7 @@ async def test_flood_of_subscribe_commands_makes_one_subscription_and_leaves_the
         seq = (await raw.ask("publish", channel=it.channel.id, data="after it"))["seq"]
         assert (await raw.message())["seq"] == seq
         assert await raw.is_quiet()
-    rows = await it.services.subscriptions.of_agent(it.owner, it.agent.id)
+    rows = await it.services.subscriptions.list_of_agent(it.owner, it.agent.id)
     assert [row.channel_id for row in rows.items] == [it.channel.id]
 
 

@@ -39,7 +39,7 @@ async def listed(it: GatewayApp, principal: Principal | None = None, limit: int 
     found: list[str] = []
     request = PageRequest(limit)
     while True:
-        _, page = await it.services.scheduled.page(principal or it.owner, it.channel.id, request)
+        _, page = await it.services.scheduled.list(principal or it.owner, it.channel.id, request)
         found += [each.message_id for each in page.items]
         if page.next is None:
             return found

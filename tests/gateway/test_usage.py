@@ -16,13 +16,13 @@ from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 async def total(it: GatewayApp, metric: Metric) -> int | None:
     """Write the counts, and return a metric of this month."""
     await it.services.usage_counters.flush()
-    (item,) = (await it.services.usage.page(it.owner, it.services.usage.query(None, metric, None, None), PageRequest())).items
+    (item,) = (await it.services.usage.list(it.owner, it.services.usage.query(None, metric, None, None), PageRequest())).items
     return item.value
 
 
 async def parts(it: GatewayApp, metric: Metric, by: Attribution) -> dict[str, int | None]:
     """Return the parts of a metric of this month that are written."""
-    page = await it.services.usage.page(it.owner, it.services.usage.query(None, metric, by, None), PageRequest())
+    page = await it.services.usage.list(it.owner, it.services.usage.query(None, metric, by, None), PageRequest())
     return {item.key.part.id: item.value for item in page.items if item.key.part is not None}
 
 

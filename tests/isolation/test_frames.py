@@ -155,7 +155,7 @@ async def check_untouched(w: GatewayTenants) -> None:
     async with w.inside(PeerKind.AGENT) as raw:
         assert (await raw.ask("history", channel=w.own["channel"]))["messages"] == []
     for principal, channel, agent in ((w.it.owner, w.it.channel, w.it.agent), (w.theirs, w.their_channel, w.their_agent)):
-        rows = (await w.it.services.subscriptions.of_channel(principal, channel.id)).items
+        rows = (await w.it.services.subscriptions.list_of_channel(principal, channel.id)).items
         assert [(row.agent_id, row.cursor.seq) for row in rows] == [(agent.id, 0)]
 
 

@@ -96,7 +96,7 @@ async def test_defects_of_an_older_system_are_found_and_fixed_once(server: Serve
     assert [each.what for each in await memberships(server)] == [Defect.MEMBERSHIP]
     assert await memberships(server) == []
     alice = await server.tenants.enter(UserId("alice"), ACME)
-    (subscription,) = (await server.subscriptions.of_agent(alice, "bot")).items
+    (subscription,) = (await server.subscriptions.list_of_agent(alice, "bot")).items
     assert (subscription.id, subscription.status.value) == ("general#bot", "active")
     assert (await server.item(CHANNEL_SUBSCRIPTIONS, ACME, "general#bot") or {})["note"] == "kept"
     assert await server.item(CHANNEL_SUBSCRIPTIONS, ACME, "5f1c") is None
@@ -186,7 +186,7 @@ async def test_fix_during_concurrent_changes_loses_nothing(server: Server, repai
         group.create_task(work())
         group.create_task(repair.fix(owner.tenant_id))
     assert await repair.inspect(owner.tenant_id, shipped()) == []
-    assert {each.agent_id for each in (await server.subscriptions.of_channel(owner, channel.id)).items} == {
+    assert {each.agent_id for each in (await server.subscriptions.list_of_channel(owner, channel.id)).items} == {
         *(agent.id for agent in agents),
         *(f"a{n}" for n in range(30)),
     }

@@ -231,7 +231,7 @@ async def test_admins_read_the_audit_in_pages_from_either_end(server: Server) ->
     for oldest_first, expected in ((True, entries), (False, entries[::-1])):
         found, after = [], None
         while True:
-            page = await server.audit.page(owner, PageRequest(limit=2, after=after), oldest_first=oldest_first)
+            page = await server.audit.list(owner, PageRequest(limit=2, after=after), oldest_first=oldest_first)
             found += [line.entry for line in page.items]
             after = page.next
             if after is None:
@@ -239,15 +239,15 @@ async def test_admins_read_the_audit_in_pages_from_either_end(server: Server) ->
         assert found == expected
     for role in (Role.MEMBER, Role.VIEWER):
         with pytest.raises(Forbidden):
-            await server.audit.page(with_role(owner, role))
+            await server.audit.list(with_role(owner, role))
 
 
 async def test_admin_reads_only_the_audit_of_their_tenant(server: Server) -> None:
     owner, other = await server.tenant(), await server.tenant("bob", "Bob's")
     await change(server, owner)
-    before = (await server.audit.page(other)).items
+    before = (await server.audit.list(other)).items
     await change(server, owner)
-    assert (await server.audit.page(other)).items == before
+    assert (await server.audit.list(other)).items == before
 
 
 async def test_event_with_an_unexpected_error_is_dropped_and_the_others_are_written(server: Server) -> None:
@@ -319,7 +319,7 @@ async def test_audit_is_filtered_by_agent_action_and_time_from_either_end(server
         for oldest_first in (True, False):
             found, after = [], None
             while True:
-                page = await server.audit.page(owner, PageRequest(limit=2, after=after), wanted, oldest_first=oldest_first)
+                page = await server.audit.list(owner, PageRequest(limit=2, after=after), wanted, oldest_first=oldest_first)
                 found += [line.entry for line in page.items]
                 after = page.next
                 if after is None:

@@ -155,4 +155,4 @@ async def test_lower_limit_of_subscriptions_removes_none(server: Server) -> None
     await limit_to(server, owner, agent_subscriptions=1)
     with pytest.raises(LimitReached):
         await server.subscriptions.put(owner, channels[3], agent.id)
-    assert len((await server.subscriptions.of_agent(owner, agent.id)).items) == 3
+    assert len((await server.subscriptions.list_of_agent(owner, agent.id)).items) == 3

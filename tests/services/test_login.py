@@ -231,7 +231,7 @@ async def test_audit_has_the_reason_of_each_refused_login(server: Server, owner:
         await server.login.prove(challenge, signed(challenge, keys / "ed25519"))
 
     await server.audit.counters.flush()
-    entries = [line.entry for line in (await server.audit.page(owner)).items if line.entry.action == "agent.login"]
+    entries = [line.entry for line in (await server.audit.list(owner)).items if line.entry.action == "agent.login"]
     assert {(entry.actor, entry.facts["reason"], "key" in entry.facts) for entry in entries} == {
         ("agt_none", "unknown_agent", True),
         (agent.id, "bad_signature", False),

@@ -109,7 +109,7 @@ async def stops(it: GatewayApp, *others: Services) -> list[dict[str, Any]]:
     """Return the facts of the stopped chains in the tenant's audit, from these servers."""
     for services in (it.services, *others):
         await services.counters.flush()
-    page = await it.services.audit.page(it.owner)
+    page = await it.services.audit.list(it.owner)
     entries = [line.entry for line in page.items if line.entry.action == "chain.stop"]
     assert all(each.outcome is Outcome.REFUSED and each.actor == it.agent.id for each in entries)
     return [dict(each.facts) for each in entries]
@@ -309,7 +309,7 @@ async def test_released_chain_continues_for_another_budget(tmp_path: Path) -> No
         assert await fill(there) == 3
         await until(chain, it, 6)
         assert len(await stops(it, there)) == 2
-        actions = [line.entry for line in (await it.services.audit.page(it.owner)).items]
+        actions = [line.entry for line in (await it.services.audit.list(it.owner)).items]
         assert [(each.outcome, each.facts["releases"]) for each in actions if each.action == "chain.release"] == [
             (Outcome.DONE, "1"),
             (Outcome.INTENDED, "1"),

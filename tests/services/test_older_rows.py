@@ -98,7 +98,7 @@ async def test_every_operation_works_on_older_rows_and_keeps_unknown_attributes(
             assert (read.status, read.name) == (AgentStatus.ACTIVE, "Bot")
             await server.channels.update(alice, channel_id, name="News")
             await server.subscriptions.put(alice, channel_id, agent_id)
-            (found,) = (await server.subscriptions.of_agent(alice, agent_id)).items
+            (found,) = (await server.subscriptions.list_of_agent(alice, agent_id)).items
             assert (found.channel_id, found.agent_id) == (channel_id, agent_id)
 
             for table, item in older.items():

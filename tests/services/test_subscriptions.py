@@ -173,7 +173,7 @@ async def test_agent_changes_its_own_subscriptions_only(
     itself, other = proven(agent), await server.agent(owner)
     made, _ = await server.subscriptions.put(itself, channel.id, agent.id)
     assert await server.subscriptions.get(itself, channel.id, agent.id) == made
-    assert (await server.subscriptions.of_agent(itself, agent.id)).items == (made,)
+    assert (await server.subscriptions.list_of_agent(itself, agent.id)).items == (made,)
     await server.subscriptions.set_status(itself, channel.id, agent.id, PAUSED)
     await server.subscriptions.delete(itself, channel.id, agent.id)
     for refused in (
@@ -181,8 +181,8 @@ async def test_agent_changes_its_own_subscriptions_only(
         server.subscriptions.get(itself, channel.id, other.id),
         server.subscriptions.set_status(itself, channel.id, other.id, PAUSED),
         server.subscriptions.delete(itself, channel.id, other.id),
-        server.subscriptions.of_agent(itself, other.id),
-        server.subscriptions.of_channel(itself, channel.id),
+        server.subscriptions.list_of_agent(itself, other.id),
+        server.subscriptions.list_of_channel(itself, channel.id),
     ):
         with pytest.raises(Forbidden):
             await refused
@@ -194,8 +194,8 @@ async def test_viewer_reads_subscriptions_and_changes_none(
     made, _ = await server.subscriptions.put(owner, channel.id, agent.id)
     viewer = with_role(owner, Role.VIEWER)
     assert await server.subscriptions.get(viewer, channel.id, agent.id) == made
-    assert (await server.subscriptions.of_channel(viewer, channel.id)).items == (made,)
-    assert (await server.subscriptions.of_agent(viewer, agent.id)).items == (made,)
+    assert (await server.subscriptions.list_of_channel(viewer, channel.id)).items == (made,)
+    assert (await server.subscriptions.list_of_agent(viewer, agent.id)).items == (made,)
     for refused in (
         server.subscriptions.put(viewer, channel.id, agent.id),
         server.subscriptions.set_status(viewer, channel.id, agent.id, PAUSED),
@@ -211,10 +211,10 @@ async def test_both_lists_are_complete_and_exact_for_every_page_size(server: Ser
     made = [(await server.subscriptions.put(owner, c.id, a.id))[0] for c in channels for a in agents]
     for limit in (1, 3, 4, 5):
         for channel in channels:
-            found = await paged(partial(server.subscriptions.of_channel, owner, channel.id), limit)
+            found = await paged(partial(server.subscriptions.list_of_channel, owner, channel.id), limit)
             assert found == sorted((each for each in made if each.channel_id == channel.id), key=lambda each: each.agent_id)
         for agent in agents:
-            found = await paged(partial(server.subscriptions.of_agent, owner, agent.id), limit)
+            found = await paged(partial(server.subscriptions.list_of_agent, owner, agent.id), limit)
             assert found == sorted((each for each in made if each.agent_id == agent.id), key=lambda each: each.channel_id)
 
 
@@ -223,14 +223,14 @@ async def test_lists_of_unknown_channels_and_agents_are_not_found(
 ) -> None:
     bob = await server.tenant("bob")
     with pytest.raises(ChannelNotFound):
-        await server.subscriptions.of_channel(bob, channel.id)
+        await server.subscriptions.list_of_channel(bob, channel.id)
     with pytest.raises(AgentNotFound):
-        await server.subscriptions.of_agent(bob, agent.id)
+        await server.subscriptions.list_of_agent(bob, agent.id)
 
 
 async def test_page_cursor_of_another_list_is_refused(server: Server, owner: UserPrincipal, channel: Channel) -> None:
     with pytest.raises(BadCursor):
-        await server.subscriptions.of_channel(owner, channel.id, PageRequest(10, "chn_other#agt_1"))
+        await server.subscriptions.list_of_channel(owner, channel.id, PageRequest(10, "chn_other#agt_1"))
 
 
 async def test_connect_starts_the_agents_active_subscriptions(server: Server, owner: UserPrincipal, agent: Agent) -> None:
@@ -263,7 +263,7 @@ async def test_older_agent_without_a_channel_map_can_subscribe(server: Server, o
     item = await server.item(AGENTS, "acme", "bot")
     assert item is not None
     assert (item["channels"], item["status"]) == ({"general": True}, "online")
-    assert (await server.subscriptions.of_agent(older, "bot")).items == (subscription,)
+    assert (await server.subscriptions.list_of_agent(older, "bot")).items == (subscription,)
 
 
 @pytest.mark.parametrize(
@@ -299,8 +299,8 @@ async def test_ids_with_a_hash_sign_are_not_confused(server: Server, older: User
     for id in ("c", "b#c"):
         await server.put(AGENTS, tenant_id="acme", id=id)
     made, _ = await server.subscriptions.put(older, "a#b", "c")
-    assert (await server.subscriptions.of_channel(older, "a")).items == ()
-    assert (await server.subscriptions.of_channel(older, "a#b")).items == (made,)
+    assert (await server.subscriptions.list_of_channel(older, "a")).items == ()
+    assert (await server.subscriptions.list_of_channel(older, "a#b")).items == (made,)
     with pytest.raises(SubscriptionNotFound):
         await server.subscriptions.get(older, "a", "b#c")
 

@@ -62,7 +62,7 @@ def agent(owner: UserPrincipal, name: str = "agt_1") -> AgentPrincipal:
 
 
 async def read(server: Server, owner: UserPrincipal, period: str, metric: Metric) -> UsageItem:
-    page = await server.usage.page(owner, server.usage.query(period, metric, None, None), PageRequest())
+    page = await server.usage.list(owner, server.usage.query(period, metric, None, None), PageRequest())
     (item,) = page.items
     return item
 
@@ -72,7 +72,7 @@ async def value(server: Server, owner: UserPrincipal, period: str, metric: Metri
 
 
 async def parts(server: Server, owner: UserPrincipal, period: str, metric: Metric, by: str) -> dict[str, int | None]:
-    page = await server.usage.page(owner, server.usage.query(period, metric, by, None), PageRequest(200))
+    page = await server.usage.list(owner, server.usage.query(period, metric, by, None), PageRequest(200))
     return {item.key.part.id: item.value for item in page.items if item.key.part is not None}
 
 

@@ -121,7 +121,7 @@ async def _audited(it: GatewayApp, action: str, count: int) -> list[Entry]:
     """Wait until the audit has this number of entries of an action, and return them, newest first."""
     async with asyncio.timeout(60):
         while True:
-            entries = [line.entry for line in (await it.services.audit.page(it.owner)).items if line.entry.action == action]
+            entries = [line.entry for line in (await it.services.audit.list(it.owner)).items if line.entry.action == action]
             if len(entries) == count:
                 return entries
             await asyncio.sleep(0.02)

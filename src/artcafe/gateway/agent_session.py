@@ -231,7 +231,7 @@ class AgentSession:
     async def _history(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else parse_position(str(wanted.after), "after")
         before = None if wanted.before is None else parse_position(str(wanted.before), "before")
-        past = await self._services.history.page(self.principal, wanted.channel, after, before, wanted.limit)
+        past = await self._services.history.list(self.principal, wanted.channel, after, before, wanted.limit)
         channel = envelopes.channel_text(past.channel.id, past.channel.handle)
         messages = (envelopes.message_text(channel, one.seq, one.envelope) for one in past.messages)
         return replies.history_reply(id, messages, past.gap, past.has_more, past.epoch)

@@ -93,7 +93,7 @@ async def list_audit(
     Filters are applied while reading, so a page can have fewer entries than `limit`, even none, and still a `next_cursor`.
     """
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await services.audit.page(principal, listing.request, query.wanted(), oldest_first=query.order is Order.OLDEST)
+    page = await services.audit.list(principal, listing.request, query.wanted(), oldest_first=query.order is Order.OLDEST)
     items = [DigestedEntry(digest=line.digest, **EntryResponse.model_validate(line.entry).model_dump()) for line in page.items]
     return AuditPage(items=items, next_cursor=listing.next_cursor(page))
 

@@ -83,7 +83,7 @@ class AgentOffer(PrincipalOffer):
         found = [await services.subscriptions.get(agent, inboxes.inbox_of(agent.agent_id), agent.agent_id)]
         ask: PageRequest | None = PageRequest(MAX_LIMIT)
         while ask is not None:
-            page = await services.subscriptions.of_agent(agent, agent.agent_id, ask)
+            page = await services.subscriptions.list_of_agent(agent, agent.agent_id, ask)
             found[-1:-1] = page.items  # The inbox stays the last one.
             ask = None if page.next is None else PageRequest(MAX_LIMIT, after=page.next)
         lags = await services.figures.lags(agent.tenant_id, found)

@@ -186,7 +186,7 @@ async def read_history(
     before = None if query.before is None else parse_position(query.before, "before")
     if previous_end is not None:
         after, before = (None, int(previous_end)) if after is None else (int(previous_end), before)
-    past = await services.history.page(principal, channel_id, after, before, listing.request.limit)
+    past = await services.history.list(principal, channel_id, after, before, listing.request.limit)
     page = Page(tuple(past.messages), str(past.messages[-1].seq) if past.has_more else None)
     channel = envelopes.channel_text(past.channel.id, past.channel.handle)
     items = b",".join(envelopes.message_text(channel, one.seq, one.envelope) for one in page.items)

@@ -73,7 +73,7 @@ async def read_receipts(
     """List the recipients of a stored message, and what became of it; of a message of a queue, its one state. For members, and
     for the agent that sent it."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await services.message_receipts.page(principal, channel_id, _seq(seq), listing.request)
+    page = await services.message_receipts.list(principal, channel_id, _seq(seq), listing.request)
     agents = [each.agent_id for each in page.items if each.agent_id is not None]
     handles = await services.record_cache.handles_of(principal.tenant_id, HandleKind.AGENT, agents)
     items = [

@@ -46,7 +46,7 @@ async def list_scheduled(
 ) -> Response:
     """Return the messages that are to be delivered later, in the order of their delivery. An agent sees its own only."""
     listing = Listing.of(request, principal.tenant_id, query)
-    found, page = await services.scheduled.page(principal, channel_id, listing.request)
+    found, page = await services.scheduled.list(principal, channel_id, listing.request)
     channel = envelopes.channel_text(found.id, found.handle)
     items = b",".join(envelopes.scheduled_text(channel, each.envelope) for each in page.items)
     cursor = msgspec.json.encode(listing.next_cursor(page))

@@ -135,7 +135,7 @@ async def list_channel_subscriptions(
 ) -> SubscriptionPage:
     """List the subscriptions to the channel. For members."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await services.subscriptions.of_channel(principal, channel_id, listing.request)
+    page = await services.subscriptions.list_of_channel(principal, channel_id, listing.request)
     items = await details(services, principal.tenant_id, page.items)
     return SubscriptionPage(items=items, next_cursor=listing.next_cursor(page))
 
@@ -150,7 +150,7 @@ async def list_agent_subscriptions(
 ) -> SubscriptionPage:
     """List the subscriptions of the agent. For members and the agent itself."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await services.subscriptions.of_agent(principal, agent_id, listing.request)
+    page = await services.subscriptions.list_of_agent(principal, agent_id, listing.request)
     items = await details(services, principal.tenant_id, page.items)
     return SubscriptionPage(items=items, next_cursor=listing.next_cursor(page))
 

@@ -113,7 +113,7 @@ async def read_usage(
     """
     wanted = services.usage.query(query.period, query.metric, query.by, query.every)
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await services.usage.page(principal, wanted, listing.request)
+    page = await services.usage.list(principal, wanted, listing.request)
     cursor = listing.next_cursor(Page(page.items, page.next))
     kind = HandleKind.CHANNEL if query.by == "channel" else HandleKind.AGENT
     parts = [each.key.part.id for each in page.items if each.key.part and not each.key.part.id.startswith(USER_PREFIX)]

@@ -175,7 +175,7 @@ class Audit:
 
     # --- reading ---
 
-    async def page(
+    async def list(
         self, principal: Principal, ask: PageRequest = FIRST, wanted: AuditFilter = EVERYTHING, *, oldest_first: bool = False
     ) -> Page[ChainedEntry]:
         """Return a page of the audit of the principal's tenant, newest first by default. Raises Forbidden and Unavailable."""

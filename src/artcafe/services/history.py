@@ -51,7 +51,7 @@ class MessageHistory:
     def __init__(self, record_cache: RecordCache, fabric: Fabric, retention: Retention) -> None:
         self._record_cache, self._fabric, self._retention = record_cache, fabric, retention
 
-    async def page(
+    async def list(
         self, principal: Principal, channel_id: str, after: LogPosition | None, before: LogPosition | None, limit: int
     ) -> HistoryPage:
         """Return at most `limit` messages of the channel with this id or handle.

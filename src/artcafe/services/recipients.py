@@ -99,14 +99,14 @@ class Recipients:
         found: dict[AgentId, Subscription] = {}
         ask: PageRequest | None = PageRequest(limit=MAX_LIMIT)
         while ask is not None:
-            page = await self.page(tenant_id, channel_id, ask)
+            page = await self.list(tenant_id, channel_id, ask)
             found |= {row.agent_id: row for row in page.items if Permission.RECEIVE in row.permissions}
             if len(found) > MAX_RECIPIENTS:
                 return None
             ask = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
         return found
 
-    async def page(self, tenant_id: TenantId, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
+    async def list(self, tenant_id: TenantId, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
         """Return a page of a channel's subscriptions; of an inbox, the one of its agent. Raises `Unavailable`."""
         tenant, owner = self._store.tenant(tenant_id), inboxes.owner_of(channel_id)
         if owner is None:

@@ -31,7 +31,7 @@ class ChannelSchedules:
     def __init__(self, record_cache: RecordCache, fabric: Fabric, audit: Audit) -> None:
         self._record_cache, self._fabric, self._audit = record_cache, fabric, audit
 
-    async def page(self, principal: Principal, channel_id: str, request: PageRequest) -> tuple[Channel, Page[ScheduledEnvelope]]:
+    async def list(self, principal: Principal, channel_id: str, request: PageRequest) -> tuple[Channel, Page[ScheduledEnvelope]]:
         """Return a channel, and its scheduled messages in the order of their delivery. Raises `ChannelNotFound`, `Forbidden` and
         `Unavailable`."""
         access.check(principal, Action.READ_SCHEDULED)

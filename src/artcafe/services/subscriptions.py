@@ -130,7 +130,7 @@ class Subscriptions:
         if not await end(tenant, subscription, commit):
             raise SubscriptionNotFound(agent_id)
 
-    async def of_channel(self, principal: Principal, channel_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
+    async def list_of_channel(self, principal: Principal, channel_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
         """Return a page of the channel's subscriptions, ordered by agent id. Raises Forbidden and ChannelNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTIONS)
         tenant = self._store.tenant(principal.tenant_id)
@@ -139,7 +139,7 @@ class Subscriptions:
             raise ChannelNotFound(channel_id)
         return await tenant.subscriptions.of_channel(channel.id, page)
 
-    async def of_agent(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
+    async def list_of_agent(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
         """Return a page of the agent's subscriptions, ordered by channel id. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTION, AgentId(agent_id))
         tenant = self._store.tenant(principal.tenant_id)

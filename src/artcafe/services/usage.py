@@ -182,7 +182,7 @@ class UsageReader:
         """Parse a request; the current month by default. Raises Invalid."""
         return UsageQuery.parse(period, metric, by, every, self._clock())
 
-    async def page(self, principal: Principal, query: UsageQuery, ask: PageRequest) -> UsagePage:
+    async def list(self, principal: Principal, query: UsageQuery, ask: PageRequest) -> UsagePage:
         """Return a page of usage: by period and metric, or with `by` by metric and id. Raises Forbidden."""
         access.check(principal, access.Action.READ_USAGE)
         now, tenant_id = self._clock(), principal.tenant_id
