@@ -16,7 +16,7 @@ from tests.services.service_env import START, Server, as_member, with_role
 
 
 async def states(server: Server, principal: Principal) -> dict[str, LimitState]:
-    return {each.name: each for each in (await server.limits.read(principal)).items}
+    return {each.name: each for each in (await server.limits.get(principal)).items}
 
 
 async def limit_to(server: Server, owner: UserPrincipal, **own: int) -> None:
@@ -40,7 +40,7 @@ async def test_every_limit_is_listed_with_its_use_or_null(server: Server) -> Non
     assert [found[name].used for name in ("agents", "channels", "members")] == [1, 1, 1]
     assert (found["agents"].limit, found["agents"].left) == (100, 99)
     assert {found[name].used for name in set(Limit) - {"agents", "channels", "members"}} == {None}
-    assert (await server.limits.read(owner)).plan == "free"
+    assert (await server.limits.get(owner)).plan == "free"
 
 
 async def test_agent_sees_the_number_of_its_own_subscriptions(server: Server) -> None:
@@ -57,7 +57,7 @@ async def test_counts_of_an_older_systems_row_are_unknown_and_not_zero(server: S
     owner = as_member(Tenant(id=TenantId("acme"), name="Acme", created_at=START, updated_at=START), "alice")
     found = await states(server, owner)
     assert (found["agents"].limit, found["agents"].used, found["agents"].left) == (5, None, None)
-    assert (await server.limits.read(owner)).plan == "free", "its own plan is not in the catalogue"
+    assert (await server.limits.get(owner)).plan == "free", "its own plan is not in the catalogue"
 
 
 async def test_source_that_cannot_answer_leaves_its_limits_unknown(server: Server) -> None:

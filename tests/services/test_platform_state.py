@@ -67,7 +67,7 @@ async def state_with(server: PlatformState, others: Sequence[str | None], *, sil
     """Return the state once it has these other servers, by host."""
     async with asyncio.timeout(LONG_S):
         while True:
-            state = await server.read()
+            state = await server.get()
             found = [each.report.host for each in state.servers[1:] if each.is_silent is silent]
             if found == list(others):
                 return state
@@ -106,13 +106,13 @@ async def test_server_that_ended_in_order_is_left_out_and_a_killed_one_is_silent
 
 async def test_hanging_nats_server_is_unknown_and_not_ready(fleet: Fleet) -> None:
     async with fleet.server("one") as one:
-        assert (await one.read()).nats is not None
+        assert (await one.get()).nats is not None
         assert fleet.nats.pid is not None
         os.kill(fleet.nats.pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(LONG_S):
                 while True:
-                    state = await one.read()
+                    state = await one.get()
                     if state.nats is None and state.readiness["nats"] != OK:  # A check may be 1 s old.
                         break
         finally:
@@ -123,10 +123,10 @@ async def test_hanging_nats_server_is_unknown_and_not_ready(fleet: Fleet) -> Non
 
 async def test_without_nats_the_list_of_servers_is_not_complete(fleet: Fleet) -> None:
     async with fleet.server("one", ends_in_order=False) as one:
-        assert (await one.read()).is_complete
+        assert (await one.get()).is_complete
         await fleet.nats.stop()
         async with asyncio.timeout(LONG_S):
-            while (state := await one.read()).is_nats_connected or state.nats_problem is None:  # noqa: ASYNC110 (no event)
+            while (state := await one.get()).is_nats_connected or state.nats_problem is None:  # noqa: ASYNC110 (no event)
                 await asyncio.sleep(0.05)
         assert (state.is_complete, state.nats) == (False, None)
         assert [each.report.host for each in state.servers] == ["one"]

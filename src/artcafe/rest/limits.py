@@ -27,5 +27,5 @@ async def read_limits(services: ServicesDep, principal: InTenant) -> LimitsRespo
 
     `agent_subscriptions` and `agent_connections` are limits of one agent: an agent gets its own use, a member null.
     """
-    limits = await services.limits.read(principal)
+    limits = await services.limits.get(principal)
     return LimitsResponse(plan=limits.plan, items=[LimitResponse.model_validate(each) for each in limits.items])

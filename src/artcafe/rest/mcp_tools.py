@@ -108,7 +108,7 @@ class PrincipalTools(TenantTools):
         return answer
 
     async def _limits(self) -> results.TenantLimits:
-        found = await self.services.limits.read(self.principal)
+        found = await self.services.limits.get(self.principal)
         limits: list[results.TenantLimit] = [
             {"name": each.name, "limit": each.limit, "used": each.used, "left": each.left, "resets_at": each.resets_at}
             for each in found.items

@@ -118,7 +118,7 @@ async def read_platform_state(services: ServicesDep, _user: Operator) -> Platfor
 
     What does not answer within 2 s is null, never zero.
     """
-    return _state_response(await services.platform_state.read())
+    return _state_response(await services.platform_state.get())
 
 
 @router.get("/suspended-tenants", summary="List suspended tenants", responses=problems.responses(*FOR_OPERATORS, *problems.LIST))

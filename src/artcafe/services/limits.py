@@ -49,7 +49,7 @@ class Limits:
         """Ask `source` too. Of two sources of a limit, the one added last counts."""
         self._sources.append(source)
 
-    async def read(self, principal: Principal) -> PlanLimits:
+    async def get(self, principal: Principal) -> PlanLimits:
         """Return the plan, and every limit of the principal's tenant. Raises Forbidden and TenantNotFound."""
         access.check(principal, Action.READ_LIMITS)
         tenant = await self._store.tenant(principal.tenant_id).tenant()

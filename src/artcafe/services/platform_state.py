@@ -78,7 +78,7 @@ class PlatformState:
         self._this, self._sessions, self._started_at = this, sessions, clock()
         fabric.server_reports.set_report(self._report)
 
-    async def read(self) -> State:
+    async def get(self) -> State:
         """Ask the other servers, NATS and the dependencies at once, within 2 s. What does not answer is unknown, not zero."""
         async with asyncio.TaskGroup() as group:
             others = group.create_task(self._fabric.server_reports.ask())
