@@ -215,7 +215,7 @@ class Services(TableServices):
         counted_to = None if self.meter is None else self.meter.counted_to
         self.retention = Retention(store, fabric, clock, self.plans, counted_to=counted_to)
         fabric.set_quota(self.retention.storage_bytes)
-        self.limits.add(storage(fabric.storage_used))
+        self.limits.add_source(storage(fabric.storage_used))
         self.shares = Shares()
         fabric.set_group_limit(lambda: self.shares.max_per_group)
         self.cursors = Cursors(store, settings.cursor_s, clock)
@@ -235,7 +235,7 @@ class Services(TableServices):
             lambda: 1 + len(fabric.announcements.peers()),
             rate_usage.metered_by(store),
         )
-        self.limits.add(rate_usage.rates(self.rate_limits))
+        self.limits.add_source(rate_usage.rates(self.rate_limits))
         self.scheduler = Scheduler(self.record_cache, fabric, self.meter, clock)
         self._make_readers(store, fabric, clock)
         self.messaging = Messaging(
@@ -253,7 +253,7 @@ class Services(TableServices):
         self.usage_recounts = UsageRecounts(None if self.meter is None else Recount(store, fabric, self.meter, clock), clock)
         self.presence, self.redrives = Presence(fabric, clock), Redrives(store, fabric, self.audit, clock)
         self.connections = Connections(self.record_cache, self.plans, fabric.census)
-        self.limits.add(rate_usage.connections(self.connections))
+        self.limits.add_source(rate_usage.connections(self.connections))
         self._make_authentication(store, identity, clock)
         self._make_operators(store, fabric, clock, settings)
         self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)

@@ -69,8 +69,8 @@ async def test_source_that_cannot_answer_leaves_its_limits_unknown(server: Serve
     async def rate(_principal: Principal, _tenant: Tenant) -> Mapping[Limit, Use]:
         return {Limit.MESSAGES_A_MINUTE: Use(7, START)}
 
-    server.limits.add(storage)
-    server.limits.add(rate)
+    server.limits.add_source(storage)
+    server.limits.add_source(rate)
     found = await states(server, owner)
     assert found["storage_bytes"].used is None
     assert (found["messages_a_minute"].used, found["messages_a_minute"].resets_at) == (7, "2026-11-22T16:50:57.123Z")

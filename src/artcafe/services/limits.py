@@ -45,7 +45,7 @@ class Limits:
         self._store, self._plans, self._record_cache = store, plans, record_cache
         self._sources: list[UsageSource] = [self._counts]
 
-    def add(self, source: UsageSource) -> None:
+    def add_source(self, source: UsageSource) -> None:
         """Ask `source` too. Of two sources of a limit, the one added last counts."""
         self._sources.append(source)
 
