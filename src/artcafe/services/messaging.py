@@ -44,6 +44,16 @@ class Submitted(NamedTuple):
     outcome: asyncio.Future[replies.PublishReply]
 
 
+class PublishAttempt(NamedTuple):
+    """A publish to a channel, by a principal that may publish there, until the message is queued or refused."""
+
+    principal: Principal
+    channel: Channel
+    publish: frames.Publish
+    admission: Admission | None
+    """Of an answer: its place in its chain, or the refusal. None for other messages, and if it was not admitted yet."""
+
+
 class Messaging:
     """Publishes messages to channels."""
 
@@ -106,36 +116,34 @@ class Messaging:
         except ArtcafeError:
             self.withdraw(principal, admission)
             raise
-        return Submitted(channel.id, await self._submit(principal, channel, publish, admission))
+        return Submitted(channel.id, await self._submit(PublishAttempt(principal, channel, publish, admission)))
 
-    async def _submit(
-        self, principal: Principal, channel: Channel, publish: frames.Publish, admission: Admission | None
-    ) -> asyncio.Future[replies.PublishReply]:
+    async def _submit(self, attempt: PublishAttempt) -> asyncio.Future[replies.PublishReply]:
         """Queue a message, and return the future of its outcome."""
+        principal, channel, _, admission = attempt
         try:
             limits = await self._record_cache.limits(principal.tenant_id)
-            check_publish(publish, limits.message_bytes)
-            check_partition(channel, publish)
-            publish = await self._with_reply_to(principal, publish)
-            _check_receipt(channel, publish)
+            check_publish(attempt.publish, limits.message_bytes)
+            check_partition(channel, attempt.publish)
+            attempt = await self._with_reply_to(attempt)
+            _check_receipt(channel, attempt.publish)
             await self._rate_limits.spend(principal.tenant_id, Limit.MESSAGES_A_MINUTE)
-            if publish.expires_at is not None or publish.deliver_at is not None:
-                publish = _with_times(channel, publish)
-                problem = await self._problem_with_times(principal, publish)
+            if attempt.publish.expires_at is not None or attempt.publish.deliver_at is not None:
+                attempt = _with_times(attempt)
+                problem = await self._problem_with_times(attempt)
                 if problem is not None:
-                    return await self._refuse_times(principal, channel, publish, admission, problem)
+                    return await self._refuse_times(attempt, problem)
         except ArtcafeError:
             self.withdraw(principal, admission)
             raise
         self.audiences.peek(principal.tenant_id, channel.id)  # read while the message is being stored
-        if publish.caused_by is None:
-            handle = await self._handle_of(principal)
-            return await self._send(principal, channel, publish, *self._prepare(principal, handle, channel, publish))
+        if attempt.publish.caused_by is None:
+            return await self._send(attempt)
         if admission is None:
-            (admission,) = await self._loop_guard.admit(principal, [publish.caused_by], limits)
+            (admission,) = await self._loop_guard.admit(principal, [attempt.publish.caused_by], limits)
         if not isinstance(admission, ChainLink):
-            return await self._refuse_answer(principal, channel, publish, admission)
-        return await self._submit_answer(principal, channel, publish, admission)
+            return await self._refuse_answer(attempt, admission)
+        return await self._submit_answer(attempt, admission)
 
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish, link: ChainLink | None = None
@@ -179,77 +187,63 @@ class Messaging:
             _trace(self._tracing, principal, channel, publish, message_id, stored)
         return stored
 
-    async def _with_reply_to(self, principal: Principal, publish: frames.Publish) -> frames.Publish:
-        """Return the publish with the id of the inbox that its `reply_to` names, if it names one: a handle may be another agent's
+    async def _with_reply_to(self, attempt: PublishAttempt) -> PublishAttempt:
+        """Return the attempt with the id of the inbox that its `reply_to` names, if it names one: a handle may be another agent's
         when the answer comes. Raises `Invalid`."""
+        publish = attempt.publish
         if publish.reply_to is None or not inboxes.names_agent(publish.reply_to):
-            return publish
+            return attempt
         try:
-            owner = await self._record_cache.agent(principal.tenant_id, inboxes.agent_in(publish.reply_to))
+            owner = await self._record_cache.agent(attempt.principal.tenant_id, inboxes.agent_in(publish.reply_to))
         except AgentNotFound as exc:
             raise Invalid("reply_to", "names no agent of this tenant; give its id or handle, such as @researcher") from exc
-        return msgspec.structs.replace(publish, reply_to=inboxes.inbox_of(owner.id))
+        return attempt._replace(publish=msgspec.structs.replace(publish, reply_to=inboxes.inbox_of(owner.id)))
 
-    async def _submit_answer(
-        self, principal: Principal, channel: Channel, publish: frames.Publish, link: ChainLink
-    ) -> asyncio.Future[replies.PublishReply]:
+    async def _submit_answer(self, attempt: PublishAttempt, link: ChainLink) -> asyncio.Future[replies.PublishReply]:
         """Queue an admitted answer to a message."""
         try:
-            prepared = self._prepare(principal, await self._handle_of(principal), channel, publish, link)
-            outcome = await self._send(principal, channel, publish, *prepared)
+            outcome = await self._send(attempt, link)
         except Unavailable:  # nothing was sent
-            self.withdraw(principal, link)
+            self.withdraw(attempt.principal, link)
             raise
-        self._loop_guard.watch(principal.tenant_id, link, outcome)
+        self._loop_guard.watch(attempt.principal.tenant_id, link, outcome)
         return outcome
 
-    async def _problem_with_times(self, principal: Principal, publish: frames.Publish) -> Invalid | ScheduledLimit | None:
+    async def _problem_with_times(self, attempt: PublishAttempt) -> Invalid | ScheduledLimit | None:
         """Return why a message with times cannot be accepted now, or None. Prepares the delivery of a scheduled one."""
+        publish = attempt.publish
         problem = message_times.problem_of(publish, self._clock())
         if problem is not None or publish.deliver_at is None:
             return problem
         try:
-            await self._scheduler.prepare(principal.tenant_id, times.from_text(publish.deliver_at))
+            await self._scheduler.prepare(attempt.principal.tenant_id, times.from_text(publish.deliver_at))
         except ScheduledLimit as exc:
             return exc
         return None
 
     async def _refuse_times(
-        self,
-        principal: Principal,
-        channel: Channel,
-        publish: frames.Publish,
-        admission: Admission | None,
-        problem: Invalid | ScheduledLimit,
+        self, attempt: PublishAttempt, problem: Invalid | ScheduledLimit
     ) -> asyncio.Future[replies.PublishReply]:
         """Raise the problem with a message's times. Return the outcome if this is the repeat of an accepted message."""
-        repeat = await self._find_repeat(principal, channel, publish)
+        repeat = await self._find_repeat(attempt)
         if repeat is None:
             raise problem
-        self.withdraw(principal, admission)
+        self.withdraw(attempt.principal, attempt.admission)
         return repeat
 
-    async def _refuse_answer(
-        self, principal: Principal, channel: Channel, publish: frames.Publish, refusal: ArtcafeError
-    ) -> asyncio.Future[replies.PublishReply]:
+    async def _refuse_answer(self, attempt: PublishAttempt, refusal: ArtcafeError) -> asyncio.Future[replies.PublishReply]:
         """Raise the refusal of an answer. Return the outcome if its chain is stopped, and it repeats a stored message."""
         if isinstance(refusal, LoopStopped):
-            repeat = await self._find_repeat(principal, channel, publish)
+            repeat = await self._find_repeat(attempt)
             if repeat is not None:
                 return repeat
-            await self._loop_guard.record_stop(principal, channel.id, refusal)
+            await self._loop_guard.record_stop(attempt.principal, attempt.channel.id, refusal)
         raise refusal
 
-    async def _send(
-        self,
-        principal: Principal,
-        channel: Channel,
-        publish: frames.Publish,
-        message_id: str,
-        envelope: bytes,
-        dedupe_id: str | None,
-    ) -> asyncio.Future[replies.PublishReply]:
-        """Queue an envelope, or send it if the channel has no log."""
+    async def _send(self, attempt: PublishAttempt, link: ChainLink | None = None) -> asyncio.Future[replies.PublishReply]:
+        """Queue a message's envelope, or send it if the channel has no log."""
+        principal, channel, publish, _ = attempt
+        message_id, envelope, dedupe_id = self._prepare(principal, await self._handle_of(principal), channel, publish, link)
         kind, tenant_fabric = KINDS[channel.type], self._fabric.tenant(principal.tenant_id)
         if publish.deliver_at is None:
             outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)
@@ -262,10 +256,9 @@ class Messaging:
             _trace(self._tracing, principal, channel, publish, message_id, outcome)
         return outcome
 
-    async def _find_repeat(
-        self, principal: Principal, channel: Channel, publish: frames.Publish
-    ) -> asyncio.Future[replies.PublishReply] | None:
+    async def _find_repeat(self, attempt: PublishAttempt) -> asyncio.Future[replies.PublishReply] | None:
         """Return the outcome of a stored message with the same key, or None. Raises `NotStored` without an answer of NATS."""
+        principal, channel, publish, _ = attempt
         message_id, envelope, dedupe_id = self._prepare(principal, await self._handle_of(principal), channel, publish)
         if dedupe_id is None or not KINDS[channel.type].has_log:
             return None
@@ -325,12 +318,13 @@ def _trace(
     )
 
 
-def _with_times(channel: Channel, publish: frames.Publish) -> frames.Publish:
-    """Return the publish with its times in their normal form. Raises `Invalid`, also if the channel stores nothing."""
+def _with_times(attempt: PublishAttempt) -> PublishAttempt:
+    """Return the attempt with its times in their normal form. Raises `Invalid`, also if the channel stores nothing."""
+    channel, publish = attempt.channel, attempt.publish
     if not KINDS[channel.type].has_log:
         field = "deliver_at" if publish.expires_at is None else "expires_at"
         raise Invalid(field, f"has no meaning in a {channel.type.value} channel, which stores nothing; nothing was sent")
-    return message_times.normal(publish)
+    return attempt._replace(publish=message_times.normal(publish))
 
 
 def _check_receipt(channel: Channel, publish: frames.Publish) -> None:
