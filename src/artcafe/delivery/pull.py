@@ -1,4 +1,4 @@
-"""Pull: delivery to an agent without a connection, one call at a time. Shared by every door, so it knows nothing of HTTP.
+"""Pull: delivery to an agent without a connection, one call at a time. Every transport may call it, so it knows nothing of HTTP.
 
 A pull acknowledges nothing: its messages come again until `acknowledge` has moved their cursors. Any server answers either call.
 """
@@ -7,42 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Final, NamedTuple, Protocol, Self
 
 from artcafe.delivery.delivery_metrics import count_deliveries
-from artcafe.delivery.delivery_services import NOT_PERMITTED, DeliveryServices, itself
+from artcafe.delivery.delivery_services import DeliveryServices, itself
 from artcafe.delivery.pull_acks import PullAcks, PulledAck
+from artcafe.delivery.pull_channels import PullChannels, find_channels
 from artcafe.delivery.pull_holds import ACK, PullHolds
-from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, LogPage, read_unexpired
+from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, read_unexpired
 from artcafe.delivery.pull_settling import PullSettling, Settled, SettleEntry
 from artcafe.delivery.pull_waits import FollowedFeeds, PullWait, PullWaits
 from artcafe.delivery.queue_pull import QueuePull, TakenMessage, open_queues
-from artcafe.errors import ChannelNotFound, Conflict, Forbidden, Invalid, Revoked, SubscriptionNotFound
+from artcafe.errors import Invalid, Revoked
 from artcafe.fabric.channel_kinds import KINDS
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.fabric.work_queue import QueuedMessage
-from artcafe.model import (
-    AgentId,
-    AgentPrincipal,
-    Channel,
-    ChannelId,
-    Epoch,
-    Permission,
-    Principal,
-    Seq,
-    Subscription,
-    SubscriptionStatus,
-    TenantId,
-)
+from artcafe.model import AgentPrincipal, Channel, ChannelId, Epoch, Principal
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.rules import times
@@ -111,16 +99,6 @@ class PulledPage(NamedTuple):
     epoch: Epoch | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Sources:
-    """The channels to pull from: subscriptions with cursors, by channel, and queues."""
-
-    logs: Mapping[ChannelId, Subscription]
-    channels: Mapping[ChannelId, Channel]
-    """The channels of `logs`."""
-    queues: Sequence[Channel]
-
-
 class Pulls:
     """The pulls of this server."""
 
@@ -140,13 +118,13 @@ class Pulls:
         """
         agent = itself(principal, agent_id)
         if not request.wait_s:
-            sources = await self._sources(agent, request.channel)
-            async with self._open_queues(agent, sources, PullWait()) as queues:
-                page = await self._read(agent, sources, queues, request.limit, {})
-                return await self._answer(agent, sources, page, queues)
+            return await self._pull(agent, request, PullWait())
         wait = PullWait() if wait is None else wait
         with self.waits.entered(agent, wait):
-            return await self._wait(agent, request, wait)
+            return await self._pull(agent, request, wait)
+
+    async def _pull(self, agent: AgentPrincipal, request: PullRequest, wait: PullWait) -> PulledPage:
+        return await _Pull(self._services, self.holds, self._settling, agent, request, wait).run()
 
     async def settle(
         self, principal: Principal, agent_id: str, entries: Sequence[SettleEntry], epoch: str | None = None
@@ -169,153 +147,144 @@ class Pulls:
                 outcomes.update(zip(held, await self._settling.settle(agent, [entries[at] for at in held]), strict=True))
         return [outcomes[at] for at in range(len(entries))]
 
-    async def _wait(self, agent: AgentPrincipal, request: PullRequest, wait: PullWait) -> PulledPage:
-        """Return the first page with a message, or at the end of the wait one with none; it may have gaps."""
-        deadline = self._deadline(agent, request.wait_s)
-        with contextlib.closing(FollowedFeeds(self._services.hub, agent.tenant_id, wait.wake)) as feeds:
-            while True:
-                if wait.take_change():
-                    await self._check(agent)
-                sources = await self._sources(agent, request.channel)
-                async with self._open_queues(agent, sources, wait) as queues:
-                    page = await self._read(agent, sources, queues, request.limit, feeds.seen())
-                    if not (page.ends_wait or queues.taken):
-                        page = await self._wait_for_more(agent, request, wait, sources, queues, feeds, deadline, page)
-                    await queues.end()
-                    if wait.is_changed:
-                        await self._check(agent)
-                    if page.ends_wait or queues.taken or not wait.is_changed or wait.is_over:
-                        if wait.is_gone:
-                            queues.give_back()
-                        return await self._answer(agent, sources, page, queues)
 
-    async def _wait_for_more(
+class _Pull:
+    """One pull: it finds the agent's channels, reads their messages, waits for the first one if it may, and answers.
+
+    It begins again when the agent's subscriptions change during the wait.
+    """
+
+    def __init__(
         self,
+        services: PullServices,
+        holds: PullHolds,
+        settling: PullSettling,
         agent: AgentPrincipal,
         request: PullRequest,
         wait: PullWait,
-        sources: _Sources,
-        queues: QueuePull,
-        feeds: FollowedFeeds,
-        deadline: float,
-        page: LogPage,
-    ) -> LogPage:
-        """Wait for a message, for a change of the agent's subscriptions, or until the deadline. `page`: what was read before."""
-        await feeds.follow(sources.channels, deadline)
-        while not (page.ends_wait or queues.taken or wait.is_over or wait.is_changed):
-            await queues.begin(request.limit)
-            # What was stored before the feeds opened wakes nobody, so look before each wait.
-            page = await self._read_log(agent, sources, request.limit, feeds.seen())
-            if page.ends_wait or queues.taken or asyncio.get_running_loop().time() >= deadline:
-                break
-            await wait.until(min(deadline, queues.renew_at))
-            wait.clear()
-        return page
+    ) -> None:
+        self._services, self._holds, self._settling = services, holds, settling
+        self._agent, self._request, self._wait = agent, request, wait
+        self._deadline = asyncio.get_running_loop().time() + self._longest_wait_s()
+        """The end of the wait, by the loop's clock."""
+        self._feeds = FollowedFeeds(services.hub, agent.tenant_id, wait.wake)
+        self._channels: PullChannels
+        self._queues: QueuePull
+        """The messages taken from queues, which the agent holds."""
+        self._page = NO_PAGE
+        """The messages above the cursors."""
 
-    def _deadline(self, principal: AgentPrincipal, wait_s: float) -> float:
-        """Return the end of a wait by the loop's clock: it ends with the key of the login, if that expires."""
-        if principal.until is not None:
-            wait_s = min(wait_s, (principal.until - self._services.clock()).total_seconds())
-        return asyncio.get_running_loop().time() + wait_s
+    async def run(self) -> PulledPage:
+        """Return the first page with a message, or at the end of the wait one with none; it may have gaps."""
+        wait = self._wait
+        with contextlib.closing(self._feeds):
+            while True:
+                if wait.take_change():
+                    await self._check_access()
+                async with self._open_channels():
+                    await self._read()
+                    if self._request.wait_s and not self._has_answer():
+                        await self._wait_for_message()
+                    await self._queues.end()
+                    if wait.is_changed:
+                        await self._check_access()
+                    if self._has_answer() or wait.is_over or not wait.is_changed:
+                        return self._answer()
 
-    async def _check(self, principal: AgentPrincipal) -> None:
+    async def _check_access(self) -> None:
         """Raise `Revoked` or `TenantSuspended` if the login is not valid any more."""
-        if not await self._services.login.is_current(principal):
+        if not await self._services.login.is_current(self._agent):
             raise Revoked
 
-    async def _sources(self, agent: AgentPrincipal, channel: str | None) -> _Sources:
-        """Read the subscriptions to pull from."""
-        if channel is not None:
-            row = await self._subscription(agent, await self._services.record_cache.channel_id(agent.tenant_id, channel))
-            found = await self._services.record_cache.subscribed(agent.tenant_id, row.channel_id)
-            kind = KINDS[found.type]
-            if not kind.has_log:
-                raise Invalid("channel", "is a live channel, which stores nothing to pull: receive it on a socket")
-            return _Sources({}, {}, [found]) if kind.is_shared else _Sources({found.id: row}, {found.id: found}, [])
-        logs, channels, queues = {}, {}, []
-        for row in await self._services.subscriptions.for_connect(agent.tenant_id, agent.agent_id):
-            with contextlib.suppress(ChannelNotFound):  # the channel is being deleted, together with its subscriptions
-                found = await self._services.record_cache.subscribed(agent.tenant_id, row.channel_id)
-                kind = KINDS[found.type]
-                if kind.is_shared:
-                    queues.append(found)
-                elif kind.has_log:
-                    logs[row.channel_id], channels[row.channel_id] = row, found
-        return _Sources(logs, channels, queues)
+    @asynccontextmanager
+    async def _open_channels(self) -> AsyncIterator[None]:
+        """Find the channels to pull from. An exception in the block gives back the messages of queues."""
+        self._channels = await find_channels(self._services, self._agent, self._request.channel)
+        async with open_queues(self._holds, self._agent, self._channels.queues, self._wait.wake) as self._queues:
+            yield
 
-    async def _subscription(self, agent: AgentPrincipal, channel_id: ChannelId) -> Subscription:
-        (row,) = await self._services.subscriptions.now(agent.tenant_id, [(channel_id, agent.agent_id)])
-        if row is None:
-            raise SubscriptionNotFound(agent.agent_id)
-        if row.status is not SubscriptionStatus.ACTIVE:
-            raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
-        if not row.allows(Permission.RECEIVE):
-            raise Forbidden(NOT_PERMITTED, "an agent")
-        return row
-
-    def _open_queues(self, agent: AgentPrincipal, sources: _Sources, wait: PullWait) -> AbstractAsyncContextManager[QueuePull]:
-        return open_queues(self.holds, agent, sources.queues, wait.wake)
-
-    async def _read(
-        self, agent: AgentPrincipal, sources: _Sources, queues: QueuePull, limit: int, seen: Mapping[ChannelId, Seq]
-    ) -> LogPage:
-        """Take the waiting messages, each channel its share: those of queues are in `queues`, the others returned."""
-        share = _share_of_queues(limit, len(sources.logs), len(sources.queues))
+    async def _read(self) -> None:
+        """Take the waiting messages, each channel its share."""
+        limit, queues = self._request.limit, self._queues
+        share = self._channels.share_of_queues(limit)
         if share:
             await queues.fetch(share)
-        page = NO_PAGE
-        if sources.logs and limit > len(queues.taken):
-            page = await self._read_log(agent, sources, limit - len(queues.taken), seen)
-        left = limit - len(queues.taken) - len(page.messages)
+        self._page = NO_PAGE
+        if self._channels.with_cursors and limit > len(queues.taken):
+            await self._read_log(limit - len(queues.taken))
+        left = limit - len(queues.taken) - len(self._page.messages)
         if left > 0 and len(queues) and (queues.has_more or not share):
             await queues.fetch(left)
-        return page
 
-    async def _read_log(self, agent: AgentPrincipal, sources: _Sources, limit: int, seen: Mapping[ChannelId, Seq]) -> LogPage:
-        """Read a page, as one of the commands in progress of the agent and its tenant."""
-        services, tenant_id = self._services, agent.tenant_id
-        cursors = {channel_id: services.cursors.newest(row) for channel_id, row in sources.logs.items()}
-        async with services.shares.of(agent).slot():
+    async def _read_log(self, limit: int) -> None:
+        """Read the messages above the cursors, as one of the commands in progress of the agent and its tenant."""
+        services, tenant_id = self._services, self._agent.tenant_id
+        cursors = {channel_id: services.cursors.newest(row) for channel_id, row in self._channels.subscriptions.items()}
+        async with services.shares.of(self._agent).slot():
             log = await services.fabric.tenant(tenant_id).connected_log()
             removed_to = partial(services.retention.removed_to_each, tenant_id)
-            return await read_unexpired(log, cursors, limit, removed_to, seen, services.clock)
+            self._page = await read_unexpired(log, cursors, limit, removed_to, self._feeds.seen(), services.clock)
 
-    async def _answer(self, agent: AgentPrincipal, sources: _Sources, page: LogPage, queues: QueuePull) -> PulledPage:
-        """End the requests of a pull, and encode and count its messages."""
-        await queues.end()
-        self._trace(agent.tenant_id, page, queues)
-        items = [self._held_item(agent, taken) for taken in queues.taken]
-        items += [_item(sources.channels[channel_id], message) for channel_id, message in page.messages]
-        self._count(agent.tenant_id, agent.agent_id, page, len(items))
+    async def _wait_for_message(self) -> None:
+        """Wait for the first message, for a change of the agent's subscriptions, or until the deadline."""
+        await self._feeds.follow(self._channels.with_cursors, self._deadline)
+        while not (self._has_answer() or self._wait.is_over or self._wait.is_changed):
+            await self._queues.begin(self._request.limit)
+            # What was stored before the feeds opened wakes nobody, so look before each wait.
+            await self._read_log(self._request.limit)
+            if self._has_answer() or asyncio.get_running_loop().time() >= self._deadline:
+                break
+            await self._wait.until(min(self._deadline, self._queues.renew_at))
+            self._wait.clear()
+
+    def _has_answer(self) -> bool:
+        """Return whether there is a message, or another reason to answer before the end of the wait."""
+        return self._page.ends_wait or bool(self._queues.taken)
+
+    def _longest_wait_s(self) -> float:
+        """Return how long the pull may wait: it ends with the key of the login, if that expires."""
+        wait_s, until = self._request.wait_s, self._agent.until
+        return wait_s if until is None else min(wait_s, (until - self._services.clock()).total_seconds())
+
+    def _answer(self) -> PulledPage:
+        """Encode and count the messages. Give back those of queues if nobody reads the answer."""
+        page, queues = self._page, self._queues
+        if self._wait.is_gone:
+            queues.give_back()
+        self._trace()
+        items = [self._held_item(taken) for taken in queues.taken]
+        items += [_item(self._channels.with_cursors[channel_id], message) for channel_id, message in page.messages]
+        self._count(len(items))
         return PulledPage(items, page.gaps, page.has_more or queues.has_more, page.epoch)
 
-    def _trace(self, tenant_id: TenantId, page: LogPage, queues: QueuePull) -> None:
+    def _trace(self) -> None:
         """Record a span for each channel with traced messages, as for a write to a socket."""
         by_channel: dict[ChannelId, list[StoredMessage | QueuedMessage]] = {}
-        for taken in queues.taken:
+        for taken in self._queues.taken:
             by_channel.setdefault(taken.holder.feed.channel, []).append(taken.message)
-        for channel_id, message in page.messages:
+        for channel_id, message in self._page.messages:
             by_channel.setdefault(channel_id, []).append(message)
         for channel_id, messages in by_channel.items():
-            tracing = self._services.hub.tracing_of(tenant_id, channel_id)
+            tracing = self._services.hub.tracing_of(self._agent.tenant_id, channel_id)
             span = None if tracing is None else tracing.start_deliver(messages)
             if span is not None:
                 span.end()
 
-    def _held_item(self, agent: AgentPrincipal, taken: TakenMessage) -> bytes:
+    def _held_item(self, taken: TakenMessage) -> bytes:
         """Return a queue message with its receipt and deadline."""
         (_, message, held), feed = taken, taken.holder.feed
         text = queue_frame(channel_text(feed.channel, taken.holder.handle), message.seq, message.deliveries, message.envelope)[
             _BEFORE:-_AFTER
         ]
         until = self._services.clock() + timedelta(seconds=held.deadline - time.monotonic())
-        receipt = self._settling.receipt(agent, feed, message, until)
+        receipt = self._settling.receipt(self._agent, feed, message, until)
         return b'%b,"receipt":"%b","held_until":"%b"}' % (text[:-1], receipt.encode(), times.to_text(until).encode())
 
-    def _count(self, tenant_id: TenantId, agent_id: AgentId, page: LogPage, items: int) -> None:
+    def _count(self, items: int) -> None:
         """Count messages as delivered. The feeds of queues count theirs in the tenant's usage."""
         metrics.PULLS.of("messages" if items else "empty").add()
-        for channel_id, number in Counter(channel_id for channel_id, _ in page.messages).items():
+        tenant_id, agent_id = self._agent.tenant_id, self._agent.agent_id
+        for channel_id, number in Counter(channel_id for channel_id, _ in self._page.messages).items():
             self._services.usage_counters.count(tenant_id, Metric.DELIVERIES, number, agent=agent_id, channel=channel_id)
         if items:
             count_deliveries(tenant_id, items)
@@ -325,11 +294,3 @@ def _item(channel: Channel, message: StoredMessage) -> bytes:
     """Return a message as its push has it."""
     (text,) = KINDS[channel.type].texts(channel_text(channel.id, channel.handle), [message])
     return text[_BEFORE:-_AFTER]
-
-
-def _share_of_queues(limit: int, logs: int, queues: int) -> int:
-    """Return how many of `limit` messages are asked from the queues first; with a small limit, whether any is drawn."""
-    if not queues or not logs:
-        return limit if queues else 0
-    share = limit * queues // (logs + queues)
-    return share or int(random.randrange(logs + queues) < queues)  # noqa: S311 (for fairness; nothing depends on a secret)
