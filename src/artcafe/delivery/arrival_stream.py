@@ -44,7 +44,7 @@ class ArrivalEncoding:
 
 
 class _NewMessages(Subscriber):
-    """Deliveries that begin after a place, or at the cursor in a channel whose cursor is of another log."""
+    """Deliveries that begin after a position, or at the cursor in a channel whose cursor is of another log."""
 
     __slots__ = ("after",)
 

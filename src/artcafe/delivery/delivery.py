@@ -13,7 +13,7 @@ from artcafe.model import AgentId, ChannelId, Cursor, Epoch, Seq
 
 
 class Delivery(FeedMember):
-    """A connection's place in a channel, with the channel's feed and the last ack."""
+    """One channel on one connection: its position, the channel's feed, and the last ack."""
 
     __slots__ = ("acked", "feed", "moves", "start")
 

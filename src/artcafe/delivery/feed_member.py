@@ -1,4 +1,4 @@
-"""A connection's place in one channel: the last message sent, and the messages waiting for acks."""
+"""One connection in one channel: its position, and the messages waiting for acks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NO_SEQS: Final[deque[Seq]] = deque(maxlen=0)
 
 
 class FeedMember:
-    """The place of one connection in one channel. `delivery.Delivery` adds the channel's feed.
+    """One connection in one channel: its position, `sent`, and its window. `delivery.Delivery` adds the channel's feed.
 
     While `is_member` is set, the feed sends it new messages. Otherwise `delivery.backlog` reads the log for it, above `sent`. The
     position may be a sequence of another channel; `anchor` is the channel's newest message up to it, or 0 without one, and is

@@ -29,10 +29,10 @@ async def begin_in_log(
         lineage, newest = (state.lineage, state.last_seq) if state else (start_position.LogLineage(None), 0)
         last = await tenant_log.last_seq_of(channel.id) if state else 0
         removed_to = await hub.removed_to(channel.tenant_id, channel.id)
-        place = cursor()
-        seq, gap = start_position.resolve(start, place, lineage, newest, removed_to)
+        position = cursor()
+        seq, gap = start_position.resolve(start, position, lineage, newest, removed_to)
         delivery = Delivery(peer, feed, seq, lineage.epoch, max_unacked, receiver)
-        delivery.moves = place.moves
+        delivery.moves = position.moves
         if 0 < last <= seq:
             delivery.anchor, delivery.has_anchor = last, True
     finally:

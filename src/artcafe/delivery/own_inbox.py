@@ -11,7 +11,7 @@ from artcafe.rules.inboxes import InboxSubscription
 
 
 class OwnInbox:
-    """One connection's place in the inbox of its agent. `waiter` is woken when the inbox has something to deliver."""
+    """The inbox of one connection's agent. `waiter` is woken when the inbox has something to deliver."""
 
     __slots__ = ("_agent", "_hub", "_waiter", "position")
 

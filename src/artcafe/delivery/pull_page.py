@@ -62,8 +62,8 @@ NO_PAGE: Final = LogPage((), (), has_more=False, epoch=None)
 
 
 @dataclass(slots=True)
-class _Place:
-    """The place of a page in one channel."""
+class _ChannelPosition:
+    """The position of a page in one channel, and the messages found above it."""
 
     channel_id: ChannelId
     seq: Seq
@@ -99,19 +99,19 @@ async def read_page(
     state = await state_for(log, cursors.values())
     if state is None or not cursors:
         return NO_PAGE
-    places = await _begin(log, state, cursors, removed_to)
-    for place in places:
-        place.newest = max(place.newest, seen.get(place.channel_id, 0))
-    first = random.randrange(len(places))  # noqa: S311 (for fairness; nothing depends on a secret)
-    places = places[first:] + places[:first]
-    due = [place for place in places if place.is_behind][:limit]
+    positions = await _begin(log, state, cursors, removed_to)
+    for position in positions:
+        position.newest = max(position.newest, seen.get(position.channel_id, 0))
+    first = random.randrange(len(positions))  # noqa: S311 (for fairness; nothing depends on a secret)
+    positions = positions[first:] + positions[:first]
+    due = [position for position in positions if position.is_behind][:limit]
     await _read_first(log, due, limit)
-    await _find_gaps(log, state, [*due, *(place for place in places if not place.newest)], removed_to)
+    await _find_gaps(log, state, [*due, *(position for position in positions if not position.newest)], removed_to)
     await _read_rest(log, due, limit)
     messages = _interleave(due, limit)
     shown = {channel_id: message.seq for channel_id, message in messages}
-    has_more = any(place.newest > shown.get(place.channel_id, place.seq) for place in places)
-    gaps = [ChannelGap(place.channel_id, place.gap, place.seq) for place in places if place.gap is not None]
+    has_more = any(position.newest > shown.get(position.channel_id, position.seq) for position in positions)
+    gaps = [ChannelGap(position.channel_id, position.gap, position.seq) for position in positions if position.gap is not None]
     return LogPage(messages, gaps, has_more, state.epoch)
 
 
@@ -123,7 +123,7 @@ async def read_unexpired(
     seen: Mapping[ChannelId, Seq],
     clock: Clock,
 ) -> LogPage:
-    """Return a page as `read_page` does, with gaps in place of expired messages, which take no place in the limit.
+    """Return a page as `read_page` does, with gaps in place of expired messages, which do not count towards the limit.
 
     A page without messages whose `has_more` is set has the gaps of `MAX_EXPIRED_PAGES`. Raises `Unavailable`.
     """
@@ -131,12 +131,12 @@ async def read_unexpired(
     for _ in range(MAX_EXPIRED_PAGES):
         if page.messages or not page.gaps or not page.has_more:
             return page
-        places = {gap.channel_id: Cursor(epoch=page.epoch, seq=gap.after) for gap in page.gaps}
-        later = await read_page(log, {**cursors, **places}, max(limit, EXPIRED_PAGE), removed_to, seen)
+        cursors = {**cursors, **{gap.channel_id: Cursor(epoch=page.epoch, seq=gap.after) for gap in page.gaps}}
+        later = await read_page(log, cursors, max(limit, EXPIRED_PAGE), removed_to, seen)
         if later.epoch != page.epoch:  # The log was replaced meanwhile, and the gaps are of the last one.
             return page
         later = _without_expired(_cut(later, limit, clock), clock)
-        page, cursors = later._replace(gaps=[*page.gaps, *later.gaps]), {**cursors, **places}
+        page = later._replace(gaps=[*page.gaps, *later.gaps])
     return page
 
 
@@ -172,19 +172,21 @@ async def state_for(log: TenantLog, cursors: Collection[Cursor]) -> LogState | N
     return state
 
 
-async def _begin(log: TenantLog, state: LogState, cursors: Mapping[ChannelId, Cursor], removed_to: RemovedToEach) -> list[_Place]:
-    """Return the place of each cursor in the current log, with the gap of a cursor of another log."""
+async def _begin(
+    log: TenantLog, state: LogState, cursors: Mapping[ChannelId, Cursor], removed_to: RemovedToEach
+) -> list[_ChannelPosition]:
+    """Return the position of each cursor in the current log, with the gap of a cursor of another log."""
     newest = await newest_seqs(log, state, list(cursors))
     lineage = state.lineage
     others = [channel_id for channel_id, cursor in cursors.items() if lineage.last_shared_seq(cursor.epoch) is not None]
     removed = dict(zip(others, await removed_to(others), strict=True)) if others else {}
-    places = []
+    positions = []
     for channel_id, cursor in cursors.items():
         seq, gap = cursor.seq, None
         if channel_id in removed:
             seq, gap = start_position.resolve("cursor", cursor, lineage, state.last_seq, removed[channel_id])
-        places.append(_Place(channel_id, seq, newest.get(channel_id, 0), gap))
-    return places
+        positions.append(_ChannelPosition(channel_id, seq, newest.get(channel_id, 0), gap))
+    return positions
 
 
 async def newest_seqs(log: TenantLog, state: LogState, channels: list[ChannelId]) -> dict[ChannelId, Seq]:
@@ -196,47 +198,47 @@ async def newest_seqs(log: TenantLog, state: LogState, channels: list[ChannelId]
     return {channel_id: await log.last_seq_of(channel_id) for channel_id in channels}
 
 
-async def _read_first(log: TenantLog, due: Sequence[_Place], limit: int) -> None:
+async def _read_first(log: TenantLog, due: Sequence[_ChannelPosition], limit: int) -> None:
     """Read each channel's share of the page, from the message at its cursor on: if that exists, nothing after it was removed."""
     if not due:
         return
     share, count, size = max(1, limit // len(due)), 0, 0
-    for place in due:
-        found = await log.after(place.channel_id, max(0, place.seq - 1), most=share + 1)
-        place.is_whole = bool(found) and found[0].seq == place.seq
-        place.found = [one for one in found if one.seq > place.seq][:share]
-        if not place.found:  # the answer came from a replica that lags
-            place.found = await log.after(place.channel_id, place.seq, most=share)
-            place.is_whole = False
-        count += len(place.found)
-        size += sum(len(one.envelope) for one in place.found)
+    for position in due:
+        found = await log.after(position.channel_id, max(0, position.seq - 1), most=share + 1)
+        position.is_whole = bool(found) and found[0].seq == position.seq
+        position.found = [one for one in found if one.seq > position.seq][:share]
+        if not position.found:  # the answer came from a replica that lags
+            position.found = await log.after(position.channel_id, position.seq, most=share)
+            position.is_whole = False
+        count += len(position.found)
+        size += sum(len(one.envelope) for one in position.found)
         if count >= limit or size > PAGE_BYTES:
             return
 
 
-async def _read_rest(log: TenantLog, due: Sequence[_Place], limit: int) -> None:
+async def _read_rest(log: TenantLog, due: Sequence[_ChannelPosition], limit: int) -> None:
     """Fill the page from the channels with more than their share."""
     while True:
-        left = limit - sum(len(place.found) for place in due)
-        behind = [place for place in due if place.found and place.is_behind]
+        left = limit - sum(len(position.found) for position in due)
+        behind = [position for position in due if position.found and position.is_behind]
         if left <= 0 or not behind:
             return
         share = max(1, left // len(behind))
-        for place in behind[:left]:
+        for position in behind[:left]:
             if sum(len(one.envelope) for each in due for one in each.found) > PAGE_BYTES:
                 return
-            found = await log.after(place.channel_id, place.read_to, most=share)
-            place.found += found
+            found = await log.after(position.channel_id, position.read_to, most=share)
+            position.found += found
             if not found:
-                place.newest = place.read_to  # retention has removed the rest since
+                position.newest = position.read_to  # retention has removed the rest since
 
 
-async def _find_gaps(log: TenantLog, state: LogState, places: Sequence[_Place], removed_to: RemovedToEach) -> None:
-    """Find messages removed by retention above the places, and the predecessors of the first messages.
+async def _find_gaps(log: TenantLog, state: LogState, positions: Sequence[_ChannelPosition], removed_to: RemovedToEach) -> None:
+    """Find messages removed by retention above the positions, and the predecessors of the first messages.
 
     Called after the messages are read: retention records a removal before it removes anything.
     """
-    unsure = [place for place in places if not place.is_whole and (place.found or not place.newest)]
+    unsure = [position for position in positions if not position.is_whole and (position.found or not position.newest)]
     if not unsure:
         return
     if state.is_complete:  # no message had been removed; and since then?
@@ -244,29 +246,29 @@ async def _find_gaps(log: TenantLog, state: LogState, places: Sequence[_Place], 
         is_complete = now is not None and now.epoch == state.epoch and now.is_complete
     else:
         is_complete = False
-    removed = [Cursor()] * len(unsure) if is_complete else await removed_to([place.channel_id for place in unsure])
-    for place, cursor in zip(unsure, removed, strict=True):
+    removed = [Cursor()] * len(unsure) if is_complete else await removed_to([position.channel_id for position in unsure])
+    for position, cursor in zip(unsure, removed, strict=True):
         to = state.lineage.to_seq(cursor)
-        if to > place.seq:
-            place.gap = place.gap or Gap(place.seq + 1, to, start_position.RETENTION)
-            place.found = [one for one in place.found if one.seq > to]
-            place.seq, before = to, 0
-        elif place.found:
-            before = await log.last_seq_of(place.channel_id, up_to=place.seq)
-        if place.found:
-            place.found[0] = place.found[0]._replace(prev=before or None)
+        if to > position.seq:
+            position.gap = position.gap or Gap(position.seq + 1, to, start_position.RETENTION)
+            position.found = [one for one in position.found if one.seq > to]
+            position.seq, before = to, 0
+        elif position.found:
+            before = await log.last_seq_of(position.channel_id, up_to=position.seq)
+        if position.found:
+            position.found[0] = position.found[0]._replace(prev=before or None)
 
 
-def _interleave(due: Sequence[_Place], limit: int) -> list[tuple[ChannelId, StoredMessage]]:
+def _interleave(due: Sequence[_ChannelPosition], limit: int) -> list[tuple[ChannelId, StoredMessage]]:
     """Return one message of each channel in turn, up to the limits of a page."""
     taken: list[tuple[ChannelId, StoredMessage]] = []
     size = 0
-    for turn in zip_longest(*(place.found for place in due)):
-        for place, message in zip(due, turn, strict=True):
+    for turn in zip_longest(*(position.found for position in due)):
+        for position, message in zip(due, turn, strict=True):
             if message is None:
                 continue
             size += len(message.envelope)
             if taken and (len(taken) == limit or size > PAGE_BYTES):
                 return taken
-            taken.append((place.channel_id, message))
+            taken.append((position.channel_id, message))
     return taken

@@ -81,7 +81,7 @@ class QueueFeed:
 
     @property
     def room(self) -> int:
-        """How many messages can be pulled now: the free places of all windows, less the pulled messages waiting for one."""
+        """How many messages can be pulled now: as many as fit the windows, less the pulled messages waiting for a holder."""
         if self.gate is not None and self.gate.is_full:
             return 0
         asked = 0 if self.others is None else len(self.others)

@@ -238,7 +238,7 @@ class Subscriber:
         """Begin a delivery of the channel with this id or handle, replacing the current one. Create the subscription if it is
         missing.
 
-        The delivery of a channel without a log continues instead: it has no other place to begin, and messages in between would
+        The delivery of a channel without a log continues instead: it has no position to begin at, and messages in between would
         be lost. Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`, and changes nothing.
         """
         channel_id = await self._services.record_cache.channel_id(self.principal.tenant_id, channel)
