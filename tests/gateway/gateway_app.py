@@ -69,6 +69,8 @@ class GatewayApp:
     trust: ssl.SSLContext | None
     """The client's TLS context, if `url` is a wss one."""
     nats: Nats = field(init=False)
+    broker: EmbeddedNats = field(init=False)
+    """The nats-server's parent. It restarts it only while the test has `run` run."""
     proxy: Proxy | None = field(init=False)
 
     @property
@@ -187,7 +189,7 @@ async def gateway_app(
             made, loops = await _make(
                 folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms, authority, connections, tracing
             )
-            made.nats, made.proxy = there, proxy
+            made.nats, made.broker, made.proxy = there, nats, proxy
             try:
                 yield made
             finally:
