@@ -142,7 +142,7 @@ class AgentSession:
         if self._requests is not None:
             self._requests.end()
         for _, admission in self._admitted or ():
-            self._services.messaging.withdraw(self.principal, admission)
+            self._services.messaging.refund(self.principal, admission)
         self._admitted = None
         self._replies.end()
         self.subscriber.end()
@@ -269,7 +269,7 @@ class AgentSession:
             stored = messaging.submit_nowait(self.principal, body.channel, body, link)
         except ArtcafeError as exc:
             self._forget_admission(link)
-            messaging.withdraw(self.principal, link)
+            messaging.refund(self.principal, link)
             self._apply_limits(exc)
             metrics.count_refused_publish(exc, self.principal.tenant_id)
             self._socket.send_error(exc, id=id)

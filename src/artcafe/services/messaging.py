@@ -90,15 +90,15 @@ class Messaging:
         return replies.PublishReply(reply.seq, reply.message_id, reply.duplicate, *audience)
 
     async def admit(self, principal: Principal, answers: Sequence[frames.Publish]) -> Sequence[Admission]:
-        """Count answers to messages in their chains, all at once. Publish each with its admission, or withdraw that."""
+        """Count answers to messages in their chains, all at once. Publish each with its admission, or refund that."""
         try:
             limits = await self._record_cache.limits(principal.tenant_id)
         except ArtcafeError as exc:
             return [exc] * len(answers)
         return await self._loop_guard.admit(principal, [each.caused_by for each in answers if each.caused_by], limits)
 
-    def withdraw(self, principal: Principal, admission: Admission | None) -> None:
-        """Subtract an admitted message instead of publishing it."""
+    def refund(self, principal: Principal, admission: Admission | None) -> None:
+        """Take an admitted message back, which is not published."""
         if isinstance(admission, ChainLink):
             self._loop_guard.refund(principal.tenant_id, admission)
 
@@ -114,7 +114,7 @@ class Messaging:
             channel = await self._record_cache.destination(principal, channel_id)
             await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
         except ArtcafeError:
-            self.withdraw(principal, admission)
+            self.refund(principal, admission)
             raise
         return Submitted(channel.id, await self._submit(PublishAttempt(principal, channel, publish, admission)))
 
@@ -134,7 +134,7 @@ class Messaging:
                 if problem is not None:
                     return await self._refuse_times(attempt, problem)
         except ArtcafeError:
-            self.withdraw(principal, admission)
+            self.refund(principal, admission)
             raise
         self.audiences.peek(principal.tenant_id, channel.id)  # read while the message is being stored
         if attempt.publish.caused_by is None:
@@ -204,7 +204,7 @@ class Messaging:
         try:
             outcome = await self._send(attempt, link)
         except Unavailable:  # nothing was sent
-            self.withdraw(attempt.principal, link)
+            self.refund(attempt.principal, link)
             raise
         self._loop_guard.watch(attempt.principal.tenant_id, link, outcome)
         return outcome
@@ -228,7 +228,7 @@ class Messaging:
         repeat = await self._find_repeat(attempt)
         if repeat is None:
             raise problem
-        self.withdraw(attempt.principal, attempt.admission)
+        self.refund(attempt.principal, attempt.admission)
         return repeat
 
     async def _refuse_answer(self, attempt: PublishAttempt, refusal: ArtcafeError) -> asyncio.Future[replies.PublishReply]:
