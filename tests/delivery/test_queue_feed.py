@@ -117,8 +117,8 @@ async def test_message_left_to_another_server_makes_room_for_the_next(nats: Nats
         return {1} & set(seqs)
 
     async with nats.connection(a_tenant()) as connection, asyncio.TaskGroup() as group, serving(connection) as feed:
-        connection.reconnected_at = time.monotonic() - RECONNECT_S
-        feed.others = OtherHolders(feed, lambda: True, first_is_elsewhere, group.create_task)
+        reconnected_at = time.monotonic() - RECONNECT_S
+        feed.others = OtherHolders(feed, lambda: True, lambda: reconnected_at, first_is_elsewhere, group.create_task)
         hands = joined(feed, "agt_a")
         await put(connection, 2)
         await until(lambda: hands.seqs == [2])

@@ -37,9 +37,17 @@ class AskingFeed(Protocol):
 class OtherHolders:
     """Keeps the messages of one queue channel until the other servers were asked for them."""
 
-    def __init__(self, feed: AskingFeed, has_others: Callable[[], bool], ask: AskOthers, spawn: StartTask) -> None:
-        """`has_others`: whether another server may have forgotten messages. `ask` raises nothing."""
-        self._feed, self._has_others, self._ask, self._spawn = feed, has_others, ask, spawn
+    def __init__(
+        self,
+        feed: AskingFeed,
+        has_others: Callable[[], bool],
+        reconnected_at: Callable[[], float | None],
+        ask: AskOthers,
+        spawn: StartTask,
+    ) -> None:
+        """`has_others`: whether another server may have messages that NATS has forgotten. `reconnected_at`: when this server last
+        connected to NATS again, by the monotonic clock; None if it never lost it. `ask` raises nothing."""
+        self._feed, self._has_others, self._reconnected_at, self._ask, self._spawn = feed, has_others, reconnected_at, ask, spawn
         self._asked: dict[Seq, tuple[QueuedMessage, Place]] = {}
         self._is_running = False
         self._passes = Passes()
@@ -52,7 +60,7 @@ class OtherHolders:
     @property
     def may_have_it(self) -> bool:
         """Whether another server may have a message that is delivered now."""
-        reconnected_at = self._feed.queue.connection.reconnected_at
+        reconnected_at = self._reconnected_at()
         if reconnected_at is None:
             return False
         return time.monotonic() <= reconnected_at + self._feed.settings.ack_wait_s + MARGIN_S and self._has_others()
@@ -81,7 +89,7 @@ class OtherHolders:
     async def _run(self) -> None:
         try:
             while self._asked:
-                reconnected_at = self._feed.queue.connection.reconnected_at or 0.0
+                reconnected_at = self._reconnected_at() or 0.0
                 await asyncio.sleep(max(0.0, reconnected_at + RECONNECT_S - time.monotonic()))
                 await self._ask_for(list(self._asked))
                 self._passes.note()

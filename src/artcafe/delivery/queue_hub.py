@@ -19,6 +19,7 @@ from artcafe.delivery.recent_acks import RecentAcks
 from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.key_log import KeyLog
+from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.outcome_exchange import KnownOutcome, OutcomeQuestion
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.work_queue import WorkQueue
@@ -85,7 +86,13 @@ class QueueHub:
         confirm = partial(self._find, tenant_id, channel_id)
         feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
         feed.gate = KeyGate(feed, KeyLog(tenant_fabric.log, channel_id), self._spawn)
-        feed.others = OtherHolders(feed, self._has_others(tenant_fabric), self._ask_others(tenant_fabric, feed), self._spawn)
+        feed.others = OtherHolders(
+            feed,
+            self._has_others(tenant_fabric),
+            partial(self._reconnected_at, tenant_fabric.connection),
+            self._ask_others(tenant_fabric, feed),
+            self._spawn,
+        )
         feed.recent_acks = self._left_acks.pop((tenant_id, channel_id), feed.recent_acks)
         tenant_fabric.work_queues.add(feed.queue)
         tenant_fabric.outcomes.answer_others()
@@ -99,6 +106,11 @@ class QueueHub:
         In a cluster none has: it stores deliveries on several nodes.
         """
         return lambda: tenant_fabric.log.replicas == 1 and self._fabric.announcements.has_peers
+
+    def _reconnected_at(self, connection: NatsConnection) -> float | None:
+        """Return when this server last connected to NATS again, also if the tenant's connection is a first one; None: never."""
+        of_server, of_tenant = self._fabric.reconnected_at, connection.reconnected_at
+        return of_server if of_tenant is None or (of_server is not None and of_server > of_tenant) else of_tenant
 
     def _ask_others(self, tenant_fabric: TenantFabric, feed: QueueFeed) -> AskOthers:
         """Return a function that asks the other servers which messages of the feed they hold."""
