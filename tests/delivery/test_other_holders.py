@@ -41,17 +41,18 @@ class TwoServers:
         return await a_worker(self.it, queue), replace(await a_worker(self.it, queue), services=self.other)
 
     async def forget_deliveries(self, queue: Channel) -> None:
-        """Kill nats-server as if it had written no delivery of the queue. Return when the first server is connected again."""
+        """Kill nats-server as if it had written no delivery of the queue. Return when the tenant's connections are up again."""
         it, tenant_id = self.it, self.it.owner.tenant_id
-        connection = it.services.fabric.tenant(tenant_id).connection
+        opened = filter(None, (services.fabric.peek(tenant_id) for services in (it.services, self.other)))
+        connections = [each.connection for each in opened]
         (state,) = (it.folder / "nats").glob(f"**/obs/{queue_consumer(queue.id)}")
         assert it.broker.pid is not None
         with frozen(it.broker.pid) as nats:
             (state / "o.dat").unlink(missing_ok=True)
             nats.kill()
         killed_at = time.monotonic()
-        await until(lambda: connection.is_up and (connection.reconnected_at or 0.0) > killed_at)
-        assert (await consumer(connection, queue))["delivered"]["consumer_seq"] == 0, "it has forgotten the deliveries"
+        await until(lambda: all(each.is_up and (each.reconnected_at or 0.0) > killed_at for each in connections))
+        assert (await consumer(connections[0], queue))["delivered"]["consumer_seq"] == 0, "it has forgotten the deliveries"
 
 
 @asynccontextmanager
