@@ -109,7 +109,7 @@ class QueueHub:
 
     def _reconnected_at(self, connection: NatsConnection) -> float | None:
         """Return when this server last connected to NATS again, also if the tenant's connection is a first one; None: never."""
-        of_server, of_tenant = self._fabric.reconnected_at, connection.reconnected_at
+        of_server, of_tenant = self._fabric.announcements.reconnected_at, connection.reconnected_at
         return of_server if of_tenant is None or (of_server is not None and of_server > of_tenant) else of_tenant
 
     def _ask_others(self, tenant_fabric: TenantFabric, feed: QueueFeed) -> AskOthers:

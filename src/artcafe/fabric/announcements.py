@@ -103,6 +103,12 @@ class Announcements:
         """Whether another server was heard in the last `FORGOTTEN_S`, and has not announced its end."""
         return bool(self._peers)
 
+    @property
+    def reconnected_at(self) -> float | None:
+        """When this server last connected to NATS again, by the monotonic clock: now while it is not connected. None if it never
+        lost NATS."""
+        return self._connection.reconnected_at if self._connection.is_up else time.monotonic()
+
     def peers(self) -> set[str]:
         """Return the names of the other servers that run, as far as is known: each was heard in the last moments."""
         return {name for name, peer in self._peers.items() if not peer.is_silent}

@@ -183,12 +183,6 @@ class Fabric:
         await self._system.wait_up(timeout_s)
 
     @property
-    def reconnected_at(self) -> float | None:
-        """When this server last connected to NATS again, by the monotonic clock: now while it is not connected. None if it never
-        lost NATS."""
-        return self._platform.reconnected_at if self._platform.is_up else time.monotonic()
-
-    @property
     def problem(self) -> str | None:
         """The error text of the last failed attempt to connect."""
         return self._system.problem
