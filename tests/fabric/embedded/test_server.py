@@ -476,6 +476,28 @@ async def test_stop_ends_the_child_and_its_loop_and_may_be_repeated(folder: Path
     assert nats.pid is None
 
 
+async def test_stop_in_the_cleanup_of_a_cancelled_task_leaves_nothing(folder: Path, accounts: Accounts) -> None:
+    nats = EmbeddedNats(folder, accounts, check_every_s=0.1)
+    await nats.start()
+    pid = nats.pid
+
+    async def own() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await nats.stop()
+
+    async with asyncio.TaskGroup() as group:
+        owner = group.create_task(own())
+        await asyncio.sleep(0)
+        owner.cancel()
+    assert nats.pid is None
+    assert not guards_of(pid)
+    again = EmbeddedNats(folder, accounts)
+    await again.start()
+    await again.stop()
+
+
 async def test_stop_ends_a_loop_that_cannot_restart_the_child(folder: Path, accounts: Accounts, heard: Heard) -> None:
     async with supervised(EmbeddedNats(folder, accounts)) as nats:
         (folder / "nats.conf").write_text("port: [")

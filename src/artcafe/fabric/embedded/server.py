@@ -147,9 +147,11 @@ class EmbeddedNats:
         servers that do not exist here.
         """
         self._stopping.set()
-        async with self._changing:
-            await self._stop_child()
-        self._unlock_folder()
+        try:
+            async with self._changing:
+                await self._stop_child()
+        finally:
+            self._unlock_folder()
 
     def _lock_folder(self) -> None:
         """Lock the folder against other ArtCafe processes: two nats-servers would corrupt the store, and this one stops
@@ -275,11 +277,16 @@ class EmbeddedNats:
         return not self._is_full
 
     async def _stop_child(self) -> None:
-        """Stop the child and the resources made for it."""
-        await self._stop_process()
-        await self._health.close()
-        if self._spawner is not None:
-            await self._spawner.stop_guard()
+        """Stop the child and the resources made for it, each whatever became of the others. A guard that is left would keep
+        uvloop from closing, and so this process from ending."""
+        try:
+            await self._stop_process()
+        finally:
+            try:
+                await self._health.close()
+            finally:
+                if self._spawner is not None:
+                    await self._spawner.stop_guard()
 
     async def _stop_process(self) -> None:
         process = self._process
