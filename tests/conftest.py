@@ -166,12 +166,15 @@ def ssh_agent(short_folder: Path, monkeypatch: pytest.MonkeyPatch, require: Requ
 
 
 @pytest.fixture(autouse=True)
-def logging_stays() -> Iterator[None]:
-    """Log everything in the test, and restore logging after it: a command that runs in this process configures it.
+def fresh_logging() -> Iterator[None]:
+    """Log everything in the test to standard output, whatever ran before it in this process.
 
-    A command run by a fixture of a wider scope has done so before this fixture, and left only errors.
+    A command that runs in this process configures logging: one in a fixture of a wider scope does so before this fixture.
     """
+    structlog.reset_defaults()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
-    config = structlog.get_config()
+    handlers = [*logging.getLogger().handlers]
     yield
-    structlog.configure(**config)
+    structlog.reset_defaults()
+    for handler in set(logging.getLogger().handlers).difference(handlers):
+        logging.getLogger().removeHandler(handler)
