@@ -180,9 +180,9 @@ class Audit:
     ) -> Page[ChainedEntry]:
         """Return a page of the audit of the principal's tenant, newest first by default. Raises Forbidden and Unavailable."""
         access.check(principal, Action.READ_AUDIT)
-        return await self.read(principal.tenant_id, ask, wanted, oldest_first=oldest_first)
+        return await self.list_any(principal.tenant_id, ask, wanted, oldest_first=oldest_first)
 
-    async def read(
+    async def list_any(
         self,
         tenant_id: TenantId | None,
         ask: PageRequest = FIRST,
