@@ -9,14 +9,14 @@ import pytest
 
 from artcafe.errors import Invalid, SubscriptionNotFound
 from artcafe.model import ChannelType, Cursor, SkippedRange, Subscription, SubscriptionStatus
-from artcafe.services.cursor_moves import Place
+from artcafe.services.cursor_moves import MoveTarget
 from artcafe.services.presence import View
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import RawClient
 
 
-async def move(it: GatewayApp, place: Place) -> Subscription:
-    return await it.services.cursor_moves.move(it.owner, it.channel.id, it.agent.id, place)
+async def move(it: GatewayApp, target: MoveTarget) -> Subscription:
+    return await it.services.cursor_moves.move(it.owner, it.channel.id, it.agent.id, target)
 
 
 async def row(it: GatewayApp) -> Subscription:
@@ -65,7 +65,7 @@ async def test_move_forward_skips_and_is_reported_on_the_next_connection_too(tmp
 
 
 @pytest.mark.promise("m5")
-async def test_first_last_and_a_time_are_places(tmp_path: Path) -> None:
+async def test_cursor_moves_to_the_first_or_last_message_or_to_a_time(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         assert (await move(it, "last")).cursor == Cursor(moves=1)  # Nothing is stored yet.
         one = await it.publish(b"1")
@@ -79,7 +79,7 @@ async def test_first_last_and_a_time_are_places(tmp_path: Path) -> None:
         assert (await row(it)).cursor.moves == 5
 
 
-async def test_place_above_the_newest_message_and_channel_without_cursors_are_refused(tmp_path: Path) -> None:
+async def test_cursor_above_the_newest_message_and_channel_without_cursors_are_refused(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         seq = await it.publish(b"1")
         with pytest.raises(Invalid, match=f"is {seq + 1}, above the newest message"):

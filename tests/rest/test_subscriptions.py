@@ -119,7 +119,7 @@ def test_cursor_is_moved_to_a_sequence_and_to_the_first_message(tenant: Tenant, 
 
 
 @pytest.mark.promise("m6")
-def test_move_is_in_the_audit_with_both_places(tenant: Tenant, owner: Caller) -> None:
+def test_move_is_in_the_audit_with_both_positions(tenant: Tenant, owner: Caller) -> None:
     agent = tenant.agent()
     path = tenant.subscribed(channel := tenant.channel(), agent)
     seq = owner.post(f"{tenant.path}/channels/{channel}/messages", json={"data": 1}).json()["seq"]

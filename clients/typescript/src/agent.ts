@@ -53,7 +53,7 @@ export interface AgentOptions {
 }
 
 export interface PublishOptions extends AnswerOptions {
-	/** The message that this one answers: a message, its id, or its place. */
+	/** The message that this one answers: a message, its id, or its position. */
 	causedBy?: Message | string | Cause;
 	/** From this time on it is not delivered any more. */
 	expiresAt?: Date;

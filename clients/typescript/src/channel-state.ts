@@ -78,7 +78,7 @@ export class ChannelState {
 		if (this.#recent.length > MAX_RECENT_IDS) this.#recent.shift();
 	}
 
-	/** Continue at `cursor` in another log, or at another place of this one: earlier sequences lose their meaning. */
+	/** Continue at `cursor` in another log, or at another position of this one: earlier sequences lose their meaning. */
 	restart(cursor: number): void {
 		this.life += 1;
 		this.received = cursor;

@@ -99,7 +99,7 @@ export class Inbox {
 		const state = this.#channel(pushed.channel);
 		if (pushed.moves <= state.moves) return;
 		state.moves = pushed.moves;
-		if (state.isResuming) return; // The program has chosen another place for this connection.
+		if (state.isResuming) return; // The program has chosen another position for this connection.
 		state.epoch = state.epoch === null ? null : pushed.epoch;
 		state.restart(pushed.cursor);
 		this.#drop(state, () => true);
@@ -123,7 +123,7 @@ export class Inbox {
 		state.resumeFrom = start === "cursor" ? null : reply.cursor;
 		state.restart(reply.cursor);
 		this.#drop(state, () => true);
-		// The server pushed this gap too, but before this reply gave its place.
+		// The server pushed this gap too, but before this reply gave its position.
 		if (reply.gap != null) this.#buffer(state, new Gap(state.handle ?? channel, reply.gap.from, reply.gap.to ?? null, reply.gap.reason));
 	}
 
@@ -138,7 +138,7 @@ export class Inbox {
 
 	/**
 	 * Apply the reply to a `subscribe` that continues a channel, on a new connection or for a new loop. Return false if the
-	 * channel's place was in another log: subscribe again, from the first message of this log.
+	 * channel's position was in another log: subscribe again, from the first message of this log.
 	 */
 	onResumed(channel: string, reply: SubscribeReply): boolean {
 		const state = this.#channel(channel);

@@ -192,7 +192,7 @@ export class Message {
 	 * moves to the queue's dead-letter channel instead. Rejects with `not_held` if its ack deadline has passed.
 	 */
 	async nak(options: { delayMs?: number; dead?: boolean } = {}): Promise<void> {
-		const body: { channel: string; seq: number; delay_s?: number; dead?: boolean } = this.#place();
+		const body: { channel: string; seq: number; delay_s?: number; dead?: boolean } = this.#position();
 		if (options.delayMs !== undefined) body.delay_s = options.delayMs / 1000;
 		if (options.dead) body.dead = true;
 		await this.#settle("nak", body);
@@ -204,7 +204,7 @@ export class Message {
 	 * another subscriber may get the message.
 	 */
 	async extend(): Promise<void> {
-		await this.#settle("extend", this.#place());
+		await this.#settle("extend", this.#position());
 	}
 
 	/**
@@ -218,7 +218,7 @@ export class Message {
 		return this.#actions.publish(target, data, { ...options, causedBy: this });
 	}
 
-	#place(): { channel: string; seq: number } {
+	#position(): { channel: string; seq: number } {
 		return { channel: this.channelId, seq: this.seq ?? 0 };
 	}
 

@@ -251,7 +251,7 @@ class Connection(WSListener):
         self.send(replies.gap(channel_id, gap, epoch))
 
     def send_moved(self, channel_id: ChannelId, cursor: Cursor) -> None:
-        """Push the place of a delivery that a request has set, before any message written later."""
+        """Push the position of a delivery that a request has set, before any message written later."""
         push = receipts.MovedPush(channel=channel_id, epoch=cursor.epoch, cursor=cursor.seq, moves=cursor.moves)
         self.send(receipts.moved(push))
 

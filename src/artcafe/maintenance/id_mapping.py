@@ -24,7 +24,7 @@ from artcafe.tables.catalog import (
 )
 from artcafe.tables.engine.values import Item, Value
 
-Place = Callable[[Cursor], Cursor]
+MapPosition = Callable[[Cursor], Cursor]
 """Map a position in the old log to one in the new log."""
 
 IN_TENANT: Final = frozenset({AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANTS, USER_TENANT_INDEX})
@@ -53,14 +53,14 @@ class SameIds:
 class NewIds:
     """Gives new ids to tenant, agents and channels; people keep theirs. Usage and invitations are not copied.
 
-    The copy has a new log: its channels have no removed messages, and `place` maps each cursor to the same message. The copied
-    messages are the original's usage, so the copy's meter begins at `end`.
+    The copy has a new log: its channels have no removed messages, and `map_position` maps each cursor to the same message. The
+    copied messages are the original's usage, so the copy's meter begins at `end`.
     """
 
     def __init__(self, tenant_id: TenantId, label: str) -> None:
         self._tenant_id, self._label = tenant_id, label
         self.new_id = TenantId(self._derived("ten", tenant_id))
-        self.place: Place = lambda cursor: cursor
+        self.map_position: MapPosition = lambda cursor: cursor
         self.end = Cursor()
         """The last copied message in the new log."""
         self.agents: dict[str, str] = {}
@@ -120,11 +120,11 @@ class NewIds:
         channels = item.get("channels")
         if isinstance(channels, Mapping):
             item["channels"] = {self.channel(channel_id): value for channel_id, value in channels.items()}
-        place = self.place(agent_rows.inbox_position(item) or Cursor())
+        position = self.map_position(agent_rows.inbox_position(item) or Cursor())
         for name in (agent_rows.INBOX_REMOVED_TO, agent_rows.INBOX_EPOCH, agent_rows.INBOX_SEQ):
             item.pop(name, None)
-        if place.epoch is not None:
-            item |= {agent_rows.INBOX_EPOCH: place.epoch, agent_rows.INBOX_SEQ: place.seq}
+        if position.epoch is not None:
+            item |= {agent_rows.INBOX_EPOCH: position.epoch, agent_rows.INBOX_SEQ: position.seq}
         return {**item, "id": self.agent(id)}
 
     def _claim(self, item: dict[str, Value]) -> Item:
@@ -136,13 +136,13 @@ class NewIds:
         subscription = rows.subscription_of(item)
         channel_id, agent_id = self.channel(subscription.channel_id), self.agent(subscription.agent_id)
         start = Cursor(epoch=subscription.cursor.epoch, seq=_seq(item.get("start_seq")))
-        place = self.place(subscription.cursor)
+        position = self.map_position(subscription.cursor)
         item |= {"id": subscription_id(channel_id, agent_id), "channel_id": channel_id, "agent_id": agent_id}
         for name in ("start_epoch", rows.SKIPPED):  # They are of the copied log, for receipts of its messages.
             item.pop(name, None)
-        if "acked_seq" in item or place.epoch is not None:
-            item |= {"start_seq": self.place(start).seq, "acked_seq": place.seq}
-        return item if place.epoch is None else {**item, "epoch": place.epoch}
+        if "acked_seq" in item or position.epoch is not None:
+            item |= {"start_seq": self.map_position(start).seq, "acked_seq": position.seq}
+        return item if position.epoch is None else {**item, "epoch": position.epoch}
 
     def _derived(self, prefix: str, id: str) -> str:
         return derived_id(prefix, "copy", self._label, self._tenant_id, id)

@@ -95,8 +95,8 @@ SCHEMA: Final[dict[str, Any]] = {
         },
         "caused_by": {
             "description": (
-                "The message that this one answers: its place, or its id. The server counts the messages of a chain of answers,"
-                " and refuses those above the plan's limits with `loop_stopped`."
+                "The message that this one answers: its position, or its id. The server counts the messages of a chain of"
+                " answers, and refuses those above the plan's limits with `loop_stopped`."
             ),
             "examples": [{"channel": "chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2", "seq": 58}],
             "anyOf": [

@@ -19,7 +19,7 @@ from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.rules.inboxes import owner_of
-from artcafe.services.cursor_moves import Place
+from artcafe.services.cursor_moves import MoveTarget
 from artcafe.services.history import parse_position
 from artcafe.wire.segments import tenant_path
 
@@ -221,14 +221,14 @@ async def change_subscription(
     if not given:
         raise errors.Invalid("status", "or cursor is required")
     if "cursor" in given:
-        place = _place(body.cursor)
-        changed = await services.cursor_moves.move(principal, channel_id, agent_id, place)
+        target = _move_target(body.cursor)
+        changed = await services.cursor_moves.move(principal, channel_id, agent_id, target)
     if "status" in given:
         changed = await services.subscriptions.set_status(principal, channel_id, agent_id, body.status)
     return await _detailed(services, changed)
 
 
-def _place(cursor: int | str) -> Place:
+def _move_target(cursor: int | str) -> MoveTarget:
     match cursor:
         case "first" | "last":
             return cursor

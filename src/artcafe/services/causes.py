@@ -49,7 +49,7 @@ def _cause(channel: ChannelId, head: EnvelopeHead) -> Cause:
 
 
 class Causes:
-    """Finds messages by their place or id."""
+    """Finds messages by their position or id."""
 
     def __init__(self, record_cache: RecordCache, fabric: Fabric, size: int = CACHED) -> None:
         self._record_cache, self._fabric, self._size = record_cache, fabric, size
@@ -60,7 +60,7 @@ class Causes:
         if isinstance(named, str):
             found = await self._by_id(principal, named)
         else:
-            found = await self._by_place(principal, named)
+            found = await self._by_position(principal, named)
         self.remember(principal.tenant_id, found)
         return found
 
@@ -71,7 +71,7 @@ class Causes:
         if len(self._known) > self._size:
             self._known.popitem(last=False)
 
-    async def _by_place(self, principal: Principal, named: frames.Cause) -> Cause:
+    async def _by_position(self, principal: Principal, named: frames.Cause) -> Cause:
         channel = await self._channel(principal, named.channel)
         known = None if named.message_id is None else self._recent(principal.tenant_id, named.message_id)
         found = known or await self._read(principal.tenant_id, channel, named)

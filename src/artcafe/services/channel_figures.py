@@ -25,7 +25,7 @@ TIMEOUT_S: Final = 2.0
 """Longest wait for the figures of one answer, which are unknown then."""
 
 
-Place = tuple[ChannelId, Seq]
+Position = tuple[ChannelId, Seq]
 
 
 class ChannelFigures(NamedTuple):
@@ -70,10 +70,10 @@ class Figures:
         """Return the number of messages above the cursor of each subscription, in its channel. None: unknown, or the channel has
         no cursors.
 
-        One page of a list is one batch: equal places are counted once, and none where a cursor is at its channel's end.
+        One page of a list is one batch: equal positions are counted once, and none where a cursor is at its channel's end.
         """
-        found: dict[Place, int | None] = {}
-        places: list[Place | None] = []
+        found: dict[Position, int | None] = {}
+        positions: list[Position | None] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT_S):
                 try:
@@ -81,14 +81,14 @@ class Figures:
                     state = await tenant_log.state()
                     lineage = LogLineage(None) if state is None else state.lineage
                     with_cursors = await self._with_cursors(tenant_id, {each.channel_id for each in subscriptions})
-                    places = [
+                    positions = [
                         (each.channel_id, lineage.to_seq(each.cursor)) if each.channel_id in with_cursors else None
                         for each in subscriptions
                     ]
-                    await _count(tenant_log, {place for place in places if place is not None}, found)
+                    await _count(tenant_log, {position for position in positions if position is not None}, found)
                 except OurFault as exc:
                     log.debug("channel_figures.unknown", error=repr(exc))
-        return [None if place is None else found.get(place) for place in places] or [None] * len(subscriptions)
+        return [None if position is None else found.get(position) for position in positions] or [None] * len(subscriptions)
 
     async def _with_cursors(self, tenant_id: TenantId, channel_ids: Collection[ChannelId]) -> set[ChannelId]:
         found: set[ChannelId] = set()
@@ -109,17 +109,17 @@ async def _with_tasks(tenant_log: TenantLog, queue: ChannelId, stored: ChannelFi
     return stored._replace(pending=backlog.pending, held=backlog.held, oldest_seq=oldest)
 
 
-async def _count(tenant_log: TenantLog, places: Collection[Place], found: dict[Place, int | None]) -> None:
-    """Add the number of messages above each place to `found`."""
-    ends = await tenant_log.last_seqs(sorted({channel_id for channel_id, _ in places})) if places else {}
-    found |= {place: 0 for place in places if ends.get(subjects.stored(place[0]), 0) <= place[1]}
+async def _count(tenant_log: TenantLog, positions: Collection[Position], found: dict[Position, int | None]) -> None:
+    """Add the number of messages above each position to `found`."""
+    ends = await tenant_log.last_seqs(sorted({channel_id for channel_id, _ in positions})) if positions else {}
+    found |= {position: 0 for position in positions if ends.get(subjects.stored(position[0]), 0) <= position[1]}
 
-    async def count(place: Place) -> None:
+    async def count(position: Position) -> None:
         with contextlib.suppress(OurFault):
-            found[place] = (await count_above(tenant_log, *place))[1]
+            found[position] = (await count_above(tenant_log, *position))[1]
 
-    due = sorted(set(places) - found.keys())
+    due = sorted(set(positions) - found.keys())
     for start in range(0, len(due), AT_ONCE):
         async with asyncio.TaskGroup() as group:
-            for place in due[start : start + AT_ONCE]:
-                group.create_task(count(place))
+            for position in due[start : start + AT_ONCE]:
+                group.create_task(count(position))

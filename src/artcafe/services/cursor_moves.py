@@ -1,4 +1,4 @@
-"""Moving the cursor of a subscription to a chosen place, forward or back. Connected sockets continue there."""
+"""Moving the cursor of a subscription to a chosen position, forward or back. Connected sockets continue there."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from artcafe.services.retention import Retention
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
 
-Place = LogPosition | Literal["first", "last"]
-"""A sequence up to which everything counts as acknowledged, the place before the first message stored at a time or later, before
-the oldest stored message (`first`), or after the newest (`last`)."""
+MoveTarget = LogPosition | Literal["first", "last"]
+"""A sequence up to which everything counts as acknowledged, or the position before the first message stored at a time or later,
+before the oldest stored message (`first`), or after the newest (`last`)."""
 
 _TRIES: Final = 3
 
@@ -44,11 +44,11 @@ class CursorMoves:
         self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
         self._record_cache, self._fabric, self._retention = record_cache, fabric, retention
 
-    async def move(self, principal: Principal, channel_id: str, agent_id: str, place: Place) -> Subscription:
+    async def move(self, principal: Principal, channel_id: str, agent_id: str, target: MoveTarget) -> Subscription:
         """Set the cursor, and return the subscription. Every delivery of it begins again there, within 5 s on every server.
 
         Acks of messages sent before the move change nothing any more. May be repeated. Raises Forbidden, SubscriptionNotFound,
-        Invalid for a place above the newest message and for a channel without cursors, Conflict and Unavailable.
+        Invalid for a sequence above the newest message and for a channel without cursors, Conflict and Unavailable.
         """
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         subscriptions = self._store.tenant(principal.tenant_id).subscriptions
@@ -58,37 +58,37 @@ class CursorMoves:
                 raise SubscriptionNotFound(agent_id)
             if inboxes.owner_of(before.channel_id) is not None:
                 raise Invalid("cursor", "of an inbox cannot be moved")
-            if await self._try_move(principal, before, await self._target(before, place)):
+            if await self._try_move(principal, before, await self._cursor_at(before, target)):
                 moved = await subscriptions.get(channel_id, agent_id)
                 if moved is None:
                     raise SubscriptionNotFound(agent_id)
                 return moved
         raise Conflict(f"the cursor of agent {agent_id} in channel {channel_id} is being moved by other requests; try again")
 
-    async def _target(self, subscription: Subscription, place: Place) -> Cursor:
+    async def _cursor_at(self, subscription: Subscription, target: MoveTarget) -> Cursor:
         channel = await self._record_cache.channel(subscription.tenant_id, subscription.channel_id)
         if not KINDS[channel.type].has_cursors:
             raise Invalid("cursor", f"has no meaning for a {channel.type.value} channel, whose subscriptions have no cursor")
         tenant_log = await self._fabric.tenant(subscription.tenant_id).connected_log()
         state = await tenant_log.state()
         if state is None:
-            if isinstance(place, int) and place > 0:
-                raise _above(place, 0)
+            if isinstance(target, int) and target > 0:
+                raise _above(target, 0)
             return Cursor()
-        return Cursor(epoch=state.epoch, seq=await self._seq(subscription, tenant_log, state, place))
+        return Cursor(epoch=state.epoch, seq=await self._seq(subscription, tenant_log, state, target))
 
-    async def _seq(self, subscription: Subscription, tenant_log: TenantLog, state: LogState, place: Place) -> Seq:
-        if place == "last":
+    async def _seq(self, subscription: Subscription, tenant_log: TenantLog, state: LogState, target: MoveTarget) -> Seq:
+        if target == "last":
             return state.last_seq
-        if place == "first":
+        if target == "first":
             return state.lineage.to_seq(await self._retention.removed_to(subscription.tenant_id, subscription.channel_id))
-        if isinstance(place, int):
-            if place > state.last_seq:
-                raise _above(place, state.last_seq)
-            return place
-        if place > self._clock():  # NATS reads a time after 2262 as one in the past.
+        if isinstance(target, int):
+            if target > state.last_seq:
+                raise _above(target, state.last_seq)
+            return target
+        if target > self._clock():  # NATS reads a time after 2262 as one in the past.
             return state.last_seq
-        first = await tenant_log.since(subscription.channel_id, place)
+        first = await tenant_log.since(subscription.channel_id, target)
         return state.last_seq if first is None else first - 1
 
     async def _try_move(self, principal: Principal, before: Subscription, to: Cursor) -> bool:
@@ -120,5 +120,5 @@ def skipped_by(before: Subscription, to: Cursor) -> SkippedRange | None:
     return SkippedRange(epoch=to.epoch, after=after, to=end) if after < end else None
 
 
-def _above(place: Seq, last: Seq) -> Invalid:
-    return Invalid("cursor", f"is {place}, above the newest message of the tenant's log, {last}; give a lower one, or last")
+def _above(seq: Seq, last: Seq) -> Invalid:
+    return Invalid("cursor", f"is {seq}, above the newest message of the tenant's log, {last}; give a lower one, or last")

@@ -67,8 +67,8 @@ class Cursors:
     def known(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId) -> Cursor | None:
         """Return the newest ack of an agent in this server's memory, or None."""
         who = (tenant_id, agent_id)
-        for place in (self._unwritten, *self._written):
-            cursor = place.get(who, {}).get(channel_id)
+        for acks in (self._unwritten, *self._written):
+            cursor = acks.get(who, {}).get(channel_id)
             if cursor is not None:
                 return cursor
         return None

@@ -53,7 +53,7 @@ def state_of_row(row: Subscription, seq: Seq, lineage: LogLineage) -> DeliverySt
         return None
     skipped = row.skipped
     if skipped is not None:
-        after, to = (lineage.to_seq(Cursor(epoch=skipped.epoch, seq=place)) for place in (skipped.after, skipped.to))
+        after, to = (lineage.to_seq(Cursor(epoch=skipped.epoch, seq=end)) for end in (skipped.after, skipped.to))
         if after < seq <= to:
             return DeliveryState.SKIPPED
     return DeliveryState.ACKED

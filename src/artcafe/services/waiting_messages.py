@@ -95,7 +95,7 @@ class WaitingMessages:
     async def of(
         self, agent: Agent, state: LogState, above: Cursor, idle_queues: Collection[ChannelId], tenant_log: TenantLog
     ) -> Waiting:
-        """Return the channels with messages above the agent's cursors and above a place, and those of these queues with tasks.
+        """Return the channels with messages above the agent's cursors and above a position, and those of these queues with tasks.
 
         Channels of type `live` have none. Raises `Unavailable`.
         """
@@ -146,7 +146,7 @@ async def _above(row: Subscription, start: Seq, end: Seq, tenant_log: TenantLog)
 
 
 def body_of(agent: Agent, waiting: list[WaitingChannel], now: datetime) -> bytes:
-    """Return the body of a webhook: the places of waiting messages, without their content."""
+    """Return the body of a webhook: the positions of waiting messages, without their content."""
     data = {
         "tenant_id": agent.tenant_id,
         "agent": agent.id,

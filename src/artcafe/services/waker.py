@@ -59,7 +59,7 @@ ACTOR: Final = "server"
 
 
 class _Webhook(NamedTuple):
-    """A webhook to send: its id, the announced place, and its body."""
+    """A webhook to send: its id, the announced position, and its body."""
 
     id: str
     up_to: Seq

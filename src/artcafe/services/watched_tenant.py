@@ -32,7 +32,7 @@ class WatchedTenant:
         self.is_stirred = True
         """Whether to look although the log has not grown."""
         self.seen: dict[AgentId, Seq] = {}
-        """The place in the log up to which nothing waits that an agent must be told of."""
+        """The position in the log up to which an agent needs no webhook."""
         self.not_before: dict[AgentId, datetime] = {}
         """The times before which a policy allows no webhook to an agent for which messages wait."""
         self.noticed: dict[AgentId, datetime] = {}

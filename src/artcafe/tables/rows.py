@@ -298,8 +298,8 @@ def subscription_item(subscription: Subscription) -> Item:
 
 def removed_to_value(removed_to: Cursor, before: datetime | None) -> Value:
     """Return the value of a channel's `removed_to` attribute."""
-    place: dict[str, Value] = {"epoch": removed_to.epoch, "seq": removed_to.seq}
-    return place if before is None else {**place, "before": times.to_text(before)}
+    position: dict[str, Value] = {"epoch": removed_to.epoch, "seq": removed_to.seq}
+    return position if before is None else {**position, "before": times.to_text(before)}
 
 
 def challenge_item(challenge: LoginChallenge) -> Item:

@@ -297,14 +297,14 @@ class TenantStore:
 
     async def removed_to_each(self, channel_ids: Sequence[ChannelId]) -> list[Cursor]:
         """Return the newest removed message of each channel, as `removed_to` does."""
-        places = [self._removed(channel_id) for channel_id in channel_ids]
+        attributes = [self._removed(channel_id) for channel_id in channel_ids]
         found: dict[tuple[Table, ItemKey], Item | None] = {}
-        for table in {table for table, _, _ in places}:
-            keys = [key for of, key, _ in places if of is table]
+        for table in {table for table, _, _ in attributes}:
+            keys = [key for of, key, _ in attributes if of is table]
             items = await self._tables.get(table, keys, consistent=True)
             found |= {(table, key): item for key, item in zip(keys, items, strict=True)}
         return [
-            Cursor() if (item := found[table, key]) is None else rows.removed_to_of(item, name) for table, key, name in places
+            Cursor() if (item := found[table, key]) is None else rows.removed_to_of(item, name) for table, key, name in attributes
         ]
 
     async def removal(self, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:

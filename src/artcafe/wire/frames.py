@@ -84,8 +84,8 @@ class Connect(Frame, frozen=True):
 
 
 class Cause(Frame, frozen=True):
-    """The place of a stored message that is answered. With `message_id`, the message there must have this id: after a restore, a
-    sequence may belong to another message."""
+    """The position of a stored message that is answered. With `message_id`, the message there must have this id: after a restore,
+    a sequence may belong to another message."""
 
     channel: Name
     seq: Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
@@ -164,7 +164,7 @@ class Status(Frame, frozen=True):
 HISTORY_MESSAGES: Final = 200
 """Maximum messages in one page of history."""
 
-HistoryPlace = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)] | Name
+HistoryPosition = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)] | Name
 """A sequence, or an RFC 3339 time."""
 
 
@@ -176,8 +176,8 @@ class History(Frame, frozen=True):
     """
 
     channel: Name
-    after: HistoryPlace | None = None
-    before: HistoryPlace | None = None
+    after: HistoryPosition | None = None
+    before: HistoryPosition | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=HISTORY_MESSAGES)] = 50
 
 

@@ -89,7 +89,7 @@ export interface Publish {
 }
 
 /**
- * The place of a stored message that is answered. With `message_id`, the message there must have this id: after a
+ * The position of a stored message that is answered. With `message_id`, the message there must have this id: after a
  * restore, a sequence may belong to another message.
  */
 export interface Cause {

@@ -1085,8 +1085,8 @@ export interface NewMessage {
 	 */
 	deliver_at?: string | null;
 	/**
-	 * The message that this one answers: its place, or its id. The server counts the messages of a chain of answers, and
-	 * refuses those above the plan's limits with `loop_stopped`.
+	 * The message that this one answers: its position, or its id. The server counts the messages of a chain of answers,
+	 * and refuses those above the plan's limits with `loop_stopped`.
 	 */
 	caused_by?: null | string | {
 		channel: string;

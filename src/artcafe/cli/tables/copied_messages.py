@@ -39,7 +39,7 @@ async def copy_messages(
         if isinstance(mapping, NewIds):
             names = await _new_names(here, tenant_id, mapping)
             rewritten, made = await log_rewrite.rewrite_log(source, target, names, replicas, progress.messages)
-            mapping.place, mapping.end = made.translate, made.end
+            mapping.map_position, mapping.end = made.translate, made.end
             found = [rewritten]
         else:
             try:

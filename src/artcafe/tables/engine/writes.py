@@ -187,10 +187,10 @@ def check_transaction(writes: Sequence[Write]) -> None:
         raise ValueError(f"a transaction of {len(writes)} writes; it must have 1 to {MAX_WRITES}")
     seen: set[tuple[str, ItemKey]] = set()
     for write in writes:
-        place = (write.table.name, write.key)
-        if place in seen:
+        item = (write.table.name, write.key)
+        if item in seen:
             raise ValueError(f"a transaction writes one item of {write.table.name} twice")
-        seen.add(place)
+        seen.add(item)
     size = sum(size_of(write.item) for write in writes if isinstance(write, Put))
     if size > MAX_TRANSACTION_BYTES:
         raise Unstorable("transaction", f"{size} bytes; it has at most {MAX_TRANSACTION_BYTES}")
