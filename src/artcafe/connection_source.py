@@ -93,6 +93,8 @@ class HandedConnections:
     handover: Handover
     checks: Checks
     process: tuple[int, int]
+    denied: Sequence[str] = ()
+    """The permissions on the tables that the supervisor was denied."""
 
     async def open(self, gateway: Gateway) -> Addresses:
         return self.addresses

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from artcafe import plan_catalogue
@@ -130,15 +130,16 @@ def cannot_listen(address: Address, flag: str, exc: OSError) -> StartRefused:
 
 
 @contextlib.asynccontextmanager
-async def open_tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[Engine]:
+async def open_tables(settings: Settings, *, make_missing: bool, denied: Collection[str] | None = None) -> AsyncIterator[Engine]:
     """Open the table engine, and close it at the end. Raises `StartRefused` where the tables cannot be used.
 
-    A missing permission is logged, and stops no start: it may be one for a rare call.
+    A missing permission is logged, and stops no start: it may be one for a rare call. `denied`: the permissions that another
+    process with the same settings has found missing, so that only those are tried.
     """
     location, endpoint, environment = settings.tables_location, settings.dynamodb_endpoint, Environment(settings.environment)
     tables = await open_engine(location, endpoint, environment, make_missing=make_missing)
     try:
-        await tables.try_permissions(scanned=scanned_tables(settings))
+        await tables.try_permissions(scanned=scanned_tables(settings), only=denied)
         yield tables
     finally:
         await tables.close()

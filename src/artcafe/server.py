@@ -104,7 +104,7 @@ async def serve_handed(
     accounts = Accounts(derive(secret, "nats"), settings.environment)
     tls = client_context(accounts) if handed.is_embedded else handed.front.nats_tls
     fabric = Fabric(handed.nats_urls, accounts, tls=tls, is_embedded=handed.is_embedded)
-    async with open_tables(settings, make_missing=False) as tables:
+    async with open_tables(settings, make_missing=False, denied=handed.denied) as tables:
         opened = _Opened(settings, handed.front, secret, identity, current_terms, plans, tables, fabric, handed)
         await _serve(opened, until, ready)
 
@@ -227,7 +227,7 @@ async def _serve(
         if isinstance(tables, Sqlite):
             background["tables"] = partial(_sweep, tables)
         if opened.settings.metrics_listen is not None:
-            background |= _gauges(Sampler(services, gateway, front.connections))
+            background |= _gauges(Sampler(services, gateway, front.connections, tables))
         if metrics_listener is not None:
             background["metrics"] = metrics_listener.run
         loops = [group.create_task(services.run()), group.create_task(keep_all(background))]

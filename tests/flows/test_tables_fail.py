@@ -197,6 +197,24 @@ async def test_missing_permission_is_named_by_the_log_and_by_readiness_until_it_
     assert len(lines_of(own, "tables.denied")) == len(lines_of(own, "tables.allowed")) == 2
 
 
+async def test_group_of_processes_tries_each_permission_once_and_all_of_them_report_a_denial(
+    proxy: FaultyAws, flags: list[str], tmp_path: Path
+) -> None:
+    trial = ("DeleteItem", "artcafe-terms-acceptance")  # no server ever deletes such a row
+    before = proxy.tables[trial]
+    proxy.denied = {("Query", "artcafe-channels")}
+    with running(tmp_path, [*flags, "--processes", "2"]) as own:
+        assert proxy.tables[trial] == before + 1
+        for _ in range(8):  # a new connection each, so that both processes answer
+            assert await permissions_of(own) == "denied: dynamodb:Query on artcafe-channels"
+        assert {line["process"] for line in lines_of(own, "tables.denied") if "process" in line} == {"1", "2"}
+        assert own.metrics_url is not None
+        gauges = {f'artcafe_table_permissions_denied{{process="{number}"}} 1' for number in (1, 2)}
+        async with asyncio.timeout(20), httpx2.AsyncClient(trust_env=False) as client:
+            while not gauges <= {*(await client.get(own.metrics_url)).text.splitlines()}:  # noqa: ASYNC110 (it is sampled)
+                await asyncio.sleep(0.2)
+
+
 @pytest.mark.usefixtures("platform")
 async def test_documented_policy_is_enough_for_a_server(proxy: FaultyAws, flags: list[str], tmp_path: Path) -> None:
     """The tables exist. What a server does to rows is in `tests/tables`; here it does some of everything."""

@@ -14,6 +14,7 @@ from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.observe.metric_types import Gauge
 from artcafe.rules.connections import OpenConnections
+from artcafe.tables.engine.port import Permissions
 
 SAMPLE_S: Final = 2.0
 """A sample takes 0.2 µs for each channel that is followed."""
@@ -26,9 +27,9 @@ NATS_WAIT_S: Final = 1.0
 class Sampler:
     """The gauges of one server process."""
 
-    def __init__(self, services: Services, gateway: Gateway, connections: OpenConnections) -> None:
-        """`connections`: of both listeners."""
-        self._services, self._gateway, self._connections = services, gateway, connections
+    def __init__(self, services: Services, gateway: Gateway, connections: OpenConnections, permissions: Permissions) -> None:
+        """`connections`: of both listeners. `permissions`: those on the tables."""
+        self._services, self._gateway, self._connections, self._permissions = services, gateway, connections, permissions
 
     async def run(self) -> None:
         """Set the gauges every `SAMPLE_S`, until cancelled."""
@@ -53,6 +54,7 @@ class Sampler:
         metrics.OPEN_TENANTS.of().set(len(tenants))
         metrics.PUBLISHES_QUEUED.of().set(sum(tenant.writer.queued for tenant in tenants))
         metrics.NATS_UP.of().set(services.fabric.is_up)
+        metrics.TABLE_PERMISSIONS_DENIED.of().set(len(self._permissions.denied))
 
     async def run_nats(self) -> None:
         """Ask NATS for its use every `NATS_S`, until cancelled. Without an answer, no server counts as up."""

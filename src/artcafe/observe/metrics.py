@@ -281,6 +281,12 @@ TABLE_FAILURES: Final = _counter(
     verb=("get", "query", "scan", "put", "update", "delete", "transact"),
 )
 
+TABLE_PERMISSIONS_DENIED: Final = _gauge(
+    "table_permissions_denied",
+    "Permissions on the tables in DynamoDB that the server has found missing. The event `tables.denied` names each.",
+    is_shared=True,
+)
+
 # --- NATS -------------------------------------------------------------------------------------------------------------
 
 NATS_UP: Final = _gauge("nats_up", "1 while the server is connected to NATS, else 0.", is_shared=True)

@@ -25,6 +25,8 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     gateway_url: str
     nats_urls: list[str]
     is_embedded: bool
+    denied: list[str]
+    """The permissions on the tables that the supervisor was denied."""
     column: int
     """Its column in the group's shared limits (`rules.shared_limits`) and metrics (`process_group.group_metrics`)."""
     columns: int

@@ -61,8 +61,8 @@ async def serve_processes(
             listening(settings.gateway_listen, "--gateway-listen") as gateway,
             listening_for_metrics(settings) as scraped,
         ):
-            async with open_tables(settings, make_missing=embedded):
-                pass  # Each process opens them for itself; here they are made, and a wrong place stops the start early.
+            async with open_tables(settings, make_missing=embedded) as tables:
+                denied = tables.denied  # Each process opens them for itself; here they are made, and their permissions are tried.
             async with open_nats(settings, front, accounts) as nats:
                 addresses = addresses_of(
                     settings,
@@ -76,7 +76,7 @@ async def serve_processes(
                     folder.write_server_info(addresses.url, addresses.gateway_url, settings.issuer, addresses.metrics_url)
                     ready(addresses)
 
-                supervisor = ProcessSupervisor(settings, size, Shared(nats, addresses), reload)
+                supervisor = ProcessSupervisor(settings, size, Shared(nats, addresses, denied), reload)
                 acceptors = [Acceptor(REST, rest, supervisor.serving), Acceptor(GATEWAY, gateway, supervisor.serving)]
                 _on_hangup(supervisor.roll, until)
                 await supervisor.run(acceptors, until, all_ready, _metrics_loops(settings, scraped, supervisor))

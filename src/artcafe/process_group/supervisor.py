@@ -44,6 +44,8 @@ class Shared:
 
     nats: Broker
     addresses: Addresses
+    denied: Sequence[str] = ()
+    """The permissions on the tables that were denied to the supervisor."""
 
 
 class ProcessSupervisor:
@@ -174,6 +176,7 @@ class ProcessSupervisor:
             self._shared.addresses.gateway_url,
             list(self._shared.nats.urls),
             self._shared.nats.is_embedded,
+            list(self._shared.denied),
             self._memory.take_column(number),
             self._memory.columns,
             metrics.LAYOUT,

@@ -70,6 +70,7 @@ class Worker:
             self._receiver,
             {"processes": self._check_group},
             (boot.number, boot.processes),
+            boot.denied,
         )
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(each) for each in (self._report(), self._await_end(), self._listen())]

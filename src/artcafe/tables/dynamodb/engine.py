@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -139,11 +139,12 @@ class DynamoDb:
         """Return the permissions as `Engine.denied` does."""
         return permissions.texts_of(self._client.denials)
 
-    async def try_permissions(self, scanned: Sequence[Table]) -> None:
+    async def try_permissions(self, scanned: Sequence[Table], only: Collection[str] | None = None) -> None:
         """Try the permissions as `Engine.try_permissions` does."""
         wanted = [(action, table) for table in TABLES for action in permissions.SERVER_ACTIONS]
         wanted += [("Scan", table) for table in scanned]
-        await self._try([Permission(action, self._name(table)) for action, table in wanted])
+        named = [Permission(action, self._name(table)) for action, table in wanted]
+        await self._try([each for each in named if only is None or str(each) in only])
 
     async def retry_denied(self) -> None:
         """Try the denied permissions again, as `Engine.retry_denied` does."""

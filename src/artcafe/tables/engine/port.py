@@ -7,7 +7,7 @@ of rows is defined above this module, in the typed view of a tenant.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -184,8 +184,11 @@ class Permissions(Protocol):
         """The permissions that calls were denied, as text, until a call with them succeeds. Such a call raises `TablesDenied`."""
         ...
 
-    async def try_permissions(self, scanned: Sequence[Table]) -> None:
-        """Try every permission of a server, and to scan these tables; `denied` has those that it lacks. Nothing is changed."""
+    async def try_permissions(self, scanned: Sequence[Table], only: Collection[str] | None = None) -> None:
+        """Try every permission of a server, and to scan these tables; `denied` has those that it lacks. Nothing is changed.
+
+        `only`: those of them to try, as `denied` names them.
+        """
         ...
 
     async def retry_denied(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -156,7 +156,7 @@ class Sqlite:
         """Return nothing: the file was opened, so this process may use it."""
         return []
 
-    async def try_permissions(self, scanned: Sequence[Table]) -> None:
+    async def try_permissions(self, scanned: Sequence[Table], only: Collection[str] | None = None) -> None:
         """Try nothing: a file has no permissions of its own."""
 
     async def retry_denied(self) -> None:
