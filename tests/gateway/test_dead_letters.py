@@ -273,3 +273,15 @@ async def test_dead_letter_channel_stays_while_a_queue_has_it_and_goes_with_its_
         after = await it.services.store.tenant(it.owner.tenant_id).tenant()
         assert after is not None
         assert row.channel_count - after.channel_count == 2
+
+
+async def test_dead_letter_channel_goes_with_its_own_queue_though_that_names_another_since(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        channels, queue = it.services.channels, await make_queue(it)
+        assert queue.dead_letter is not None
+        another = await channels.create(it.owner, name="another")
+        await channels.update(it.owner, queue.id, dead_letter=another.id)
+        await channels.delete(it.owner, queue.id)
+        with pytest.raises(ChannelNotFound):
+            await channels.get(it.owner, queue.dead_letter)
+        assert (await channels.get(it.owner, another.id)).id == another.id

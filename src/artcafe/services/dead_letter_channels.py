@@ -67,13 +67,12 @@ async def deleted_with(tenant: TenantStore, channel: Channel) -> list[ChannelId]
                 f"this is the dead-letter channel of {users[0]}: delete that queue, or give it another dead_letter, first"
             )
         return [channel.id]
-    if channel.dead_letter is None:
+    if not KINDS[channel.type].is_shared:
         return [channel.id]
-    dead_letter = await tenant.channel(channel.dead_letter, also_deleting=True)
-    if dead_letter is None or dead_letter.dead_letter_of != channel.id:
-        return [channel.id]
-    others = [queue for queue in await _queues_of(tenant, dead_letter.id) if queue != channel.id]
-    return [channel.id] if others else [channel.id, dead_letter.id]
+    channels = await tenant.all_channels()
+    made = {each.id for each in channels if each.dead_letter_of == channel.id}  # the queue may name another one since
+    of_others = {each.dead_letter for each in channels if each.id != channel.id}
+    return [channel.id, *sorted(made - of_others)]
 
 
 async def _queues_of(tenant: TenantStore, dead_letter: ChannelId) -> list[ChannelId]:
