@@ -260,7 +260,7 @@ class Services(TableServices):
         self.version_watch.add_served(self.record_cache.tenants)
         self._make_pulls_and_streams(keys, fabric, group)
         self._make_waker(store, fabric, clock, settings)
-        deliveries = self.queue_hub, self.hub, self.pulls.waits, self.streams
+        deliveries = self.queue_hub, self.hub, self.pulls.waits, self.pulls.revocation, self.streams
         for each in (self.retention, *deliveries, self.rate_limits, self.waker):
             self.invalidation.subscribe(each.on_change)
 
@@ -283,7 +283,7 @@ class Services(TableServices):
         self.pulls = Pulls(self, derive(keys.agent_tokens, "pull-receipts"))
         self.streams = Streams(self, group, derive(keys.agent_tokens, "stream-positions"))
         fabric.on_tenant_failure(self.streams.close_tenant)
-        for tenants in (self.pulls.waits.tenants, self.streams.tenants):
+        for tenants in (self.pulls.waits.tenants, self.pulls.holds.tenants, self.streams.tenants):
             self.version_watch.add_served(tenants)
 
     def _make_readers(self, store: Store, fabric: Fabric, clock: Clock) -> None:
@@ -328,6 +328,7 @@ class Services(TableServices):
                 "audiences": self.audiences.run,
                 "receipts": self.receipts.run,
                 "pulls": self.pulls.holds.run,
+                "pull_revocation": self.pulls.revocation.run,
                 "streams": self.streams.run,
                 "waker": self.waker.run,
             }

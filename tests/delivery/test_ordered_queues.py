@@ -193,3 +193,43 @@ async def test_order_begins_while_no_message_is_unfinished_and_ends_at_any_time(
         assert await raw.is_quiet()
         assert (await update(it.owner, queue.id, queue=QueueChange(key_ordered=False))).key_ordered is False
         assert (await next_of(raw, queue))["data"] == 3
+
+
+async def test_messages_that_waited_for_their_key_count_no_delivery_when_it_is_switched_off(it: GatewayApp) -> None:
+    queue = await an_ordered_queue(it, max_deliveries=1, ack_wait_s=60)
+    async with another_server(it) as there:
+        puller = await a_worker(it, queue)
+        elsewhere = replace(puller, services=there)
+        await publish(it, queue, ("a", 1), ("a", 2), ("a", 3))
+        assert data_of(await puller.pull()) == [1]
+        await it.services.channels.update(it.owner, queue.id, queue=QueueChange(key_ordered=False))
+        there.invalidation.notify(it.owner.tenant_id)
+        found = await pulled(elsewhere, 2)
+        assert [(item["data"], item["deliveries"]) for item in found] == [(2, 1), (3, 1)]
+
+
+async def test_order_begins_again_at_once_after_it_was_switched_off(it: GatewayApp) -> None:
+    queue = await an_ordered_queue(it)
+    puller = await a_worker(it, queue)
+
+    async def do(*data: int) -> None:
+        await publish(it, queue, *(("a", each) for each in data))
+        done: list[Any] = []
+        while len(done) < len(data):
+            for item in await pulled(puller, 1):
+                assert await puller.code(ACK, item) is None
+                done.append(item["data"])
+        assert done == [*data]
+
+    async def switch(is_ordered: bool) -> None:
+        feed = it.services.queue_hub._feeds[it.owner.tenant_id, queue.id]
+        await it.services.channels.update(it.owner, queue.id, queue=QueueChange(key_ordered=is_ordered))
+        await until(lambda: feed.settings.key_ordered is is_ordered)
+
+    await do(1, 2)
+    await switch(False)
+    await do(3, 4)
+    await switch(True)
+    await publish(it, queue, ("a", 5), ("a", 6))
+    (item,) = await pulled(puller, 1)
+    assert item["data"] == 5

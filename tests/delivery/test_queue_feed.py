@@ -186,8 +186,37 @@ async def test_a_holder_that_leaves_gives_its_messages_to_the_others_at_once(nat
             feed.ack(gone, 1)
 
 
+@pytest.mark.promise("9a")
+async def test_a_holder_that_leaves_gives_its_messages_to_another_server_though_this_one_is_busy(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.connection(tenant) as here, nats.connection(tenant) as there, serving(here) as feed, serving(there) as rest:
+        busy = joined(feed, "agt_a")
+        await put(here, 1)
+        await until(lambda: busy.seqs == [1])
+        gone = joined(feed, "agt_b", 4)
+        await put(here, 1)
+        await until(lambda: gone.seqs == [2] and feed.queue.has_asked)
+        feed.leave(gone)
+        idle = joined(rest, "agt_c", 4)
+        await put(here, 1)
+        await until(lambda: sorted(idle.seqs) == [2, 3])
+        assert {each.seq: each.deliveries for each in idle.got} == {2: 2, 3: 1}
+
+
+async def test_server_without_holders_keeps_no_message(nats: Nats) -> None:
+    """A pull keeps the feed, and takes no message in turn."""
+    tenant = a_tenant()
+    async with nats.connection(tenant) as here, nats.connection(tenant) as there, serving(here) as feed, serving(there) as rest:
+        gone = joined(feed, "agt_a", 4)
+        await until(lambda: feed.queue.has_asked)
+        feed.leave(gone)
+        await put(here, 2)
+        idle = joined(rest, "agt_b", 4)
+        await until(lambda: sorted(idle.seqs) == [1, 2])
+
+
 async def test_a_leaving_holder_costs_waiting_messages_one_delivery(nats: Nats) -> None:
-    """What was requested for the window of one that has left waits here for the next place, instead of going back and forth."""
+    """What was requested for the window of one that has left does not go back and forth."""
     async with nats.connection(a_tenant()) as connection, serving(connection) as feed:
         wide, narrow = joined(feed, "agt_a", 32), joined(feed, "agt_b", 1)
         await until(lambda: feed.queue.has_asked)

@@ -242,6 +242,7 @@ async def _make(
         services.rate_limits.run(),
         services.audiences.run(),
         services.receipts.run(),
+        services.pulls.revocation.run(),
     )
     return made, [group.create_task(loop) for loop in loops]
 

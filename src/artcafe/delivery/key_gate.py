@@ -151,10 +151,10 @@ class KeyGate:
         self._bytes = 0
 
     def open(self) -> None:
-        """Let all messages pass: the channel orders none any more."""
-        for seq in list(self._waiting):
-            waiting = self._take(seq)
-            self._feed.place(self.counted(waiting.message))
+        """Let all messages pass: the channel orders none any more. Those that no holder has room for are given back."""
+        self._order = None  # what ends from now on has no mark, and is read again if the channel orders its messages again
+        self._candidates.update(self._waiting)
+        self._wake.set()
 
     def close(self) -> None:
         """Stop, and let `leave` do the rest. May be repeated."""
@@ -248,30 +248,32 @@ class KeyGate:
 
     async def _admit(self) -> None:
         """Give each waiting message, if it is the first of its key now, to a holder. Raise `Unavailable`."""
-        order = await self._read()
+        order = await self._read_order()
         candidates, self._candidates = sorted(self._candidates), set()
-        first: list[_Waiting] = []
-        for seq in candidates:
-            waiting = self._waiting.get(seq)
-            if waiting is None:
-                continue
-            if order.is_ended(seq):  # its ack was lost, or retention has removed it
-                self._feed.queue.ack(self._take(seq).message)
-            elif order.is_first(seq):
-                first.append(waiting)
-            elif seq > order.read_to:  # it came while the log was read
-                self._candidates.add(seq)
-                self._wake.set()
-            else:
-                self._let_wait(waiting)
+        waiting = [self._waiting[seq] for seq in candidates if seq in self._waiting]
+        first = waiting if order is None else [each for each in waiting if self._is_first(order, each)]
         try:
             await self._extend([each for each in first if time.monotonic() - each.message.taken_at > FRESH_S])
         except OurFault:
             self._candidates.update(each.message.seq for each in first)
             raise
-        for waiting in first:
-            if self._waiting.get(waiting.message.seq) is waiting:
-                self._admit_one(waiting)
+        for each in first:
+            if self._waiting.get(each.message.seq) is each:
+                self._admit_one(each)
+
+    def _is_first(self, order: KeyOrder, waiting: _Waiting) -> bool:
+        """Return whether a message is the first of its key. End one that has ended, and let any other wait."""
+        seq = waiting.message.seq
+        if order.is_ended(seq):  # its ack was lost, or retention has removed it
+            self._feed.queue.ack(self._take(seq).message)
+        elif order.is_first(seq):
+            return True
+        elif seq > order.read_to:  # it came while the log was read
+            self._candidates.add(seq)
+            self._wake.set()
+        else:
+            self._let_wait(waiting)
+        return False
 
     def _let_wait(self, waiting: _Waiting) -> None:
         """Note a message waiting for an earlier one."""
@@ -295,6 +297,18 @@ class KeyGate:
         if was_full and not self.is_full:
             self._feed.queue.wake()
         return waiting
+
+    async def _read_order(self) -> KeyOrder | None:
+        """Return the order; None if the channel orders nothing any more: then only the counts of deliveries are read. Raise
+        `Unavailable`."""
+        if self._feed.settings.key_ordered:
+            await self._read()
+        elif self._waiting:
+            self._marks_to = self._marks_to or await self._log.floor()
+            await self._read_marks()
+        if not self._feed.settings.key_ordered:  # also if it was switched off during the read
+            self._order = None
+        return self._order
 
     async def _read(self) -> KeyOrder:
         """Return the order, read up to the new messages; with every mark if one of them may have ended before."""

@@ -22,6 +22,7 @@ from artcafe.delivery.pull_acks import PullAcks, PulledAck
 from artcafe.delivery.pull_channels import PullChannels, find_channels
 from artcafe.delivery.pull_holds import ACK, PullHolds
 from artcafe.delivery.pull_page import NO_PAGE, ChannelGap, read_unexpired
+from artcafe.delivery.pull_revocation import PullRevocation
 from artcafe.delivery.pull_settling import PullSettling, Settled, SettleEntry
 from artcafe.delivery.pull_waits import FollowedFeeds, PullWait, PullWaits
 from artcafe.delivery.queue_pull import QueuePull, TakenMessage, open_queues
@@ -107,6 +108,7 @@ class Pulls:
         self._services = services
         self.waits = PullWaits()
         self.holds = PullHolds(services.queue_hub)
+        self.revocation = PullRevocation(services, self.holds)
         self._acks, self._settling = PullAcks(services), PullSettling(services, self.holds, receipt_key)
 
     async def pull(self, principal: Principal, agent_id: str, request: PullRequest, wait: PullWait | None = None) -> PulledPage:

@@ -1,7 +1,8 @@
 """Queue messages held by agents after a pull, without a connection, on the server of the pull.
 
-They are in the channel's `QueueFeed` like those of sockets: one holder at a time, with the channel's deadline, and the end of the
-server gives none of them back. An ack may reach any server, and is passed on by the receipt (`pull_settling`).
+They are in the channel's `QueueFeed` like those of sockets: one holder at a time, with the channel's deadline. They are given
+back when the agent loses its access (`pull_revocation`), but not at the end of the server. An ack may reach any server, and is
+passed on by the receipt (`pull_settling`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ ACK: Final = "ack"
 NAK: Final = "nak"
 REJECT: Final = "reject"
 EXTEND: Final = "extend"
+
+
+HolderKey = tuple[TenantId, AgentId, ChannelId]
 
 
 class HoldChange(msgspec.Struct, frozen=True, array_like=True):
@@ -92,10 +96,26 @@ class PullHolds:
 
     def __init__(self, hub: QueueHub) -> None:
         self._hub = hub
-        self._holders: dict[tuple[TenantId, AgentId, ChannelId], PullHolder] = {}
+        self._holders: dict[HolderKey, PullHolder] = {}
 
     def __len__(self) -> int:
         return sum(len(holder.held) for holder in self._holders.values())
+
+    def tenants(self) -> set[TenantId]:
+        """Return the tenants whose agents hold messages."""
+        return {tenant_id for tenant_id, _, _ in self._holders}
+
+    def keys_of(self, tenant_id: TenantId) -> list[HolderKey]:
+        """Return a tenant's holders."""
+        return [key for key in self._holders if key[0] == tenant_id]
+
+    def give_back(self, key: HolderKey) -> bool:
+        """Give back the messages of a holder, to be delivered again at once. Return whether a pull may still take some for it."""
+        holder = self._holders.get(key)
+        if holder is None:
+            return False
+        holder.feed.give_back(holder)
+        return holder.pulls > 0
 
     @contextlib.contextmanager
     def pulling(self, agent_id: AgentId, channel: Channel, receiver: str) -> Iterator[PullHolder]:
@@ -114,10 +134,13 @@ class PullHolds:
 
     async def settle(self, tenant_id: TenantId, agent_id: AgentId, changes: Sequence[HoldChange]) -> list[HoldOutcome]:
         """Apply changes to an agent's messages held here. On return an ack or nak has reached NATS, except for `unavailable`."""
-        outcomes = [await self._change(tenant_id, agent_id, change) for change in changes]
+        holders = {change.channel: self._holders.get((tenant_id, agent_id, change.channel)) for change in changes}
+        outcomes = [await _change(holders[change.channel], change) for change in changes]
         for channel_id in {change.channel for change, outcome in zip(changes, outcomes, strict=True) if outcome.code is None}:
+            holder = holders[channel_id]
             try:
-                await self._holders[tenant_id, agent_id, channel_id].feed.flushed()
+                if holder is not None:
+                    await holder.feed.flushed()
             except OurFault as exc:
                 outcomes = [
                     HoldOutcome(exc.code) if change.channel == channel_id and outcome.code is None else outcome
@@ -128,15 +151,6 @@ class PullHolds:
     def note_ack(self, tenant_id: TenantId, agent_id: AgentId, channel_id: ChannelId, seq: Seq, epoch: Epoch | None) -> None:
         """Remember for receipts an ack of a message pulled by a server that has ended."""
         self._hub.note_ack(tenant_id, channel_id, seq, agent_id, epoch)
-
-    async def _change(self, tenant_id: TenantId, agent_id: AgentId, change: HoldChange) -> HoldOutcome:
-        holder = self._holders.get((tenant_id, agent_id, change.channel))
-        if holder is None or holder.tickets.get(change.seq) != change.deliveries:
-            return HoldOutcome(NotHeld.code)
-        try:
-            return await _apply(holder, change)
-        except (NotHeld, OurFault) as exc:
-            return HoldOutcome(exc.code)
 
     async def run(self) -> None:
         """Leave queues without held messages, until cancelled."""
@@ -151,6 +165,15 @@ class PullHolds:
             if not holder.held and not holder.pulls:
                 del self._holders[key]
                 self._hub.release(holder.feed)
+
+
+async def _change(holder: PullHolder | None, change: HoldChange) -> HoldOutcome:
+    if holder is None or holder.tickets.get(change.seq) != change.deliveries:
+        return HoldOutcome(NotHeld.code)
+    try:
+        return await _apply(holder, change)
+    except (NotHeld, OurFault) as exc:
+        return HoldOutcome(exc.code)
 
 
 async def _apply(holder: PullHolder, change: HoldChange) -> HoldOutcome:

@@ -104,6 +104,18 @@ class QueueFeed:
         self._members.remove(holder)
         self._count_room(holder, 0)
         self._handed.pop(holder, None)
+        self.give_back(holder)
+        self.queue.shrink()
+        if not self._members:
+            self._give_back_waiting()
+
+    def _give_back_waiting(self) -> None:
+        """Give back the messages that wait for a holder."""
+        while self._waiting:
+            self.queue.nak(self._waiting.popleft())
+
+    def give_back(self, holder: Holder) -> None:
+        """Give back the messages of a holder, to be delivered again at once. May be repeated."""
         for held in list(holder.held.values()):
             self._end(held)
             self.queue.nak(held.message)
@@ -165,6 +177,8 @@ class QueueFeed:
     def _admit(self, place: Callable[[QueuedMessage], None], message: QueuedMessage) -> None:
         """Give a message to `place`, once it is the first of its key."""
         gate = self._gate_of(message)
+        if gate is None and message.deliveries > self.settings.max_deliveries and key_of(message.envelope) is not None:
+            gate = self.gate  # it knows the deliveries that no holder got, while the channel ordered its messages
         if gate is not None:
             gate.offer(message, place)
         else:
@@ -172,13 +186,13 @@ class QueueFeed:
 
     def place(self, message: QueuedMessage) -> None:
         """Give a message to the next holder in turn, unless a screen ends it."""
-        if not self._is_screened(message):
+        if not any(screen(self, message) for screen in self._screens):
             self._give_to_next(message)
 
     def hold_for(self, holder: Holder, message: QueuedMessage) -> HeldMessage | None:
         """Give a message to the holder it was fetched for, outside of the turns. Return None if it is not delivered."""
         deadline = message.taken_at + self.settings.ack_wait_s
-        if self._is_screened(message):
+        if any(screen(self, message) for screen in self._screens):
             return None
         if deadline <= time.monotonic():  # as in `_give_to_next`
             self.queue.nak(message)
@@ -203,15 +217,11 @@ class QueueFeed:
         _expired.add()
         return False
 
-    def _is_screened(self, message: QueuedMessage) -> bool:
-        """Return whether a screen ends a message."""
-        return any(screen(self, message) for screen in self._screens)
-
     def _give_to_next(self, message: QueuedMessage) -> None:
         """Give a message to the next holder in turn, or keep it until a holder has room."""
         deadline = message.taken_at + self.settings.ack_wait_s
-        if deadline <= time.monotonic():  # this process was stopped, and another server may have it by now
-            self.queue.nak(message)
+        if deadline <= time.monotonic() or not self._members:
+            self.queue.nak(message)  # after a stop of this process another server may have it; without members only others can
             return
         holder = self._next_holder()
         if holder is None:
@@ -376,8 +386,7 @@ class QueueFeed:
         """Give back everything. May be repeated."""
         for holder in list(self._members):
             self.leave(holder)
-        while self._waiting:
-            self.queue.nak(self._waiting.popleft())
+        self._give_back_waiting()
         self._deadlines.close()
         for part in (self.others, self.gate):
             if part is not None:

@@ -108,6 +108,8 @@ class WorkQueue:
         self._is_refused = False
         """Whether NATS has ended a pull request for another reason than its timeout: the next one waits for `RETRY_S`."""
         self._is_closing = False
+        self._may_ask_too_much = False
+        """Whether a receiver has left since the pull requests were made."""
         self.supervisor = Supervisor("work_queue")
 
     # --- settings and life -------------------------------------------------------------------------------------------
@@ -126,6 +128,12 @@ class WorkQueue:
     def wake(self) -> None:
         """Pull messages if there is room, and send waiting acks."""
         self._wake.set()
+
+    def shrink(self) -> None:
+        """Note that the sink's room may be smaller than the pull requests. They are ended before the next acks and naks are sent:
+        NATS would answer them with the messages that are given back."""
+        self._may_ask_too_much = True
+        self.wake()
 
     async def run(self) -> None:
         """Exchange messages and acks with NATS until `close`."""
@@ -246,6 +254,7 @@ class WorkQueue:
         if self._is_refused:
             self._is_refused = False
             await asyncio.sleep(RETRY_S)
+        await self._end_excess()
         if not self._has_consumer:
             await self._make_consumer()
         pulls = b"".join(self._pull_requests())
@@ -256,6 +265,20 @@ class WorkQueue:
             raise
         if self._acks:
             self.wake()
+
+    async def _end_excess(self) -> None:
+        """End the pull requests if they ask for more than there is room for since a receiver has left."""
+        if not self._may_ask_too_much:
+            return
+        if sum(slot.outstanding for slot in self.slots) > self._sink.room:
+            for slot in self.slots:
+                subscription, slot.subscription = slot.subscription, None
+                if subscription is not None:
+                    await self.connection.drain(subscription)
+                # NATS keeps the request until its timeout, and would send to a new subscription to the same subject.
+                slot.inbox, slot.outstanding = Subject(self.connection.new_inbox()), 0
+        await self._subscribe()
+        self._may_ask_too_much = False
 
     def _pull_requests(self) -> list[bytes]:
         """Return encoded pull requests for the room that no request covers yet."""
@@ -316,10 +339,7 @@ class WorkQueue:
         """Create the consumer, or give it the present settings, and subscribe to its messages. May be repeated. Raise
         `Unavailable` or `LogRefused`."""
         await self.connection.wait_up()
-        for slot in self.slots:
-            if slot.subscription is None:
-                slow, fast = partial(self._on_slow_message, slot), partial(self.on_message, slot)
-                slot.subscription = await self.connection.subscribe(slot.inbox, slow, fast)
+        await self._subscribe()
         await self._confirm()
         settings = self.settings
         made = await self._consumer.make(settings)
@@ -328,6 +348,13 @@ class WorkQueue:
             self._sink.forget()
         self.epoch, self._has_consumer = made.epoch, settings == self.settings
         self._consumer_made.set()
+
+    async def _subscribe(self) -> None:
+        """Subscribe to the messages of each slot. May be repeated."""
+        for slot in self.slots:
+            if slot.subscription is None:
+                slow, fast = partial(self._on_slow_message, slot), partial(self.on_message, slot)
+                slot.subscription = await self.connection.subscribe(slot.inbox, slow, fast)
 
 
 def parse(message: IncomingMessage, taken_at: float) -> QueuedMessage:
