@@ -10,16 +10,14 @@ from functools import partial
 
 import pytest
 
-from artcafe.delivery.key_gate import KeyGate
-from artcafe.delivery.other_holders import RECONNECT_S, OtherHolders
-from artcafe.delivery.queue_feed import QueueFeed, Screen
+from artcafe.delivery.other_holders import RECONNECT_S, AskedServers
+from artcafe.delivery.queue_feed import Mover, QueueFeed
 from artcafe.delivery.queue_holder import Holder
 from artcafe.errors import NotHeld
-from artcafe.fabric.key_log import KeyLog
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_log import TenantLog
-from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
-from artcafe.model import QueueSettings
+from artcafe.fabric.work_queue import QueuedMessage
+from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
 from artcafe.wire.envelopes import DeadLetterReason
 from tests.fabric.conftest import nats as nats  # noqa: PLC0414 (pytest finds a fixture by its name here)
 from tests.fabric.nats_env import A, Nats, a_tenant, until, writing
@@ -55,22 +53,63 @@ async def nothing() -> None:
     """Confirm that the channel exists."""
 
 
-@asynccontextmanager
-async def serving(
-    connection: NatsConnection, settings: QueueSettings | None = None, screens: Sequence[Screen] = ()
-) -> AsyncIterator[QueueFeed]:
-    """Run one server's feed of channel A, which orders messages by key if the settings say so. No message fails often enough to
-    be moved."""
-    settings = settings or QueueSettings()
+class NothingFails:
+    """Moves nothing: no message fails often enough."""
 
-    def move(_feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
+    def move_undeliverable(self, _feed: QueueFeed, _message: QueuedMessage) -> bool:
+        return False
+
+    def move(self, _feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
         raise AssertionError(f"{message.seq} was moved after {deliveries} deliveries: {reason}")
 
-    feed = QueueFeed(a_tenant(), A, settings, screens, move)
-    log = TenantLog(connection)
-    feed.queue = WorkQueue(log, A, settings, feed, nothing)
+
+class ThirdDeliveriesEnd(NothingFails):
+    """Ends messages that are delivered more than twice."""
+
+    def __init__(self) -> None:
+        self.ended: list[QueuedMessage] = []
+
+    def move_undeliverable(self, feed: QueueFeed, message: QueuedMessage) -> bool:
+        if message.deliveries > 2:
+            self.ended.append(message)
+            feed.queue.terminate(message)
+        return message.deliveries > 2
+
+
+class NoOthers:
+    """A fleet of one server, which never lost NATS."""
+
+    may_hold = False
+    reconnected_at: float | None = None
+
+    async def ask(self, _channel: ChannelId, _epoch: Epoch | None, seqs: Sequence[Seq]) -> set[Seq]:
+        raise AssertionError(f"nobody can be asked for {seqs}")
+
+
+class FirstIsElsewhere:
+    """Another server that has the first message of the log, after a lost connection to NATS."""
+
+    may_hold = True
+
+    def __init__(self) -> None:
+        self.reconnected_at: float | None = time.monotonic() - RECONNECT_S
+
+    async def ask(self, _channel: ChannelId, _epoch: Epoch | None, seqs: Sequence[Seq]) -> set[Seq]:
+        return {1} & set(seqs)
+
+
+@asynccontextmanager
+async def serving(
+    connection: NatsConnection,
+    settings: QueueSettings | None = None,
+    *,
+    servers: AskedServers | None = None,
+    mover: Mover | None = None,
+) -> AsyncIterator[QueueFeed]:
+    """Run one server's feed of channel A."""
+    log, settings = TenantLog(connection), settings or QueueSettings()
     async with asyncio.TaskGroup() as group:
-        feed.gate = KeyGate(feed, KeyLog(log, A), group.create_task)
+        feed = QueueFeed(log, a_tenant(), A, settings, nothing, servers or NoOthers(), mover or NothingFails(), group.create_task)
         group.create_task(feed.queue.run())
         yield feed
         feed.close()
@@ -113,12 +152,7 @@ async def test_a_server_pulls_only_what_its_holders_have_room_for(nats: Nats) ->
 
 
 async def test_message_left_to_another_server_makes_room_for_the_next(nats: Nats) -> None:
-    async def first_is_elsewhere(seqs: Sequence[int]) -> set[int]:
-        return {1} & set(seqs)
-
-    async with nats.connection(a_tenant()) as connection, asyncio.TaskGroup() as group, serving(connection) as feed:
-        reconnected_at = time.monotonic() - RECONNECT_S
-        feed.others = OtherHolders(feed, lambda: True, lambda: reconnected_at, first_is_elsewhere, group.create_task)
+    async with nats.connection(a_tenant()) as connection, serving(connection, servers=FirstIsElsewhere()) as feed:
         hands = joined(feed, "agt_a")
         await put(connection, 2)
         await until(lambda: hands.seqs == [2])
@@ -256,25 +290,18 @@ async def test_a_paused_holder_gets_nothing_until_it_goes_on(nats: Nats) -> None
         await until(lambda: paused.seqs == [2, 3])
 
 
-async def test_a_screen_keeps_a_message_from_every_holder(nats: Nats) -> None:
-    kept: list[QueuedMessage] = []
-
-    def screen(feed: QueueFeed, message: QueuedMessage) -> bool:
-        if message.deliveries > 2:
-            kept.append(message)
-            feed.queue.terminate(message)
-        return message.deliveries > 2
-
-    async with nats.connection(a_tenant()) as connection, serving(connection, screens=[screen]) as feed:
+async def test_undeliverable_message_goes_to_no_holder(nats: Nats) -> None:
+    mover = ThirdDeliveriesEnd()
+    async with nats.connection(a_tenant()) as connection, serving(connection, mover=mover) as feed:
         hands = joined(feed, "agt_a")
         await put(connection, 1)
         for deliveries in (1, 2):
             await until(partial(hands.has_got, deliveries))
             feed.nak(hands, 1)
-        await until(lambda: len(kept) == 1)
+        await until(lambda: len(mover.ended) == 1)
         await put(connection, 1)
         await until(lambda: hands.seqs == [1, 1, 2])
-        assert [(each.seq, each.deliveries) for each in kept] == [(1, 3)]
+        assert [(each.seq, each.deliveries) for each in mover.ended] == [(1, 3)]
 
 
 async def test_a_shorter_ack_wait_applies_to_messages_held_now(nats: Nats) -> None:

@@ -35,7 +35,7 @@ class DeadLetterMover:
         """The messages to move, for each feed whose task runs."""
         self.supervisor = Supervisor("dead_letters")
 
-    def screen(self, feed: QueueFeed, message: QueuedMessage) -> bool:
+    def move_undeliverable(self, feed: QueueFeed, message: QueuedMessage) -> bool:
         """Move an expired message, or one delivered as often as its channel allows, and return True; False for any
         other."""
         # NATS counts the attempts to move it too.

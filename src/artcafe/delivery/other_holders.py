@@ -9,45 +9,50 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 from artcafe.delivery.queue_stage import FRESH_S, Passes, Place, StartTask
 from artcafe.errors import OurFault
 from artcafe.fabric.queue_consumer import MARGIN_S
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
-from artcafe.model import QueueSettings, Seq
+from artcafe.model import ChannelId, Epoch, QueueSettings, Seq
 from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 
 RECONNECT_S: Final = 2.5
 """How long after its own reconnect a server waits for those of the others, which try again every 2 s at the latest."""
 
-AskOthers = Callable[[Sequence[Seq]], Awaitable[Collection[Seq]]]
-"""Return those of these messages that another server has."""
-
 
 class AskingFeed(Protocol):
     """The feed of the channel."""
 
+    channel: ChannelId
     settings: QueueSettings
     queue: WorkQueue
+
+
+class AskedServers(Protocol):
+    """The other servers of the fleet (`delivery.other_servers`)."""
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether another server may have messages that NATS has forgotten."""
+
+    @property
+    def reconnected_at(self) -> float | None:
+        """When this server last connected to NATS again, by the monotonic clock; None if it never lost it."""
+
+    async def ask(self, channel: ChannelId, epoch: Epoch | None, seqs: Sequence[Seq]) -> Collection[Seq]:
+        """Return those of a channel's messages that another server has. Raises nothing."""
+        ...
 
 
 class OtherHolders:
     """Keeps the messages of one queue channel until the other servers were asked for them."""
 
-    def __init__(
-        self,
-        feed: AskingFeed,
-        has_others: Callable[[], bool],
-        reconnected_at: Callable[[], float | None],
-        ask: AskOthers,
-        spawn: StartTask,
-    ) -> None:
-        """`has_others`: whether another server may have messages that NATS has forgotten. `reconnected_at`: when this server last
-        connected to NATS again, by the monotonic clock; None if it never lost it. `ask` raises nothing."""
-        self._feed, self._has_others, self._reconnected_at, self._ask, self._spawn = feed, has_others, reconnected_at, ask, spawn
+    def __init__(self, feed: AskingFeed, servers: AskedServers, spawn: StartTask) -> None:
+        self._feed, self._servers, self._spawn = feed, servers, spawn
         self._asked: dict[Seq, tuple[QueuedMessage, Place]] = {}
         self._is_running = False
         self._passes = Passes()
@@ -60,10 +65,10 @@ class OtherHolders:
     @property
     def may_have_it(self) -> bool:
         """Whether another server may have a message that is delivered now."""
-        reconnected_at = self._reconnected_at()
+        reconnected_at = self._servers.reconnected_at
         if reconnected_at is None:
             return False
-        return time.monotonic() <= reconnected_at + self._feed.settings.ack_wait_s + MARGIN_S and self._has_others()
+        return time.monotonic() <= reconnected_at + self._feed.settings.ack_wait_s + MARGIN_S and self._servers.may_hold
 
     def keep(self, message: QueuedMessage, place: Place) -> None:
         """Keep a delivered message. It goes to `place` later, unless another server has it."""
@@ -89,7 +94,7 @@ class OtherHolders:
     async def _run(self) -> None:
         try:
             while self._asked:
-                reconnected_at = self._reconnected_at() or 0.0
+                reconnected_at = self._servers.reconnected_at or 0.0
                 await asyncio.sleep(max(0.0, reconnected_at + RECONNECT_S - time.monotonic()))
                 await self._ask_for(list(self._asked))
                 self._passes.note()
@@ -98,7 +103,7 @@ class OtherHolders:
 
     async def _ask_for(self, seqs: Sequence[Seq]) -> None:
         """Ask for messages, and place those that no other server has. NATS delivers the others again if they do not end there."""
-        elsewhere = await self._ask(seqs)
+        elsewhere = await self._servers.ask(self._feed.channel, self._feed.queue.epoch, seqs)
         taken_at = await self._extend([self._asked[seq][0] for seq in seqs if seq in self._asked and seq not in elsewhere])
         for seq in seqs:
             message, place = self._asked.pop(seq, (None, None))

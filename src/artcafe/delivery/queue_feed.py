@@ -9,30 +9,37 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.deadlines import Deadlines
 from artcafe.delivery.key_gate import KeyGate
-from artcafe.delivery.other_holders import OtherHolders
+from artcafe.delivery.other_holders import AskedServers, OtherHolders
 from artcafe.delivery.queue_holder import HeldMessage, Holder
+from artcafe.delivery.queue_stage import Place, StartTask
 from artcafe.delivery.recent_acks import RecentAcks
 from artcafe.errors import NotHeld
-from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
+from artcafe.fabric.key_log import KeyLog
+from artcafe.fabric.tenant_log import TenantLog
+from artcafe.fabric.work_queue import Confirm, QueuedMessage, WorkQueue
 from artcafe.model import ChannelId, QueueSettings, Seq, TenantId
 from artcafe.observe import metrics
 from artcafe.rules.queues import pause_after
 from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import DeadLetterReason, key_of
 
-MoveToDeadLetters = Callable[["QueueFeed", QueuedMessage, DeadLetterReason, int], None]
-"""Move a message without a holder to the dead-letter channel, for a reason and after this many deliveries."""
-Screen = Callable[["QueueFeed", QueuedMessage], bool]
-"""Look at a message before it gets a holder. Return True to keep it from delivery; the screen then ends it, by `WorkQueue.ack`,
-`nak` or `terminate`."""
-
 _acked, _nacked, _expired, _returned = (metrics.QUEUE_ENDS.of(how) for how in metrics.QUEUE_OUTCOMES)
+
+
+class Mover(Protocol):
+    """Moves messages without a holder to the dead-letter channel, and ends them in their queue."""
+
+    def move_undeliverable(self, feed: QueueFeed, message: QueuedMessage) -> bool:
+        """Move a message that nobody may get any more, and return True; False for any other."""
+
+    def move(self, feed: QueueFeed, message: QueuedMessage, reason: DeadLetterReason, deliveries: int) -> None:
+        """Move a message after this many deliveries."""
 
 
 class QueueFeed:
@@ -40,22 +47,23 @@ class QueueFeed:
 
     def __init__(
         self,
+        tenant_log: TenantLog,
         tenant_id: TenantId,
         channel: ChannelId,
         settings: QueueSettings,
-        screens: Sequence[Screen],
-        move_to_dead_letters: MoveToDeadLetters,
+        confirm: Confirm,
+        servers: AskedServers,
+        mover: Mover,
+        spawn: StartTask,
         tracing: ChannelTracing | None = None,
     ) -> None:
         self.tenant_id, self.channel, self.settings, self.tracing = tenant_id, channel, settings, tracing
         self.handle: str | None = None
         """The channel's handle, for its pushes."""
-        self._screens, self._move_to_dead_letters = screens, move_to_dead_letters
-        self.queue: WorkQueue
-        self.gate: KeyGate | None = None
-        """Orders messages by key; None: no message waits for an earlier one of its key."""
-        self.others: OtherHolders | None = None
-        """Asks other servers whether they have a message; None: no other server has any."""
+        self._mover = mover
+        self.queue = WorkQueue(tenant_log, channel, settings, self, confirm)
+        self._others = OtherHolders(self, servers, spawn)
+        self._gate = KeyGate(self, KeyLog(tenant_log, channel), spawn)
         self.held: dict[Seq, HeldMessage] = {}
         self.recent_acks = RecentAcks()
         self.users = 0
@@ -82,10 +90,7 @@ class QueueFeed:
     @property
     def room(self) -> int:
         """How many messages can be pulled now: as many as fit the windows, less the pulled messages waiting for a holder."""
-        if self.gate is not None and self.gate.is_full:
-            return 0
-        asked = 0 if self.others is None else len(self.others)
-        return max(0, self._room - len(self._waiting) - asked)
+        return 0 if self._gate.is_full else max(0, self._room - len(self._waiting) - len(self._others))
 
     @property
     def has_room(self) -> bool:
@@ -160,39 +165,39 @@ class QueueFeed:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def take(self, message: QueuedMessage, place: Callable[[QueuedMessage], None] | None = None) -> None:
+    def take(self, message: QueuedMessage, place: Place | None = None) -> None:
         """Give a pulled message its holder, by `place` if given. One with a key may have to wait for an earlier one."""
         if self._keeps_holder(message):
             return
         place = place or self.place
-        if self.others is not None and self.others.may_have_it and not self.has_waiting(message.seq):
-            self.others.keep(message, partial(self._admit, place))
+        if self._others.may_have_it and not self.has_waiting(message.seq):
+            self._others.keep(message, partial(self._admit, place))
         else:
             self._admit(place, message)
 
     def has_waiting(self, seq: Seq) -> bool:
         """Return whether a message of this server waits for a holder, or for its key."""
-        return (self.gate is not None and seq in self.gate) or any(each.seq == seq for each in self._waiting)
+        return seq in self._gate or any(each.seq == seq for each in self._waiting)
 
-    def _admit(self, place: Callable[[QueuedMessage], None], message: QueuedMessage) -> None:
+    def _admit(self, place: Place, message: QueuedMessage) -> None:
         """Give a message to `place`, once it is the first of its key."""
         gate = self._gate_of(message)
         if gate is None and message.deliveries > self.settings.max_deliveries and key_of(message.envelope) is not None:
-            gate = self.gate  # it knows the deliveries that no holder got, while the channel ordered its messages
+            gate = self._gate  # it knows the deliveries that no holder got, while the channel ordered its messages
         if gate is not None:
             gate.offer(message, place)
         else:
             place(message)
 
     def place(self, message: QueuedMessage) -> None:
-        """Give a message to the next holder in turn, unless a screen ends it."""
-        if not any(screen(self, message) for screen in self._screens):
+        """Give a message to the next holder in turn, or move it to the dead-letter channel if nobody may get it any more."""
+        if not self._mover.move_undeliverable(self, message):
             self._give_to_next(message)
 
     def hold_for(self, holder: Holder, message: QueuedMessage) -> HeldMessage | None:
         """Give a message to the holder it was fetched for, outside of the turns. Return None if it is not delivered."""
         deadline = message.taken_at + self.settings.ack_wait_s
-        if any(screen(self, message) for screen in self._screens):
+        if self._mover.move_undeliverable(self, message):
             return None
         if deadline <= time.monotonic():  # as in `_give_to_next`
             self.queue.nak(message)
@@ -201,7 +206,7 @@ class QueueFeed:
 
     def _gate_of(self, message: QueuedMessage) -> KeyGate | None:
         """Return the gate of a message's key, or None for a message without one."""
-        return self.gate if self.settings.key_ordered and key_of(message.envelope) is not None else None
+        return self._gate if self.settings.key_ordered and key_of(message.envelope) is not None else None
 
     def _keeps_holder(self, message: QueuedMessage) -> bool:
         """Return whether a message sent by NATS is held already."""
@@ -210,8 +215,7 @@ class QueueFeed:
             return False
         if known.deadline > time.monotonic():
             # NATS was restarted, and has forgotten its delivery. Its holder stays the same.
-            sent = message if self.gate is None else self.gate.counted(message)
-            known.message = sent._replace(taken_at=known.message.taken_at)
+            known.message = self._gate.counted(message)._replace(taken_at=known.message.taken_at)
             return True
         self._release(known)
         _expired.add()
@@ -282,7 +286,7 @@ class QueueFeed:
         """Move a message to the dead-letter channel: its holder rejects it. Raises `NotHeld`."""
         held = self._held_by(holder, seq)
         self._release(held)
-        self._move_to_dead_letters(self, held.message, DeadLetterReason.REJECTED, held.message.deliveries)
+        self._mover.move(self, held.message, DeadLetterReason.REJECTED, held.message.deliveries)
         _nacked.add()
 
     async def extend(self, holder: Holder, seq: Seq) -> None:
@@ -335,7 +339,7 @@ class QueueFeed:
         if message.deliveries < self.settings.max_deliveries:
             self.queue.nak(message, pause_s)
         else:
-            self._move_to_dead_letters(self, message, DeadLetterReason.MAX_DELIVERIES, message.deliveries)
+            self._mover.move(self, message, DeadLetterReason.MAX_DELIVERIES, message.deliveries)
 
     # --- the channel -------------------------------------------------------------------------------------------------
 
@@ -343,8 +347,8 @@ class QueueFeed:
         """Use other settings. A shorter `ack_wait_s` also applies to messages held now."""
         was_ordered, self.settings = self.settings.key_ordered, settings
         self.queue.change(settings)
-        if was_ordered and not settings.key_ordered and self.gate is not None:
-            self.gate.open()
+        if was_ordered and not settings.key_ordered:
+            self._gate.open()
         for held in self.held.values():
             deadline = held.message.taken_at + settings.ack_wait_s
             if deadline < held.deadline:
@@ -356,26 +360,22 @@ class QueueFeed:
         for held in list(self.held.values()):
             self._release(held)
         self._waiting.clear()
-        for part in (self.others, self.gate):
-            if part is not None:
-                part.forget()
+        self._others.forget()
+        self._gate.forget()
 
     async def flushed(self) -> None:
         """Return once NATS has every ack and nak so far. Raise `Unavailable`."""
-        if self.gate is not None:
-            await self.gate.flushed()
+        await self._gate.flushed()
         await self.queue.flushed()
 
     async def drained(self) -> None:
         """Make the last acks and naks, as `QueueSink` says."""
-        if self.gate is not None:
-            await self.gate.leave()
+        await self._gate.leave()
 
     async def checked(self) -> None:
         """Return once each message taken so far has a holder, or must wait for one."""
-        for part in (self.others, self.gate):
-            if part is not None:
-                await part.checked()
+        await self._others.checked()
+        await self._gate.checked()
 
     def take_counts(self) -> dict[str, int]:
         """Return the messages handed out since the last call, by receiver."""
@@ -388,9 +388,8 @@ class QueueFeed:
             self.leave(holder)
         self._give_back_waiting()
         self._deadlines.close()
-        for part in (self.others, self.gate):
-            if part is not None:
-                part.close()
+        self._others.close()
+        self._gate.close()
         self.queue.close()
 
 

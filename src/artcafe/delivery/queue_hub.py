@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
 from artcafe.delivery.channel_tracing import ChannelTracing
 from artcafe.delivery.dead_letter_mover import DeadLetterMover
 from artcafe.delivery.hub import SentCount
-from artcafe.delivery.key_gate import KeyGate
-from artcafe.delivery.other_holders import AskOthers, OtherHolders
-from artcafe.delivery.queue_feed import QueueFeed, Screen
+from artcafe.delivery.other_servers import OtherServers
+from artcafe.delivery.queue_feed import QueueFeed
 from artcafe.delivery.recent_acks import RecentAcks
 from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.key_log import KeyLog
-from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.outcome_exchange import KnownOutcome, OutcomeQuestion
-from artcafe.fabric.tenant_fabric import TenantFabric
-from artcafe.fabric.work_queue import WorkQueue
 from artcafe.model import AgentId, Channel, ChannelId, Epoch, QueueSettings, Seq, TenantChange, TenantId
 from artcafe.observe.logs import log
 from artcafe.services.dead_letters import DeadLetters
@@ -49,14 +44,12 @@ class QueueHub:
         tracing_of: Callable[[TenantId, ChannelId], ChannelTracing | None],
     ) -> None:
         self._fabric, self._group, self._find, self._tracing_of = fabric, group, find, tracing_of
-        self.mover = DeadLetterMover(dead_letters, find, group)
+        self._mover = DeadLetterMover(dead_letters, find, group)
         self._feeds: dict[tuple[TenantId, ChannelId], QueueFeed] = {}
         self._left_acks: OrderedDict[tuple[TenantId, ChannelId], RecentAcks] = OrderedDict()
         """The last acks of queues without holders, the newest at the end."""
         self._running: set[asyncio.Task[None]] = set()
         self._closed_counts: list[SentCount] = []
-        self.screens: list[Screen] = [self.mover.screen]
-        """Called in order with each message before it gets a holder. Add to it before the first feed."""
         self.supervisor = Supervisor("queue_hub")
 
     def __len__(self) -> int:
@@ -79,19 +72,18 @@ class QueueHub:
         return feed
 
     def _open(self, tenant_id: TenantId, channel_id: ChannelId, settings: QueueSettings) -> QueueFeed:
-        """Make a channel's feed with its parts, and run its work queue. Raises `Unavailable` during a shutdown."""
+        """Make a channel's feed, and run its work queue. Raises `Unavailable` during a shutdown."""
         tenant_fabric = self._fabric.tenant(tenant_id)
-        tracing = self._tracing_of(tenant_id, channel_id)
-        feed = QueueFeed(tenant_id, channel_id, settings, self.screens, self.mover.move, tracing)
-        confirm = partial(self._find, tenant_id, channel_id)
-        feed.queue = WorkQueue(tenant_fabric.log, channel_id, settings, feed, confirm)
-        feed.gate = KeyGate(feed, KeyLog(tenant_fabric.log, channel_id), self._spawn)
-        feed.others = OtherHolders(
-            feed,
-            self._has_others(tenant_fabric),
-            partial(self._reconnected_at, tenant_fabric.connection),
-            self._ask_others(tenant_fabric, feed),
+        feed = QueueFeed(
+            tenant_fabric.log,
+            tenant_id,
+            channel_id,
+            settings,
+            partial(self._find, tenant_id, channel_id),
+            OtherServers(self._fabric, tenant_fabric),
+            self._mover,
             self._spawn,
+            self._tracing_of(tenant_id, channel_id),
         )
         feed.recent_acks = self._left_acks.pop((tenant_id, channel_id), feed.recent_acks)
         tenant_fabric.work_queues.add(feed.queue)
@@ -99,28 +91,6 @@ class QueueHub:
         task = self._spawn(self.supervisor.keep(feed.queue.run))
         task.add_done_callback(lambda _: tenant_fabric.work_queues.discard(feed.queue))
         return feed
-
-    def _has_others(self, tenant_fabric: TenantFabric) -> Callable[[], bool]:
-        """Return a function that returns whether another server may have messages that NATS has forgotten.
-
-        In a cluster none has: it stores deliveries on several nodes.
-        """
-        return lambda: tenant_fabric.log.replicas == 1 and self._fabric.announcements.has_peers
-
-    def _reconnected_at(self, connection: NatsConnection) -> float | None:
-        """Return when this server last connected to NATS again, also if the tenant's connection is a first one; None: never."""
-        of_server, of_tenant = self._fabric.announcements.reconnected_at, connection.reconnected_at
-        return of_server if of_tenant is None or (of_server is not None and of_server > of_tenant) else of_tenant
-
-    def _ask_others(self, tenant_fabric: TenantFabric, feed: QueueFeed) -> AskOthers:
-        """Return a function that asks the other servers which messages of the feed they hold."""
-
-        async def ask(seqs: Sequence[Seq]) -> Collection[Seq]:
-            question = OutcomeQuestion(feed.queue.epoch, {feed.channel: list(seqs)}, with_waiting=True)
-            known, _ = await tenant_fabric.outcomes.ask(question, self._fabric.announcements.heard())
-            return {each.seq for each in known if not each.is_acked}
-
-        return ask
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a feed's work in a task. A shutdown waits for its end."""

@@ -51,6 +51,10 @@ class QueuedMessage(NamedTuple):
     ack_subject: Subject
 
 
+Confirm = Callable[[], Awaitable[object]]
+"""Raise `ChannelNotFound` for a deleted channel."""
+
+
 class _PullSlot:
     """Holds one pull request at a time, with a subject of its own for the replies."""
 
@@ -91,9 +95,9 @@ class WorkQueue:
         channel: ChannelId,
         settings: QueueSettings,
         sink: QueueSink,
-        confirm: Callable[[], Awaitable[object]],
+        confirm: Confirm,
     ) -> None:
-        """`confirm` is called before the consumer is made, and raises `ChannelNotFound` for a deleted channel."""
+        """`confirm` is called before the consumer is made."""
         self.channel, self.settings = channel, settings
         self.connection, self._consumer = tenant_log.connection, QueueConsumer(tenant_log, channel)
         self._sink, self._confirm = sink, confirm
