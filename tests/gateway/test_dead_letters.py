@@ -218,6 +218,32 @@ async def test_rejected_and_expired_messages_move_with_their_reason_and_are_not_
             assert await work(one, queue, 2, set()) == ["late", "rejected"]
 
 
+@pytest.mark.promise("9b")
+async def test_rejected_message_that_cannot_be_stored_is_not_delivered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_mover, "RETRY_S", 0.05)
+    async with gateway_app(tmp_path) as it:
+        queue = await make_queue(it)
+        await it.publish(b'"poison"', queue)
+        async with worker(it, queue) as one:
+            message = await next_of(one, queue)
+            await it.set_limits(storage_bytes=100)
+            await it.services.retention.sweep(it.services.fabric.tenant(it.owner.tenant_id))
+            await one.ask("nak", channel=queue.id, seq=message["seq"], dead=True)
+            await asyncio.sleep(0.3)
+            assert await letters_of(it, queue.dead_letter) == {}
+            await it.set_limits(storage_bytes=100_000)
+            await it.services.retention.sweep(it.services.fabric.tenant(it.owner.tenant_id))
+            await has_letters(it, queue, 1)
+            await emptied(it, queue)
+            await it.publish(b'"next"', queue)
+            assert (await next_of(one, queue))["data"] == "next"
+            (letter,) = (await letters_of(it, queue.dead_letter)).values()
+            assert letter.dead_letter is not None
+            assert (letter.dead_letter.reason, letter.dead_letter.deliveries) == (DeadLetterReason.REJECTED, 1)
+
+
 async def test_redrive_refuses_what_has_no_dead_letters_and_who_may_not(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         channels, redrives = it.services.channels, it.services.redrives

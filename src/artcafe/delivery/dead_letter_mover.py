@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from artcafe.delivery.queue_feed import QueueFeed
 from artcafe.errors import ChannelNotFound, OurFault
 from artcafe.fabric.marked_copies import MOST_COPIES
 from artcafe.fabric.work_queue import QueuedMessage
-from artcafe.model import Channel, ChannelId, TenantId
+from artcafe.model import Channel, ChannelId, Epoch, Seq, TenantId
 from artcafe.services.dead_letters import DeadLetters, FailedMessage
 from artcafe.supervision import Supervisor
 from artcafe.wire import envelopes
@@ -33,15 +34,20 @@ class DeadLetterMover:
         self._dead_letters, self._find, self._group, self._clock = dead_letters, find, group, dead_letters.clock
         self._waiting: dict[QueueFeed, list[tuple[QueuedMessage, FailedMessage]]] = {}
         """The messages to move, for each feed whose task runs."""
+        self._rejected: WeakKeyDictionary[QueueFeed, dict[tuple[Epoch | None, Seq], int]] = WeakKeyDictionary()
+        """Rejected messages that could not be moved, by the log and their sequence, and how often subscribers got them."""
         self.supervisor = Supervisor("dead_letters")
 
     def move_undeliverable(self, feed: QueueFeed, message: QueuedMessage) -> bool:
-        """Move an expired message, or one delivered as often as its channel allows, and return True; False for any
-        other."""
+        """Move an expired message, one delivered as often as its channel allows, or one that was rejected here, and return True;
+        False for any other."""
         # NATS counts the attempts to move it too.
         before = min(message.deliveries - 1, feed.settings.max_deliveries)
         expires_at = envelopes.expires_at(message.envelope)
-        if expires_at is not None and expires_at <= self._clock():
+        rejected_after = self._rejected.get(feed, {}).pop((feed.queue.epoch, message.seq), None)
+        if rejected_after is not None:
+            self.move(feed, message, DeadLetterReason.REJECTED, rejected_after)
+        elif expires_at is not None and expires_at <= self._clock():
             self.move(feed, message, DeadLetterReason.EXPIRED, before)
         elif message.deliveries > feed.settings.max_deliveries:
             self.move(feed, message, DeadLetterReason.MAX_DELIVERIES, before)
@@ -62,7 +68,13 @@ class DeadLetterMover:
         elif len(waiting) < MOST_WAITING:
             waiting.append(one)
         else:
-            feed.queue.nak(message, RETRY_S)
+            self._put_off(feed, *one)
+
+    def _put_off(self, feed: QueueFeed, message: QueuedMessage, failed: FailedMessage) -> None:
+        """Give a message back, to be moved when it comes again."""
+        if failed.reason is DeadLetterReason.REJECTED:  # the others are recognised by themselves
+            self._rejected.setdefault(feed, {})[feed.queue.epoch, message.seq] = failed.deliveries
+        feed.queue.nak(message, RETRY_S)
 
     async def _run(self, feed: QueueFeed) -> None:
         """Move the waiting messages of a queue, a batch at a time, until none is left."""
@@ -73,11 +85,11 @@ class DeadLetterMover:
                 is_moved = False
                 with self.supervisor.contain(tenant=feed.tenant_id, channel=feed.channel):
                     is_moved = await self._store(feed, [failed for _, failed in some])
-                for message, _ in some:
+                for message, one in some:
                     if is_moved:
                         feed.queue.terminate(message)
                     else:
-                        feed.queue.nak(message, RETRY_S)
+                        self._put_off(feed, message, one)
         finally:
             self._waiting.pop(feed, None)
 
