@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
@@ -56,10 +56,10 @@ class Reader:
     async def pull(self, request: PullRequest = NOW, wait: PullWait | None = None) -> PulledPage:
         return await self.it.services.pulls.pull(self.principal, self.principal.agent_id, request, wait)
 
-    async def ack(self, seq: int, epoch: str | None = None) -> ArtcafeError | None:
+    async def ack(self, seq: int, epoch: str | None = None, moves: Mapping[str, int] | None = None) -> ArtcafeError | None:
         """Acknowledge, and return the error."""
         acks = [SettleEntry(ACK, self.channel.id, seq, None)]
-        (outcome,) = await self.it.services.pulls.settle(self.principal, self.principal.agent_id, acks, epoch)
+        (outcome,) = await self.it.services.pulls.settle(self.principal, self.principal.agent_id, acks, epoch, moves)
         return outcome.error
 
     async def publish_expired(self, data: int) -> int:
@@ -413,3 +413,34 @@ async def test_pulled_messages_are_counted_as_deliveries_of_the_agent(it: Gatewa
     assert await total(it, Metric.DELIVERIES) == before + 6
     counted = await parts(it, Metric.DELIVERIES, Attribution.AGENT)
     assert counted[reader.principal.agent_id] == 6
+
+
+# --- moved cursors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.promise("p25")
+async def test_ack_of_a_message_pulled_before_the_cursor_was_moved_changes_nothing(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    *_, last = await reader.publish(1, 2, 3)
+    for moves in (0, 1):
+        pulled = await reader.pull()
+        assert numbers(pulled) == [1, 2, 3]
+        assert pulled.moves == ({reader.channel.id: moves} if moves else {})
+        await it.services.cursor_moves.move(it.owner, reader.channel.id, reader.principal.agent_id, "first")
+        assert await reader.ack(last, pulled.epoch, pulled.moves) is None
+        assert numbers(await reader.pull()) == [1, 2, 3]
+    pulled = await reader.pull()
+    assert await reader.ack(last, pulled.epoch, pulled.moves) is None
+    assert numbers(await reader.pull()) == []
+
+
+async def test_move_during_a_wait_is_followed(it: GatewayApp) -> None:
+    reader = await a_reader(it)
+    *_, last = await reader.publish(1, 2)
+    assert await reader.ack(last) is None
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(reader.pull(LONG))
+        await until(lambda: len(it.services.pulls.waits) == 1)
+        await it.services.cursor_moves.move(it.owner, reader.channel.id, reader.principal.agent_id, "first")
+    assert numbers(waiting.result()) == [1, 2]
+    assert waiting.result().moves == {reader.channel.id: 1}

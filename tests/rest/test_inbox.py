@@ -127,6 +127,22 @@ def test_gap_takes_the_place_of_expired_messages_in_a_pull(rest_app: RestApp, in
     assert [each["seq"] for each in inbox.pull()["items"]] == [last]
 
 
+@pytest.mark.promise("p25")
+def test_moves_of_a_pull_void_its_acks_after_the_cursor_was_moved(inbox: Inbox) -> None:
+    channel = inbox.channel()
+    last = [inbox.publish(channel, each) for each in (1, 2)][-1]
+    pulled = inbox.pull()
+    assert pulled["moves"] == {}
+    place = f"{inbox.agent.tenant.path}/channels/{channel}/subscriptions/{inbox.agent.id}"
+    assert inbox.agent.tenant.owner.patch(place, json={"cursor": "first"}).status_code == 200
+
+    assert inbox.ack((channel, last), epoch=pulled["epoch"], moves=pulled["moves"]) == [None]
+    again = inbox.pull()
+    assert (data_of(again), again["moves"]) == ([1, 2], {channel: 1})
+    assert inbox.ack((channel, last), moves=again["moves"]) == [None]
+    assert data_of(inbox.pull()) == []
+
+
 @pytest.mark.promise("p17", "p18")
 def test_pull_acknowledges_nothing_and_an_ack_is_written_before_its_answer(rest_app: RestApp, inbox: Inbox) -> None:
     channel = inbox.channel()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -98,6 +98,8 @@ class PulledPage(NamedTuple):
     gaps: Sequence[ChannelGap]
     has_more: bool
     epoch: Epoch | None
+    moves: Mapping[str, int]
+    """How often the cursor of each channel, by its id, was moved before the pull, if it ever was."""
 
 
 class Pulls:
@@ -129,12 +131,17 @@ class Pulls:
         return await _Pull(self._services, self.holds, self._settling, agent, request, wait).run()
 
     async def settle(
-        self, principal: Principal, agent_id: str, entries: Sequence[SettleEntry], epoch: str | None = None
+        self,
+        principal: Principal,
+        agent_id: str,
+        entries: Sequence[SettleEntry],
+        epoch: str | None = None,
+        moves: Mapping[str, int] | None = None,
     ) -> list[Settled]:
         """Acknowledge, give back and extend messages of the agent itself, and return the outcome of each entry.
 
-        An ack without a receipt moves a cursor (`PullAcks`); the others are about messages of queues (`PullSettling`). Raises
-        `Forbidden`, and `Unavailable` if nothing was changed.
+        `epoch` and `moves` are those of the pull. An ack without a receipt moves a cursor (`PullAcks`); the others are about
+        messages of queues (`PullSettling`). Raises `Forbidden`, and `Unavailable` if nothing was changed.
         """
         agent = itself(principal, agent_id)
         cursors = [at for at, entry in enumerate(entries) if entry.kind == ACK and entry.receipt is None]
@@ -143,7 +150,7 @@ class Pulls:
         async with self._services.shares.of(agent).slot():
             if cursors:
                 acks = [PulledAck(entries[at].channel, entries[at].seq) for at in cursors]
-                errors = await self._acks.acknowledge(agent, acks, epoch)
+                errors = await self._acks.acknowledge(agent, acks, epoch, moves)
                 outcomes.update(zip(cursors, map(Settled, errors), strict=True))
             if held:
                 outcomes.update(zip(held, await self._settling.settle(agent, [entries[at] for at in held]), strict=True))
@@ -257,7 +264,9 @@ class _Pull:
         items = [self._held_item(taken) for taken in queues.taken]
         items += [_item(self._channels.with_cursors[channel_id], message) for channel_id, message in page.messages]
         self._count(len(items))
-        return PulledPage(items, page.gaps, page.has_more or queues.has_more, page.epoch)
+        rows = self._channels.subscriptions.values()
+        moves: dict[str, int] = {row.channel_id: row.cursor.moves for row in rows if row.cursor.moves}
+        return PulledPage(items, page.gaps, page.has_more or queues.has_more, page.epoch, moves)
 
     def _trace(self) -> None:
         """Record a span for each channel with traced messages, as for a write to a socket."""

@@ -59,6 +59,10 @@ class _Channel:
     cursor: Cursor
     most: Seq
 
+    def was_moved_since(self, moves: Mapping[str, int] | None) -> bool:
+        """Return whether the cursor was moved after the pull with these moves. None: the moves of the pull are unknown."""
+        return moves is not None and moves.get(self.subscription.channel_id, 0) < self.subscription.cursor.moves
+
 
 class PullAcks:
     """Acknowledges messages without a connection.
@@ -70,13 +74,13 @@ class PullAcks:
         self._services = services
 
     async def acknowledge(
-        self, principal: AgentPrincipal, acks: Sequence[PulledAck], epoch: str | None
+        self, principal: AgentPrincipal, acks: Sequence[PulledAck], epoch: str | None, moves: Mapping[str, int] | None = None
     ) -> list[ArtcafeError | None]:
         """Move the cursors of acknowledged messages, and return the error of each ack; None for a written one.
 
         An ack below the cursor changes nothing, so acks may be repeated. `epoch`: the log's at the pull of the messages; an
-        agent must give it after a restore of the log, since sequences of both logs are alike. Raises `Unavailable` if nothing was
-        changed.
+        agent must give it after a restore of the log, since sequences of both logs are alike. `moves`: those of the pull, by
+        channel id; an ack changes nothing if a request has moved the cursor since. Raises `Unavailable` if nothing was changed.
         """
         log = await self._services.fabric.tenant(principal.tenant_id).connected_log()
         outcomes = await self._channels(principal, list(dict.fromkeys(ack.channel for ack in acks)))
@@ -90,7 +94,7 @@ class PullAcks:
             channel = outcomes[ack.channel]
             error = _refusal(channel, ack, state, epoch) if isinstance(channel, _Channel) else channel
             errors.append(error)
-            if error is None:
+            if error is None and isinstance(channel, _Channel) and not channel.was_moved_since(moves):
                 to_write[ack.channel] = max(ack.seq, to_write.get(ack.channel, 0))
         if state is None:
             return errors  # without a log there is nothing above any cursor

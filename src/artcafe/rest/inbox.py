@@ -47,7 +47,7 @@ class InboxQuery(BaseModel):
 INBOX: Final[dict[str, Any]] = {
     "title": "Inbox",
     "type": "object",
-    "required": ["items", "gaps", "more", "epoch"],
+    "required": ["items", "gaps", "more", "epoch", "moves"],
     "properties": {
         "items": {
             "type": "array",
@@ -75,6 +75,11 @@ INBOX: Final[dict[str, Any]] = {
         "epoch": {
             "type": ["string", "null"],
             "description": "The log's epoch, to be sent with the acks; null before its first message.",
+        },
+        "moves": {
+            "type": "object",
+            "description": "By channel id, how often a request has moved its cursor, if one has; to be sent with the acks.",
+            "additionalProperties": {"type": "integer"},
         },
     },
 }
@@ -113,6 +118,12 @@ class AcksBody(RequestModel):
         None,
         description="The `epoch` of the pull that returned the messages. With it, no ack counts for the messages of another log;"
         " required after a restore.",
+    )
+    moves: dict[str, int] | None = Field(
+        None,
+        description="The `moves` of the pull that returned the messages. With it, no ack counts in a channel whose cursor was"
+        " moved since.",
+        max_length=MAX_ACKS,
     )
 
 
@@ -197,7 +208,7 @@ async def acknowledge_messages(
         SettleEntry(REJECT if each.dead else NAK, each.channel, each.seq, each.receipt, each.delay_s) for each in body.naks
     ]
     entries += [SettleEntry(EXTEND, each.channel, each.seq, each.receipt) for each in body.extends]
-    outcomes = await services.pulls.settle(principal, agent_id, entries, body.epoch)
+    outcomes = await services.pulls.settle(principal, agent_id, entries, body.epoch, body.moves)
     pairs = list(zip(entries, outcomes, strict=True))
     return AcksResponse(
         acks=[_outcome(*pair) for pair in pairs if pair[0].kind == ACK],
@@ -231,8 +242,8 @@ async def _end_when_gone(request: Request, wait: PullWait) -> None:
 
 def _text(pulled: PulledPage) -> bytes:
     gaps = msgspec.json.encode([_gap(each) for each in pulled.gaps])
-    rest = msgspec.json.encode(pulled.has_more), msgspec.json.encode(pulled.epoch)
-    return b'{"items":[%b],"gaps":%b,"more":%b,"epoch":%b}' % (b",".join(pulled.items), gaps, *rest)
+    rest = (msgspec.json.encode(each) for each in (pulled.has_more, pulled.epoch, pulled.moves))
+    return b'{"items":[%b],"gaps":%b,"more":%b,"epoch":%b,"moves":%b}' % (b",".join(pulled.items), gaps, *rest)
 
 
 def _gap(each: ChannelGap) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, overload
@@ -38,6 +38,7 @@ class _Page(msgspec.Struct, frozen=True):
     gaps: list[_PulledGap]
     more: bool
     epoch: str | None
+    moves: Mapping[str, int] | None = None
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -91,8 +92,8 @@ class _ChannelAcks:
 class PullAckSender:
     """The acks of one pull. One request is in flight at a time, with all acks since the one before."""
 
-    def __init__(self, http: HttpClient, path: str, epoch: str | None) -> None:
-        self._http, self._path, self._epoch = http, path, epoch
+    def __init__(self, http: HttpClient, path: str, epoch: str | None, moves: Mapping[str, int] | None = None) -> None:
+        self._http, self._path, self._epoch, self._moves = http, path, epoch, moves
         self._channels: dict[str, _ChannelAcks] = {}
         self._held: dict[int, _Entry] = {}
         """Acks of queue messages to be sent, by sequence."""
@@ -162,7 +163,7 @@ class PullAckSender:
         return outcome
 
     async def _post(self, kind: str, entries: Sequence[_Entry]) -> list[_Outcome]:
-        body = {kind: entries, **given(epoch=self._epoch)}
+        body = {kind: entries, **given(epoch=self._epoch, moves=self._moves)}
         # A second ack with a receipt is refused, since the first has ended the hold.
         repeats = all(entry.receipt is None for entry in entries)
         answered = await self._http.send(_Outcomes, "POST", self._path, body, repeats=repeats)
@@ -234,11 +235,20 @@ class Pulled(Sequence[PulledMessage]):
     """The messages of one pull, in order within a channel. Those that are not acknowledged are pulled again.
 
     `gaps` has the messages that will not come, which were also logged as warnings. With `has_more`, further messages follow once
-    these are acknowledged. `epoch` identifies the log of the sequences; None before the tenant's first message.
+    these are acknowledged. `epoch` identifies the log of the sequences; None before the tenant's first message. `moves` has how
+    often the cursors of channels were moved; None from an older server.
     """
 
-    def __init__(self, messages: Sequence[PulledMessage], gaps: Sequence[Gap], has_more: bool, epoch: str | None) -> None:
+    def __init__(
+        self,
+        messages: Sequence[PulledMessage],
+        gaps: Sequence[Gap],
+        has_more: bool,
+        epoch: str | None,
+        moves: Mapping[str, int] | None = None,
+    ) -> None:
         self._messages, self.gaps, self.has_more, self.epoch = tuple(messages), tuple(gaps), has_more, epoch
+        self.moves = moves
 
     def __repr__(self) -> str:
         return f"Pulled({len(self)} messages, gaps={self.gaps!r}, has_more={self.has_more})"
@@ -273,14 +283,14 @@ class PullInbox:
     async def pull(self, *, limit: int = 50, wait_s: float = 0, channel: str | None = None) -> Pulled:
         """Return messages as `Agent.pull` does. Gaps of channels without messages are acknowledged."""
         page = await self._http.read(_Page, self._inbox, {"limit": limit, "wait_s": wait_s, **given(channel=channel)})
-        acks = PullAckSender(self._http, self._acks, page.epoch)
+        acks = PullAckSender(self._http, self._acks, page.epoch, page.moves)
         gaps = [Gap(each.channel, each.from_, each.to, each.reason) for each in page.gaps]
         for gap, pushed in zip(gaps, page.gaps, strict=True):
             warn_of(gap)
             acks.expect_gap(pushed.channel, pushed.after)
         messages = [PulledMessage(each, acks.expect(each), acks) for each in page.items]
         await acks.send_gaps()
-        return Pulled(messages, gaps, page.more, page.epoch)
+        return Pulled(messages, gaps, page.more, page.epoch, page.moves)
 
     def follow(self, *, last_id: str | None = None) -> MessageStream:
         """Iterate over the messages of the agent's active subscriptions and its inbox as they come, by server-sent events.
@@ -290,12 +300,21 @@ class PullInbox:
         """
         return MessageStream(self._http, f"{self._inbox}/stream", {}, last_id)
 
-    async def ack(self, channel: str, seq: int, *, receipt: str | None = None, epoch: str | None = None) -> None:
+    async def ack(
+        self,
+        channel: str,
+        seq: int,
+        *,
+        receipt: str | None = None,
+        epoch: str | None = None,
+        moves: Mapping[str, int] | None = None,
+    ) -> None:
         """Acknowledge a channel up to `seq`, or with its `receipt` one message of a queue. Raises the server's error.
 
-        With the `epoch` of its pull, raises `LogRenewed` if the log was replaced since.
+        With the `epoch` of its pull, raises `LogRenewed` if the log was replaced since. With its `moves`, changes nothing if the
+        cursor was moved since.
         """
-        await self._settle("acks", _Entry(channel, seq, receipt), epoch)
+        await self._settle("acks", _Entry(channel, seq, receipt), epoch, moves)
 
     async def nak(
         self, channel: str, seq: int, *, receipt: str, delay_s: float | None = None, dead: bool = False, epoch: str | None = None
@@ -308,5 +327,5 @@ class PullInbox:
         outcome = await self._settle("extends", _Entry(channel, seq, receipt), epoch)
         return Extended(outcome.receipt or receipt, time_of(outcome.held_until))
 
-    async def _settle(self, kind: str, entry: _Entry, epoch: str | None) -> _Outcome:
-        return await PullAckSender(self._http, self._acks, epoch).settle(kind, entry)
+    async def _settle(self, kind: str, entry: _Entry, epoch: str | None, moves: Mapping[str, int] | None = None) -> _Outcome:
+        return await PullAckSender(self._http, self._acks, epoch, moves).settle(kind, entry)

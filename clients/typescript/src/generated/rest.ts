@@ -29,6 +29,11 @@ export interface Acks {
 	 * required after a restore.
 	 */
 	epoch?: string | null;
+	/**
+	 * The `moves` of the pull that returned the messages. With it, no ack counts in a channel whose cursor was moved
+	 * since.
+	 */
+	moves?: Record<string, number> | null;
 }
 
 /** An agent as seen by other agents. */
@@ -1636,6 +1641,8 @@ export abstract class Operations {
 		more: boolean;
 		/** The log's epoch, to be sent with the acks; null before its first message. */
 		epoch: string | null;
+		/** By channel id, how often a request has moved its cursor, if one has; to be sent with the acks. */
+		moves: Record<string, number>;
 	}> {
 		return this.send("GET", `${tenantPath(tenantId)}/agents/${segment(agentId)}/inbox`, { query: { ...query }, options }) as Promise<{
 		/**
@@ -1660,6 +1667,8 @@ export abstract class Operations {
 		more: boolean;
 		/** The log's epoch, to be sent with the acks; null before its first message. */
 		epoch: string | null;
+		/** By channel id, how often a request has moved its cursor, if one has; to be sent with the acks. */
+		moves: Record<string, number>;
 	}>;
 	}
 
