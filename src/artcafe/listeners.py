@@ -17,7 +17,7 @@ from artcafe.config import Address, Settings
 from artcafe.errors import StartRefused
 from artcafe.observe.logs import log
 from artcafe.rules.clients import Proxies
-from artcafe.rules.connections import OpenConnections, capacity
+from artcafe.rules.open_connections import OpenConnections, capacity
 from artcafe.rules.shared_limits import ONE_PROCESS, PeerLimits
 
 if sys.platform != "win32":

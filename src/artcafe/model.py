@@ -382,8 +382,8 @@ class Outcome(StrEnum):
 class Entry(Record, frozen=True, kw_only=True):
     """One entry of an audit: the actor, the action, its target, the time and the address.
 
-    `number` counts from 1 without gaps. `before` is the digest of the previous entry (`rules.chain`), so that changing, removing
-    or inserting an entry is detectable. `intent` is the number of the entry whose outcome this one records.
+    `number` counts from 1 without gaps. `before` is the digest of the previous entry (`rules.audit_chain`), so that changing,
+    removing or inserting an entry is detectable. `intent` is the number of the entry whose outcome this one records.
     """
 
     number: int

@@ -24,7 +24,7 @@ from artcafe.gateway.upgrade_request import PATH
 from artcafe.listeners import ListenerSettings, allow_descriptors, local_url
 from artcafe.observe.clock import now
 from artcafe.observe.logs import log
-from artcafe.rules.connections import capacity
+from artcafe.rules.open_connections import capacity
 from artcafe.rules.plan_check import Capacity, oversold
 from artcafe.rules.plans import Plans
 from artcafe.supervision import Supervisor

@@ -14,7 +14,7 @@ import atheris  # type: ignore[import-untyped]  # it has no types
 
 with atheris.instrument_imports(include=["artcafe"]):
     from artcafe.errors import ArtcafeError, BadCursor, BadKey
-    from artcafe.rules import chain, pages
+    from artcafe.rules import audit_chain, pages
     from artcafe.wire import frames, sshkeys, sshsig
     from artcafe.wire.frames import RefusedCommand
     from artcafe.wire.session import ServerSession
@@ -85,10 +85,10 @@ def cursor(data: bytes) -> None:
 def entry(data: bytes) -> None:
     """An audit entry is parsed, or raises ValueError."""
     try:
-        found = chain.read(data)
+        found = audit_chain.read(data)
     except ValueError:
         return
-    chain.canonical(found)
+    audit_chain.canonical(found)
 
 
 PARSERS: Final[dict[str, Callable[[bytes], None]]] = {

@@ -15,7 +15,7 @@ import pytest
 
 from artcafe.errors import TooLarge
 from artcafe.rest.bodies import DISCARD_BYTES, SMALL_BODY_BYTES
-from artcafe.rules.connections import capacity
+from artcafe.rules.open_connections import capacity
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.keys import load_signer
 from artcafe.wire.frames import MAX_DEPTH

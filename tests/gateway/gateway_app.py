@@ -23,7 +23,7 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.model import Agent, AgentPrincipal, Channel, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from artcafe.observe.tracing import Tracing
-from artcafe.rules.connections import OpenConnections
+from artcafe.rules.open_connections import OpenConnections
 from artcafe.services.terms import Current
 from artcafe.tables.catalog import TENANTS, Environment
 from artcafe.tables.engine.writes import Add, Assign, ItemKey, Update

@@ -16,7 +16,7 @@ from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES
 from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, parse
-from artcafe.rules.connections import OpenConnections
+from artcafe.rules.open_connections import OpenConnections
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from tests.gateway.gateway_app import gateway_app, until
 from tests.gateway.raw_client import BOUND_S, UPGRADE, BareSocket, http_answer, open_client, open_socket

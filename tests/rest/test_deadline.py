@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.rest.headers import HEADERS
-from artcafe.rules.connections import OpenConnections
+from artcafe.rules.open_connections import OpenConnections
 from tests.rest.rest_app import BOUND_S
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

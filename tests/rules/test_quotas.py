@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import Overloaded, RateLimited
 from artcafe.rules.clients import Proxies
-from artcafe.rules.connections import SPARE_PER_ADDRESS, CountedConnection, OpenConnections, capacity
+from artcafe.rules.open_connections import SPARE_PER_ADDRESS, CountedConnection, OpenConnections, capacity
 from artcafe.rules.quotas import Quota, QuotaExceeded
 
 TAKES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), max_size=60)

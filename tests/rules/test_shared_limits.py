@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from artcafe.errors import RateLimited
-from artcafe.rules.connections import OpenConnections
+from artcafe.rules.open_connections import OpenConnections
 from artcafe.rules.shared_limits import SALT_BYTES, PeerLimits, clear_column, peer_limits, size_bytes, write_salt
 
 COLUMNS = 3

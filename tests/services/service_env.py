@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from artcafe.assembly import ServiceKeys, ServiceSettings, TableServices
 from artcafe.fabric.audit_log import Compose, StoredEntry
 from artcafe.model import Agent, AgentPrincipal, ChannelId, Cursor, Epoch, Role, Tenant, TenantId, UserId, UserPrincipal
-from artcafe.rules import chain as chains
+from artcafe.rules import audit_chain
 from artcafe.rules.subjects import Subject
 from artcafe.rules.tokens import Tokens
 from artcafe.services.terms import Current, Terms
@@ -88,7 +88,7 @@ class Logs:
 
     async def since(self, chain: Subject, time: datetime) -> int | None:
         """Return the sequence of the first entry at a time or later (port `Chains`)."""
-        return next((kept.seq for kept in self.chains.get(chain, []) if chains.read(kept.text).time >= time), None)
+        return next((kept.seq for kept in self.chains.get(chain, []) if audit_chain.read(kept.text).time >= time), None)
 
     async def drop(self, tenant_id: TenantId) -> None:
         """Record the removal of a tenant's messages (port `TenantLogs`)."""

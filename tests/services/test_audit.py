@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, RateLimited, Unavailable
 from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
-from artcafe.rules import chain, subjects
+from artcafe.rules import audit_chain, subjects
 from artcafe.rules.audit_filters import AuditFilter
 from artcafe.rules.pages import PageRequest
 from artcafe.services.audit import CHANGES_AT_ONCE, CHANGES_PER_S, Audit
@@ -26,8 +26,8 @@ GONE = Unavailable("the message log (NATS)")
 def told(server: Server, tenant_id: TenantId | None) -> list[Entry]:
     """Return the whole chain, and check that it is valid."""
     where = subjects.AUDIT_OF_PLATFORM if tenant_id is None else subjects.audit(tenant_id)
-    entries = [chain.read(kept.text) for kept in server.logs.chains.get(where, [])]
-    assert chain.first_break(entries) is None
+    entries = [audit_chain.read(kept.text) for kept in server.logs.chains.get(where, [])]
+    assert audit_chain.first_break(entries) is None
     return entries
 
 

@@ -72,7 +72,7 @@ class Backlog:
     def _is_behind(self, delivery: Delivery) -> bool:
         if delivery.is_member or self._peer.is_paused or delivery is self._suspended:
             return False
-        return delivery.max_unacked is None or len(delivery.unacked) < delivery.max_unacked
+        return delivery.has_room_for(1)
 
     async def _advance(self, delivery: Delivery) -> None:
         """Send the next batch of a delivery's backlog, or make it a member if there is none."""

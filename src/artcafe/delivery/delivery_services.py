@@ -7,9 +7,7 @@ from typing import Final, Protocol
 
 from artcafe.delivery.hub import Hub
 from artcafe.delivery.queue_hub import QueueHub
-from artcafe.model import AgentId, AgentPrincipal, ChannelId, Epoch, Principal, Seq
-from artcafe.rules import access
-from artcafe.rules.access import Action
+from artcafe.model import ChannelId, Epoch, Seq
 from artcafe.services.cursors import Cursors
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.subscriptions import Subscriptions
@@ -50,10 +48,3 @@ class Opened:
     seq: Seq | None = None
     last: Seq | None = None
     gap: Gap | None = None
-
-
-def itself(principal: Principal, agent_id: str) -> AgentPrincipal:
-    """Return the principal, if it is this agent. Raises `Forbidden`."""
-    access.check(principal, Action.PULL, AgentId(agent_id))
-    assert isinstance(principal, AgentPrincipal), "the table of permissions has no person for it"
-    return principal

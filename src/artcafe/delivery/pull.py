@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, Self
 
 from artcafe.delivery.delivery_metrics import count_deliveries
-from artcafe.delivery.delivery_services import DeliveryServices, itself
+from artcafe.delivery.delivery_services import DeliveryServices
 from artcafe.delivery.pull_acks import PullAcks, PulledAck
 from artcafe.delivery.pull_channels import PullChannels, find_channels
 from artcafe.delivery.pull_holds import ACK, PullHolds
@@ -34,7 +34,7 @@ from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import AgentPrincipal, Channel, ChannelId, Epoch, Principal
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
-from artcafe.rules import times
+from artcafe.rules import access, times
 from artcafe.rules.usage import Metric
 from artcafe.services.login import Login
 from artcafe.services.retention import Retention
@@ -120,7 +120,7 @@ class Pulls:
         `request.channel`, `SubscriptionNotFound`, `Conflict` if it is paused and `Invalid` if it stores nothing; for a wait,
         `RateLimited` and `Overloaded`, and `Revoked` or `TenantSuspended` if the agent loses its access meanwhile.
         """
-        agent = itself(principal, agent_id)
+        agent = access.check_own_inbox(principal, agent_id)
         if not request.wait_s:
             return await self._pull(agent, request, PullWait())
         wait = PullWait() if wait is None else wait
@@ -143,7 +143,7 @@ class Pulls:
         `epoch` and `moves` are those of the pull. An ack without a receipt moves a cursor (`PullAcks`); the others are about
         messages of queues (`PullSettling`). Raises `Forbidden`, and `Unavailable` if nothing was changed.
         """
-        agent = itself(principal, agent_id)
+        agent = access.check_own_inbox(principal, agent_id)
         cursors = [at for at, entry in enumerate(entries) if entry.kind == ACK and entry.receipt is None]
         held = [at for at, entry in enumerate(entries) if entry.kind != ACK or entry.receipt is not None]
         outcomes: dict[int, Settled] = {}

@@ -25,9 +25,9 @@ from artcafe.fabric.queue_fetch import settle
 from artcafe.fabric.work_queue import QueuedMessage
 from artcafe.model import AgentId, AgentPrincipal, QueueSettings, Seq, TenantId
 from artcafe.observe.clock import Clock
-from artcafe.rules import receipts
+from artcafe.rules import hold_receipts
+from artcafe.rules.hold_receipts import HoldReceipt
 from artcafe.rules.queues import pause_after
-from artcafe.rules.receipts import HoldReceipt
 from artcafe.services.record_cache import RecordCache
 
 MAX_DELAY_S: Final = 24 * 3600
@@ -89,7 +89,7 @@ class PullSettling:
         """Return the receipt of a message held by the agent's pull on this server until then."""
         server, epoch = self._services.fabric.hold_requests.server, feed.queue.epoch
         made = HoldReceipt(server, feed.channel, message.seq, message.deliveries, message.ack_subject, epoch, _ms(until))
-        return receipts.seal(self._key, principal.tenant_id, principal.agent_id, made)
+        return hold_receipts.seal(self._key, principal.tenant_id, principal.agent_id, made)
 
     async def settle(self, principal: AgentPrincipal, entries: Sequence[SettleEntry]) -> list[Settled]:
         """Return the outcome of each entry. A wrong one does not stop the others."""
@@ -117,7 +117,7 @@ class PullSettling:
         """Return the receipt of an entry. Raises `Invalid`."""
         if entry.receipt is None:
             raise Invalid("receipt", "is required: send that of the pulled message, which must be one of a queue channel")
-        receipt = receipts.open(self._key, principal.tenant_id, principal.agent_id, entry.receipt)
+        receipt = hold_receipts.open(self._key, principal.tenant_id, principal.agent_id, entry.receipt)
         if receipt.seq != entry.seq:
             raise Invalid("receipt", f"is that of message {receipt.seq}")
         if entry.delay_s is not None and not 0 <= entry.delay_s <= MAX_DELAY_S:
@@ -192,7 +192,7 @@ class PullSettling:
     def _extended(self, principal: AgentPrincipal, receipt: HoldReceipt, left_s: float) -> Settled:
         until = self._services.clock() + timedelta(seconds=left_s)
         later = msgspec.structs.replace(receipt, until_ms=_ms(until))
-        return Settled(None, receipts.seal(self._key, principal.tenant_id, principal.agent_id, later), until)
+        return Settled(None, hold_receipts.seal(self._key, principal.tenant_id, principal.agent_id, later), until)
 
     def _now_ms(self) -> int:
         return _ms(self._services.clock())

@@ -16,7 +16,6 @@ from typing import Final
 
 from artcafe.delivery.arrival_stream import ArrivalStream
 from artcafe.delivery.channel_stream import ChannelStream
-from artcafe.delivery.delivery_services import itself
 from artcafe.delivery.event_stream import EventStream, StreamTransport
 from artcafe.delivery.inbox_stream import InboxStream
 from artcafe.delivery.open_limits import OpenLimits
@@ -25,6 +24,7 @@ from artcafe.errors import ArtcafeError, CredentialsExpired, Internal, OurFault,
 from artcafe.model import AgentPrincipal, Principal, Seq, TenantChange, TenantId
 from artcafe.observe import metrics
 from artcafe.observe.logs import log
+from artcafe.rules import access
 from artcafe.supervision import Supervisor
 
 MAX_STREAMS_PER_PRINCIPAL: Final = 10
@@ -96,7 +96,7 @@ class Streams:
 
         Raises `Forbidden`, and as `channel` and `InboxStream.begin` do.
         """
-        agent = itself(principal, agent_id)
+        agent = access.check_own_inbox(principal, agent_id)
         stream = InboxStream(self._services, agent, transport, self._group, self.supervisor, self._position_key)
         async with self._opened(stream):
             await stream.begin(last_event_id)

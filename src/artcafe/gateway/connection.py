@@ -25,7 +25,7 @@ from artcafe.model import ChannelId, Cursor, Epoch
 from artcafe.observe import metrics
 from artcafe.observe.context import bind_origin
 from artcafe.observe.logs import log
-from artcafe.rules.connections import CountedConnection
+from artcafe.rules.open_connections import CountedConnection
 from artcafe.wire import frames, receipts, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from artcafe.wire.replies import Gap

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from artcafe.errors import ArtcafeError
-from artcafe.rules.connections import CountedConnection
+from artcafe.rules.open_connections import CountedConnection
 
 if TYPE_CHECKING:
     from artcafe.gateway.connection import Connection

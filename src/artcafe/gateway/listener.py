@@ -31,7 +31,7 @@ from artcafe.gateway.user_session import UserSession
 from artcafe.model import TenantId
 from artcafe.observe import metrics
 from artcafe.observe.logs import ThrottledEvent, log
-from artcafe.rules.connections import CountedConnection, OpenConnections
+from artcafe.rules.open_connections import CountedConnection, OpenConnections
 from artcafe.supervision import Supervisor
 
 CONNECT_S: Final = 10.0

@@ -15,7 +15,7 @@ from artcafe.gateway.connection import Connection
 from artcafe.gateway.protocol_switch import switch_protocol
 from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, UpgradeRequest, parse, refusal
 from artcafe.observe import metrics
-from artcafe.rules.connections import LINGER_BYTES, LINGER_S, CountedConnection
+from artcafe.rules.open_connections import LINGER_BYTES, LINGER_S, CountedConnection
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
 MAX_BYTES_BEFORE_CONNECT: Final = 8 * 1024

@@ -19,7 +19,7 @@ from artcafe.errors import Overloaded
 from artcafe.observe.exposition import CONTENT_TYPE
 from artcafe.observe.logs import ThrottledEvent
 from artcafe.rest.heads import BadHead, StrictBuffer
-from artcafe.rules.connections import CountedConnection, OpenConnections
+from artcafe.rules.open_connections import CountedConnection, OpenConnections
 
 PATH: Final = "/metrics"
 MAX_CONNECTIONS: Final = 16

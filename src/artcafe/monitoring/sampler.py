@@ -13,7 +13,7 @@ from artcafe.model import TenantId
 from artcafe.observe import metrics
 from artcafe.observe.logs import log
 from artcafe.observe.metric_types import Gauge
-from artcafe.rules.connections import OpenConnections
+from artcafe.rules.open_connections import OpenConnections
 from artcafe.tables.engine.port import Permissions
 
 SAMPLE_S: Final = 2.0

@@ -18,8 +18,8 @@ from artcafe.observe.logs import ThrottledEvent, log
 from artcafe.rest import problems
 from artcafe.rest.headers import response_headers
 from artcafe.rest.heads import BadHead, StrictBuffer
-from artcafe.rules.connections import LINGER_BYTES, LINGER_S, CountedConnection, OpenConnections
 from artcafe.rules.ids import new_id
+from artcafe.rules.open_connections import LINGER_BYTES, LINGER_S, CountedConnection, OpenConnections
 
 _LONGEST_PROBLEM: Final = 200
 

@@ -14,7 +14,7 @@ import uvicorn
 
 from artcafe.rest.app import RestSettings, Services, build
 from artcafe.rest.deadline import DeadlineProtocol
-from artcafe.rules.connections import OpenConnections
+from artcafe.rules.open_connections import OpenConnections
 
 DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10

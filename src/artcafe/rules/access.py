@@ -139,6 +139,13 @@ def check(principal: Principal, action: Action, subject_agent: AgentId | None = 
         raise TenantSuspended
 
 
+def check_own_inbox(principal: Principal, agent_id: str) -> AgentPrincipal:
+    """Return the principal if it is this agent: no other one receives the agent's messages. Raise Forbidden."""
+    check(principal, Action.PULL, AgentId(agent_id))
+    assert isinstance(principal, AgentPrincipal), "the table of permissions has no person for it"
+    return principal
+
+
 def check_may_find(principal: Principal, channel: str) -> None:
     """Raise ChannelNotFound if the principal may not know a managed channel without a subscription to it.
 

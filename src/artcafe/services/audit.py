@@ -22,7 +22,7 @@ from artcafe.model import Entry, Outcome, Principal, Seq, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.context import Origin, origin
 from artcafe.observe.logs import log
-from artcafe.rules import access, chain, ids, subjects
+from artcafe.rules import access, audit_chain, ids, subjects
 from artcafe.rules.access import Action
 from artcafe.rules.audit_filters import EVERYTHING, SLACK, AuditFilter
 from artcafe.rules.pages import FIRST, Page, PageRequest
@@ -141,10 +141,10 @@ class Audit:
         request_origin = origin() if request_origin is None else request_origin
 
         def compose(last: bytes | None) -> bytes:
-            if last is None and tenant_id is not None and action != chain.BEGINNING:
+            if last is None and tenant_id is not None and action != audit_chain.BEGINNING:
                 # Expected once for a tenant of an older system; for any other tenant its audit was lost.
                 log.warning("audit.begun_late", tenant=tenant_id, action=action)
-            number, before = (0, chain.FIRST) if last is None else (chain.read(last).number, chain.digest(last))
+            number, before = (0, audit_chain.FIRST) if last is None else (audit_chain.read(last).number, audit_chain.digest(last))
             entry = Entry(
                 number=number + 1,
                 id=ids.new_id("aud"),
@@ -159,12 +159,12 @@ class Audit:
                 intent=intent,
                 before=before,
             )
-            return chain.canonical(entry)
+            return audit_chain.canonical(entry)
 
         where = _chain_of(tenant_id)
         lock = self._locks.setdefault(where, asyncio.Lock())
         async with lock:  # concurrent appends of this server would only conflict with each other
-            return chain.read(await self._chains.append(where, compose))
+            return audit_chain.read(await self._chains.append(where, compose))
 
     async def _write_counted(self, event: Event, facts: Mapping[str, str]) -> None:
         """Write a counted event."""
@@ -229,4 +229,4 @@ def _chain_of(tenant_id: TenantId | None) -> Subject:
 
 
 def _line(kept: StoredEntry) -> ChainedEntry:
-    return ChainedEntry(kept.seq, chain.read(kept.text), chain.digest(kept.text))
+    return ChainedEntry(kept.seq, audit_chain.read(kept.text), audit_chain.digest(kept.text))

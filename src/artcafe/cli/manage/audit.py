@@ -16,8 +16,8 @@ from artcafe.cli.terminal.output import Columns, as_json, limit_option, show_all
 from artcafe.cli.terminal.time_params import TimeParam
 from artcafe.errors import ChainBroken
 from artcafe.model import Entry
-from artcafe.rules import chain
-from artcafe.rules.chain import ChainBreak
+from artcafe.rules import audit_chain
+from artcafe.rules.audit_chain import ChainBreak
 from artcafe.sdk.records import AuditEntry
 
 SHOWN: Final = 20
@@ -142,7 +142,7 @@ def _read(file: Path) -> list[AuditEntry]:
 def check_chain(lines: Sequence[AuditEntry], until: str | None, *, json: bool) -> None:
     """Verify the chain, and print the number of entries and the last one. Raises ChainBroken."""
     entries = [msgspec.convert(msgspec.to_builtins(line), Entry) for line in lines]
-    broken = chain.first_break(entries) or _wrong_digest(lines, entries)
+    broken = audit_chain.first_break(entries) or _wrong_digest(lines, entries)
     if broken is None and until is not None:
         broken = _missing_entry(lines, until)
     if broken is not None:
@@ -155,7 +155,7 @@ def check_chain(lines: Sequence[AuditEntry], until: str | None, *, json: bool) -
 def warn_if_incomplete(lines: Sequence[AuditEntry]) -> None:
     """Warn if a tenant's audit does not begin with the tenant's creation: a chain that was started again is valid too."""
     first = lines[0].action if lines else "nothing"
-    if first != chain.BEGINNING:
+    if first != audit_chain.BEGINNING:
         click.echo(
             f"artcafe: the audit begins with {first} instead of the tenant's creation: the tenant comes from an older system,"
             " or its audit was lost and started again",
@@ -165,7 +165,7 @@ def warn_if_incomplete(lines: Sequence[AuditEntry]) -> None:
 
 def _wrong_digest(lines: Iterable[AuditEntry], entries: Iterable[Entry]) -> ChainBreak | None:
     for line, entry in zip(lines, entries, strict=True):
-        if line.digest != chain.digest(chain.canonical(entry)):
+        if line.digest != audit_chain.digest(audit_chain.canonical(entry)):
             return ChainBreak(line.number, "does not match its digest")
     return None
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.model import Entry, Outcome
-from artcafe.rules import chain
+from artcafe.rules import audit_chain
 
 TEXT = st.text(max_size=20)
 ENTRIES = st.builds(
@@ -24,7 +24,7 @@ ENTRIES = st.builds(
     address=st.none() | TEXT,
     request_id=st.none() | TEXT,
     intent=st.none() | st.integers(0, 2**53),
-    before=st.just(chain.FIRST),
+    before=st.just(audit_chain.FIRST),
 )
 
 
@@ -36,30 +36,30 @@ def entry_of(number: int, before: str, actor: str = "usr:a") -> Entry:
 
 def chained(count: int) -> list[Entry]:
     entries: list[Entry] = []
-    before = chain.FIRST
+    before = audit_chain.FIRST
     for number in range(1, count + 1):
         entries.append(entry_of(number, before))
-        before = chain.digest(chain.canonical(entries[-1]))
+        before = audit_chain.digest(audit_chain.canonical(entries[-1]))
     return entries
 
 
 @given(ENTRIES)
 def test_entry_is_parsed_back_unchanged(entry: Entry) -> None:
-    assert chain.read(chain.canonical(entry)) == entry
+    assert audit_chain.read(audit_chain.canonical(entry)) == entry
 
 
 @given(ENTRIES)
 def test_digest_can_be_computed_from_an_entry_parsed_as_json(entry: Entry) -> None:
-    text = chain.canonical(entry)
+    text = audit_chain.canonical(entry)
     again = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    assert hashlib.sha256(again).hexdigest() == chain.digest(text)
+    assert hashlib.sha256(again).hexdigest() == audit_chain.digest(text)
 
 
 def test_unchanged_chain_has_no_break() -> None:
-    assert chain.first_break([]) is None
+    assert audit_chain.first_break([]) is None
     entries = chained(5)
-    assert chain.first_break(entries) is None
-    assert chain.first_break(entries[2:], 3, entries[2].before) is None
+    assert audit_chain.first_break(entries) is None
+    assert audit_chain.first_break(entries[2:], 3, entries[2].before) is None
 
 
 def test_chain_reveals_changed_removed_added_and_swapped_entries() -> None:
@@ -67,12 +67,14 @@ def test_chain_reveals_changed_removed_added_and_swapped_entries() -> None:
     for position in range(4):  # a change shows at the next entry; a change of the last one only to a holder of its digest
         changed = [*entries]
         changed[position] = entry_of(position + 1, entries[position].before, actor="usr:b")
-        assert chain.first_break(changed) == chain.ChainBreak(
+        assert audit_chain.first_break(changed) == audit_chain.ChainBreak(
             position + 2, "does not contain the digest of the entry before it: one of the two was changed"
         )
         gone = entries[:position] + entries[position + 1 :]
-        assert chain.first_break(gone) == chain.ChainBreak(position + 1, f"is missing: the next entry is number {position + 2}")
+        assert audit_chain.first_break(gone) == audit_chain.ChainBreak(
+            position + 1, f"is missing: the next entry is number {position + 2}"
+        )
         twice = entries[: position + 1] + entries[position:]
-        broken = chain.first_break(twice)
+        broken = audit_chain.first_break(twice)
         assert broken is not None
         assert broken.number == position + 2
