@@ -15,6 +15,7 @@ from artcafe.delivery import dead_letter_mover
 from artcafe.errors import ChannelNotFound, Conflict, DeadLetterNotFound, Forbidden, Invalid
 from artcafe.model import Channel, ChannelId, ChannelType, Role, UserId, UserPrincipal
 from artcafe.services.dead_letters import DeadLetters, FailedMessage
+from artcafe.services.delivery_states import DeliveryState
 from artcafe.services.redrives import LetterStatus, RedriveRange
 from artcafe.wire.envelopes import DeadLetterReason, Envelope, parse_envelope
 from artcafe.wire.frames import Publish
@@ -311,3 +312,24 @@ async def test_dead_letter_channel_goes_with_its_own_queue_though_that_names_ano
         with pytest.raises(ChannelNotFound):
             await channels.get(it.owner, queue.dead_letter)
         assert (await channels.get(it.owner, another.id)).id == another.id
+
+
+@pytest.mark.promise("9b")
+async def test_letter_of_an_expired_message_is_received_and_acknowledged_like_any_other(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        queue = await make_queue(it)
+        assert queue.dead_letter is not None
+        await it.services.subscriptions.put(it.owner, queue.dead_letter, it.agent.id)
+        expires_at = it.clock() + timedelta(seconds=60)
+        await it.services.messaging.publish(it.owner, queue.id, Publish(queue.id, Raw(b"1"), expires_at=expires_at.isoformat()))
+        it.clock.ahead = timedelta(seconds=90)
+        async with worker(it, queue) as one:
+            letter = (await one.next())["message"]
+            assert (letter["channel"], letter["dead_letter"]["reason"]) == (queue.dead_letter, "expired")
+            await one.ack(queue.dead_letter, letter["seq"])
+
+            async def is_acked() -> bool:
+                (receipt,) = (await it.services.message_receipts.list(it.owner, queue.dead_letter or "", letter["seq"])).items
+                return receipt.state is DeliveryState.ACKED
+
+            await eventually(is_acked)

@@ -11,7 +11,7 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_lookups import read_in
 from artcafe.model import AgentId, AgentPrincipal, Channel, Epoch, Permission, Principal, Seq, Subscription
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, inboxes, times
+from artcafe.rules import access, inboxes
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.start_position import LogLineage
@@ -19,7 +19,8 @@ from artcafe.services.delivery_states import DeliveryState, is_recipient
 from artcafe.services.queue_outcomes import QueueOutcomes
 from artcafe.services.recipients import Look, Recipients
 from artcafe.services.record_cache import RecordCache
-from artcafe.wire.envelopes import parse_envelope, parse_head
+from artcafe.wire import envelopes
+from artcafe.wire.envelopes import parse_head
 
 _NOT_SENT: Final = "read the receipts of a message that it has not sent, or that is not stored any more"
 
@@ -86,7 +87,7 @@ class MessageReceipts:
         return Page((MessageReceipt(agent_id, state, reason=reason),), None)
 
     async def _find(self, principal: Principal, channel_id: str, seq: Seq) -> tuple[Channel, datetime | None]:
-        """Return the channel of a message, and when it expires.
+        """Return the channel of a message, and when it expires; a dead letter does not.
 
         To an agent, a message of another sender is like a missing one.
         """
@@ -100,8 +101,7 @@ class MessageReceipts:
         is_private = isinstance(principal, AgentPrincipal) or inboxes.owner_of(channel.id) is not None
         if is_private and parse_head(envelope).sender != principal.sender:
             raise Forbidden(_NOT_SENT, "an agent" if isinstance(principal, AgentPrincipal) else "a person")
-        expires_at = parse_envelope(envelope).expires_at
-        return channel, None if expires_at is None else times.from_text(expires_at)
+        return channel, envelopes.expires_at(envelope)
 
     async def _read(self, channel: Channel, seq: Seq) -> bytes:
         if KINDS[channel.type].has_log:
