@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import Raw as Json
 
-from artcafe.errors import AlreadyDelivered, Invalid, KeyReused, ScheduledLimit, ScheduledNotFound
+from artcafe.errors import AlreadyDelivered, Invalid, KeyReused, QuotaFull, ScheduledLimit, ScheduledNotFound
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import AgentPrincipal, ChannelType, Principal
 from artcafe.rules import times
@@ -147,6 +147,39 @@ async def test_agent_sees_and_cancels_its_own_scheduled_messages_only(tmp_path: 
             await cancel(it, mine.message_id, other)
         await cancel(it, theirs.message_id)
         assert await listed(it) == []
+
+
+@pytest.mark.promise("s10")
+async def test_full_quota_delays_a_message_and_refuses_its_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "QUOTA_RETRY_S", 0.05)
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
+        tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
+        message = await publish(it, due(it, b"1"))
+        await it.set_limits(storage_bytes=100)
+        await it.services.retention.sweep(tenant_fabric)
+        with pytest.raises(QuotaFull):
+            await cancel(it, message.message_id)
+        async with delivering(it.services.scheduler):
+            it.clock.ahead = MINUTE + timedelta(seconds=1)
+            assert await raw.is_quiet()
+            await it.set_limits(storage_bytes=100_000)
+            await it.services.retention.sweep(tenant_fabric)
+            assert (await raw.message())["message_id"] == message.message_id
+
+
+@pytest.mark.promise("s12")
+async def test_message_of_a_deleted_agent_is_delivered_unless_a_member_cancels_it(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
+        key = ssh_keygen.make_key(tmp_path / "other")
+        agent = await it.services.agents.create(it.owner, name="other", public_key=ssh_keygen.public_line(key))
+        other = AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=0)
+        cancelled, kept = [await publish(it, due(it, b"1"), other) for _ in range(2)]
+        await it.services.agents.delete(it.owner, agent.id)
+        await cancel(it, cancelled.message_id)
+        async with delivering(it.services.scheduler):
+            it.clock.ahead = MINUTE + timedelta(seconds=1)
+            assert (await raw.message())["message_id"] == kept.message_id
+            assert await raw.is_quiet()
 
 
 @pytest.mark.promise("s9")
