@@ -2,12 +2,12 @@
 
 import { Client } from "../../clients/typescript/src/client.js";
 import type { Credentials } from "./credentials.js";
-import { go } from "./router.js";
+import { restoreAddress } from "./router.js";
 
 /** Return the code in the page's address, and remove it there. Null if it has none. */
 export function takeCode(): string | null {
 	const found = /^#code=([\w-]+)$/.exec(window.location.hash)?.[1] ?? null;
-	if (found !== null) go(window.location.pathname, { replace: true });
+	if (found !== null) restoreAddress();
 	return found;
 }
 

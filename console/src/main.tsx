@@ -7,6 +7,7 @@ import { render } from "preact";
 
 import { Client } from "../../clients/typescript/src/client.js";
 import { redeemCode, takeCode } from "./code-login.js";
+import { keepFocus } from "./focus.js";
 import { connectTo } from "./live.js";
 import { finishSignIn, isForAnother, isReturn, startSignIn } from "./oidc.js";
 import { go, link, location } from "./router.js";
@@ -37,6 +38,21 @@ function goToOnlyTenant(): void {
 	if (first !== undefined && others.length === 0 && location.value.segments.length === 0) go(link("t", first.tenant_id, FIRST), { replace: true });
 }
 
+/** Sign in with a code that was pasted into the address of this page, which the browser does not load again then. */
+async function takePastedCode(): Promise<void> {
+	const code = takeCode();
+	if (code === null) return;
+	signInProblem.value = null;
+	try {
+		await signIn(await redeemCode(code));
+		goToOnlyTenant();
+	} catch (error) {
+		signInProblem.value = problemOf(error);
+	}
+}
+
+keepFocus();
+window.addEventListener("hashchange", () => void takePastedCode());
 onTenant(connectTo);
 const root = document.getElementById("console");
 if (root !== null) render(<Page />, root);

@@ -17,10 +17,19 @@ export interface Location {
 	readonly query: URLSearchParams;
 }
 
-const fragment = signal(window.location.hash);
-window.addEventListener("hashchange", () => (fragment.value = window.location.hash));
+const fragment = signal("");
+const follow = () => {
+	if (!window.location.hash.startsWith("#code=")) fragment.value = window.location.hash; // A sign-in code is no place.
+};
+follow();
+window.addEventListener("hashchange", follow);
 
 export const location = computed((): Location => parse(fragment.value));
+
+/** Put the address of the present place into the browser's, in place of what is there. */
+export function restoreAddress(): void {
+	go(window.location.pathname + fragment.value, { replace: true });
+}
 
 /** The id of the tenant in the address; null on the pages outside of any. */
 export const tenantInAddress = computed((): string | null => {

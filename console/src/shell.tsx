@@ -35,10 +35,13 @@ function SignedInPage() {
 			<main id="main" tabIndex={-1}>
 				<Failure />
 				<Content />
+				<footer class="faint">Times are in {ZONE}; a time's tooltip has UTC.</footer>
 			</main>
 		</div>
 	);
 }
+
+const ZONE = new Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 function skip(event: Event): void {
 	event.preventDefault();
@@ -189,13 +192,13 @@ function NoScreen() {
 	);
 }
 
-/** Name the page in the browser's title, and move the focus to its head when the address changes. */
+/** Name the page in the browser's title. When the address changes, move the focus to the page's head, or where it will be. */
 function useTitleAndFocus(at: string): void {
 	const isFirst = useRef(true);
 	const here = screenAtAddress();
 	useEffect(() => {
 		document.title = `${isOperatorPage() ? "Platform" : here === null ? "Organisations" : here.screen.title} · ArtCafe`;
-		if (!isFirst.current) document.querySelector<HTMLElement>("main h1")?.focus({ preventScroll: true });
+		if (!isFirst.current) (document.querySelector<HTMLElement>("main h1") ?? document.getElementById("main"))?.focus({ preventScroll: true });
 		isFirst.current = false;
 		window.scrollTo(0, 0);
 	}, [at]);

@@ -18,7 +18,6 @@ export function SignInPage() {
 	return (
 		<main class="gate">
 			<h1>ArtCafe</h1>
-			<Problem error={signInProblem.value} />
 			{issuer === null ? <CodeSignIn /> : <IssuerSignIn issuer={issuer} />}
 		</main>
 	);
@@ -34,7 +33,7 @@ function IssuerSignIn({ issuer }: { issuer: string }) {
 	return (
 		<>
 			<p>Your identity provider signs you in: {issuer}</p>
-			<Problem error={error} />
+			<Problem error={error ?? signInProblem.value} />
 			<Button kind="primary" busy={isBusy} onClick={begin}>
 				Sign in
 			</Button>
@@ -50,20 +49,21 @@ function CodeSignIn() {
 			signInProblem.value = null;
 			await signIn(await redeemCode(codeIn(code)));
 		});
+	const user = me.value?.user_id; // Another person would lose what was typed in this page.
 	return (
 		<>
-			<p>On the machine that runs ArtCafe, this command opens the console and signs you in:</p>
-			<Snippet label="the command" text="artcafe console" />
+			<p>On the machine that runs ArtCafe, this command {user === undefined ? "opens the console and signs you in" : "prints a code for you"}:</p>
+			<Snippet label="the command" text={`artcafe console${user === undefined ? "" : ` --no-open --user ${user}`}`} />
 			<Form label="Sign in" onSubmit={redeem}>
 				<Field
-					label="Or paste the code that it printed"
+					label={`${user === undefined ? "Or p" : "P"}aste the code that it printed`}
 					value={code}
 					onInput={setCode}
 					code
 					required
 					hint="The code, or the whole address. It works once, for 60 seconds."
 				/>
-				<Problem error={error} />
+				<Problem error={error ?? signInProblem.value} />
 				<Button type="submit" kind="primary" busy={isBusy}>
 					Sign in
 				</Button>

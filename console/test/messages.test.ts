@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { jsonOf } from "../src/json.js";
 import { belongsTo, searchFrom, searchOrder, threadRows } from "../src/messages/conversation.js";
+import { parseDraft } from "../src/messages/draft.js";
 import type { ChannelMessage } from "../src/messages/message.js";
 import { parsePlace, queryFrom } from "../src/messages/seek.js";
 import { MAX_ENTRIES, Timeline } from "../src/messages/timeline.js";
@@ -105,4 +107,16 @@ test("the search for a conversation begins at the time in its id", () => {
 test("the channels that a message names are searched first", () => {
 	const channels = ["a", "b", "c"].map((id) => ({ id, handle: `h-${id}` }));
 	assert.deepEqual(searchOrder(channels, ["c", null, "h-b"]).map((each) => each.id), ["c", "b", "a"]);
+});
+
+test("a number that a browser would change is refused, outside of text", () => {
+	const draft = { isJson: true, key: "", headers: "", replyTo: "" };
+	const problem = (data: string) => parseDraft({ ...draft, data }).problems?.data ?? null;
+	for (const data of ["9007199254740993", '{"id": -12345678901234567890}', '["\\"", 9007199254740993]']) assert.match(problem(data) ?? "", /would change/);
+	for (const data of ["9007199254740992", '"9007199254740993"', "0.1000000000000000055", "1e21", '{"9007199254740993": "\\"9007199254740993"}']) assert.equal(problem(data), null, data);
+});
+
+test("characters that turn the direction of text are shown as escapes", () => {
+	assert.equal(jsonOf({ a: "\u202eabc" }), '{"a":"\\u202eabc"}');
+	assert.equal(jsonOf("\u05d0"), '"\u05d0"');
 });

@@ -81,6 +81,7 @@ function RedriveAll({ letters, onLetters }: RedriveAllProps) {
 	const [summary, setSummary] = useState("");
 	const isStopped = useRef(false);
 	const start = (isUntilFailure: boolean) => {
+		if (isBusy) return;
 		isStopped.current = false;
 		setSummary("");
 		void run(async () => {

@@ -130,7 +130,6 @@ function MoveCursor({ channel, subscription, onDone, onClose }: QuestionProps & 
 				value={typed}
 				onInput={setTyped}
 				code
-				autoFocus
 				placeholder="first"
 				hint="first: everything that is stored; last: only what comes now"
 				problem={isWrong ? `Type ${SEEK_HELP}.` : null}
@@ -165,7 +164,7 @@ function AddSubscription({ channel, onDone, onClose }: QuestionProps) {
 	};
 	return (
 		<FormDialog title="Subscribe an agent" action="Subscribe" act={add} onClose={onClose} disabled={agent.trim() === ""}>
-			<Field label="Agent" value={agent} onInput={setAgent} code required autoFocus hint="Its handle or id." />
+			<Field label="Agent" value={agent} onInput={setAgent} code required hint="Its handle or id." />
 			{channel.access === "managed" && <Select label="It may" value={may} options={PERMISSIONS} onChange={setMay} />}
 		</FormDialog>
 	);

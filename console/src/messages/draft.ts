@@ -35,7 +35,10 @@ export function parseDraft(draft: Draft): Parsed {
 function parseData({ isJson, data }: Draft): { value?: unknown; problem?: string } {
 	if (!isJson) return { value: data };
 	try {
-		return { value: JSON.parse(data) as unknown };
+		const value = JSON.parse(data) as unknown;
+		const long = data.replace(/"(\\.|[^"\\])*"/g, "").match(/(?<![\d.])\d{16,}(?![\d.eE])/g);
+		const lost = long?.find((each) => String(Number(each)) !== each);
+		return lost === undefined ? { value } : { problem: `A browser would change ${lost}: put it in quotes, or use artcafe publish.` };
 	} catch (error) {
 		return { problem: `This is not JSON: ${error instanceof Error ? error.message : String(error)}` };
 	}

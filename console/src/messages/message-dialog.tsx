@@ -29,7 +29,7 @@ export function MessageDialog({ message, onClose }: { message: ChannelMessage; o
 					{canWrite.value && !isAnswering && <Button onClick={() => setAnswering(true)}>Answer</Button>}
 				</div>
 			)}
-			{isAnswering && <PublishForm channel={message.reply_to ?? message.channel} answers={message} />}
+			{isAnswering && <PublishForm channel={message.reply_to ?? message.channel_handle ?? message.channel} answers={message} />}
 		</Dialog>
 	);
 }

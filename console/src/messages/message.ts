@@ -1,5 +1,7 @@
 /** A stored or live message, as the history, the streams and the gateway show it. */
 
+import { jsonOf } from "../json.js";
+
 export interface DeadLetter {
 	channel: string;
 	seq: number;
@@ -68,6 +70,6 @@ const PREVIEW = 160;
 
 /** Return the beginning of a message's data, on one line. */
 export function previewOf(data: unknown): string {
-	const text = typeof data === "string" ? data : JSON.stringify(data);
+	const text = typeof data === "string" ? data : jsonOf(data);
 	return (text.length > PREVIEW ? `${text.slice(0, PREVIEW)}…` : text).replace(/\s+/g, " ") || "(empty text)";
 }

@@ -35,6 +35,7 @@ export function PublishForm({ channel, answers }: PublishFormProps) {
 		const { message, problems: found } = parseDraft(draft);
 		setProblems(found ?? {});
 		if (message === undefined) return;
+		setSent(null);
 		void run(async () => {
 			const cause = answers === undefined ? {} : { caused_by: causeOf(answers) };
 			setSent({ channel, published: await client.publish(tenantId(), channel, { ...message, ...cause }) });

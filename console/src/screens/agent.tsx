@@ -246,7 +246,9 @@ const SUBSCRIPTIONS: readonly Column<Subscription>[] = [
 function Subscriptions({ list }: { list: Pages<Subscription> }) {
 	return (
 		<Card title="Subscriptions">
-			<List label="Subscriptions" pages={list} columns={SUBSCRIPTIONS} rowKey={(each) => each.channel_id} empty="No subscription" />
+			<List label="Subscriptions" pages={list} columns={SUBSCRIPTIONS} rowKey={(each) => each.channel_id} empty="No subscription">
+				A channel's page subscribes agents to it.
+			</List>
 		</Card>
 	);
 }

@@ -7,7 +7,7 @@ import { readEntries } from "../audit/entries.js";
 import { useEvery } from "../every.js";
 import { go, tenantLink } from "../router.js";
 import { client, isAdmin, tenantId } from "../session.js";
-import { Badge, Button, Code, type Column, Count, Empty, Field, Form, Loading, PageHead, Problem, Table, Time, useLoad } from "../ui/index.js";
+import { Badge, Button, Code, type Column, Count, Field, Form, List, type Page, PageHead, Time, usePages } from "../ui/index.js";
 
 const RELOAD_MS = 15_000;
 const SHOWN = 50;
@@ -55,27 +55,24 @@ const COLUMNS: readonly Column<Stop>[] = [
 
 /** The chains that were stopped lately. The audit has them, so only admins see this list. */
 function Stops() {
-	const stops = useLoad(readStops, [tenantId()]);
+	const stops = usePages(readStops, [tenantId()]);
 	useEvery(RELOAD_MS, stops.reload);
 	return (
 		<>
 			<h2>Stopped by the loop guard</h2>
-			<Problem error={stops.error} onRetry={stops.reload} />
-			{stops.isLoading && stops.value === null && <Loading />}
-			{stops.value?.length === 0 && <Empty title="No conversation was stopped" />}
-			{stops.value !== null && stops.value.length > 0 && <Table label="Stopped conversations" columns={COLUMNS} rows={stops.value} rowKey={(each) => each.entry.id} />}
+			<List label="Stopped conversations" pages={stops} columns={COLUMNS} rowKey={(each) => each.entry.id} empty="No conversation was stopped" />
 		</>
 	);
 }
 
-async function readStops(signal: AbortSignal): Promise<Stop[]> {
+async function readStops(_: string | null, signal: AbortSignal): Promise<Page<Stop>> {
 	const entries = await readEntries({ action: "chain.stop" }, SHOWN, signal);
 	const newest = new Map<string, DigestedEntry>();
 	for (const entry of entries) {
 		const chain = entry.facts["chain"];
 		if (chain !== undefined && !newest.has(chain)) newest.set(chain, entry);
 	}
-	return Promise.all([...newest].map(async ([chain, entry]) => ({ entry, chain, status: await statusOf(chain) })));
+	return { items: await Promise.all([...newest].map(async ([chain, entry]) => ({ entry, chain, status: await statusOf(chain) }))), next_cursor: null };
 }
 
 async function statusOf(chain: string): Promise<string | null> {

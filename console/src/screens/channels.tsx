@@ -32,7 +32,9 @@ export function ChannelsScreen() {
 			<div class="filters">
 				<Field label="Search" type="search" value={search} onInput={(value) => setQuery({ search: value })} placeholder="name, handle or id" />
 			</div>
-			<List label="Channels" pages={channels} rows={rows} columns={columnsOf(store)} rowKey={(each) => each.id} empty={search === "" ? "No channel yet" : "No channels match"} />
+			<List label="Channels" pages={channels} rows={rows} columns={columnsOf(store)} rowKey={(each) => each.id} empty={search === "" ? "No channel yet" : "No channels match"}>
+				{search === "" && canWrite.value && "Create one, and subscribe agents to it."}
+			</List>
 			{isCreating && <ChannelDialog onSaved={(made) => go(tenantLink("channels", made.id))} onClose={() => setCreating(false)} />}
 		</>
 	);

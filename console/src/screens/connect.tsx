@@ -47,7 +47,7 @@ function Register({ onMade }: { onMade: (made: Made) => void }) {
 	return (
 		<Form label="Connect an agent" onSubmit={create}>
 			<Step number={1} title="Name it">
-				<Field label="Name" value={name} onInput={setName} required autoFocus maxLength={64} hint="What people read, such as Scout." />
+				<Field label="Name" value={name} onInput={setName} required maxLength={64} hint="What people read, such as Scout." />
 			</Step>
 			<Step number={2} title="Make its key, where it runs">
 				<Snippet label="the command" text={keygenSnippet(fileOf(name))} />

@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import type { Invitation, Member, NewInvitation, Role } from "../../../clients/typescript/src/generated/rest.js";
 import { client, me, readMe, role, tenantId } from "../session.js";
 import {
-	Badge, Button, Card, type Column, Confirm, Dialog, Empty, Field, Form, FormDialog, Name, PageHead, Problem, Select, Snippet, Table, Time, useAction,
+	Badge, Button, Card, type Column, Confirm, Dialog, Field, FormDialog, List, Name, PageHead, type Pages, Problem, Select, Snippet, Time, useAction,
 	usePages,
 } from "../ui/index.js";
 
@@ -31,23 +31,16 @@ export function MembersScreen() {
 					Invite
 				</Button>
 			</PageHead>
-			<Members members={members.items} onChanged={members.reload} />
-			<Problem error={members.error ?? invitations.error} />
+			<Members members={members} />
 			<Card title="Open invitations">
-				{invitations.value !== null && invitations.items.length === 0 && <Empty title="No open invitation" />}
-				{invitations.items.length > 0 && <Invitations items={invitations.items} onChanged={invitations.reload} />}
+				<Invitations invitations={invitations} />
 			</Card>
 			{isInviting && <Invite onInvited={invitations.reload} onClose={() => setInviting(false)} />}
 		</>
 	);
 }
 
-interface MembersProps {
-	members: readonly Member[];
-	onChanged: () => void;
-}
-
-function Members({ members, onChanged }: MembersProps) {
+function Members({ members }: { members: Pages<Member> }) {
 	const [changing, setChanging] = useState<Member | null>(null);
 	const [removing, setRemoving] = useState<Member | null>(null);
 	const columns: readonly Column<Member>[] = [
@@ -79,8 +72,8 @@ function Members({ members, onChanged }: MembersProps) {
 	];
 	return (
 		<>
-			<Table label="Members" columns={columns} rows={members} rowKey={(member) => member.user_id} />
-			{changing !== null && <ChangeRole member={changing} onChanged={onChanged} onClose={() => setChanging(null)} />}
+			<List label="Members" pages={members} columns={columns} rowKey={(member) => member.user_id} empty="No member" />
+			{changing !== null && <ChangeRole member={changing} onChanged={members.reload} onClose={() => setChanging(null)} />}
 			{removing !== null && (
 				<Confirm
 					title="Remove this member?"
@@ -88,7 +81,7 @@ function Members({ members, onChanged }: MembersProps) {
 					act={async () => {
 						await client.removeMember(tenantId(), removing.user_id);
 						if (removing.user_id === me.value?.user_id) await readMe();
-						else onChanged();
+						else members.reload();
 					}}
 					onClose={() => setRemoving(null)}
 				>
@@ -128,12 +121,11 @@ function Invite({ onInvited, onClose }: { onInvited: () => void; onClose: () => 
 	const [address, setAddress] = useState("");
 	const [chosen, setChosen] = useState<Role>("member");
 	const [made, setMade] = useState<NewInvitation | null>(null);
-	const { error, isBusy, run } = useAction();
-	const invite = () =>
-		run(async () => {
-			setMade(await client.inviteMember(tenantId(), { address: address.trim(), role: chosen }));
-			onInvited();
-		});
+	const invite = async () => {
+		setMade(await client.inviteMember(tenantId(), { address: address.trim(), role: chosen }));
+		onInvited();
+		return false; // The dialog shows the token.
+	};
 	if (made !== null) {
 		return (
 			<Dialog title="Invitation made" onClose={onClose}>
@@ -148,28 +140,19 @@ function Invite({ onInvited, onClose }: { onInvited: () => void; onClose: () => 
 		);
 	}
 	return (
-		<Dialog title="Invite somebody" onClose={onClose}>
-			<Form label="Invite somebody" onSubmit={invite}>
-				<Field label="E-mail address" type="email" value={address} onInput={setAddress} required autoFocus hint="They must prove it when they accept." />
-				<Select label="Role" value={chosen} options={grantable()} onChange={setChosen} />
-				<Problem error={error} />
-				<div class="buttons">
-					<Button type="submit" kind="primary" busy={isBusy}>
-						Invite
-					</Button>
-					<Button onClick={onClose}>Cancel</Button>
-				</div>
-			</Form>
-		</Dialog>
+		<FormDialog title="Invite somebody" action="Invite" act={invite} onClose={onClose}>
+			<Field label="E-mail address" type="email" value={address} onInput={setAddress} required hint="They must prove it when they accept." />
+			<Select label="Role" value={chosen} options={grantable()} onChange={setChosen} />
+		</FormDialog>
 	);
 }
 
-function Invitations({ items, onChanged }: { items: readonly Invitation[]; onChanged: () => void }) {
+function Invitations({ invitations }: { invitations: Pages<Invitation> }) {
 	const { error, run } = useAction();
 	const revoke = (id: string) =>
 		run(async () => {
 			await client.revokeInvitation(tenantId(), id);
-			onChanged();
+			invitations.reload();
 		});
 	const columns: readonly Column<Invitation>[] = [
 		{ title: "Address", cell: (each) => <Name>{each.address}</Name> },
@@ -189,7 +172,7 @@ function Invitations({ items, onChanged }: { items: readonly Invitation[]; onCha
 	return (
 		<>
 			<Problem error={error} />
-			<Table label="Open invitations" columns={columns} rows={items} rowKey={(each) => each.id} />
+			<List label="Open invitations" pages={invitations} columns={columns} rowKey={(each) => each.id} empty="No open invitation" />
 		</>
 	);
 }

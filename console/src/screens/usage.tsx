@@ -4,7 +4,7 @@ import type { Limit, Metric, Usage, UsageItem } from "../../../clients/typescrip
 import { useEvery } from "../every.js";
 import { location, setQuery } from "../router.js";
 import { client, isAdmin, tenantId } from "../session.js";
-import { Card, type Column, Empty, Loading, Name, PageHead, Problem, Select, Table, Time, useLoad } from "../ui/index.js";
+import { Card, type Column, List, Loading, Name, PageHead, Problem, Select, Table, Time, useLoad, usePages } from "../ui/index.js";
 import { Bars } from "../usage/bars.js";
 import { formatBytes, formatCount, formatLimit, formatStep } from "../usage/format.js";
 import { periodsOf, type Span, SPANS, stepsOf, totalOf, valuesOf } from "../usage/series.js";
@@ -124,15 +124,13 @@ interface Part {
 /** The current month, divided. */
 function UsageParts() {
 	const by = location.value.query.get("by") === "agent" ? "agent" : "channel";
-	const parts = useLoad((signal) => readParts(by, signal), [tenantId(), by]);
+	const parts = usePages(async (_, signal) => ({ items: await readParts(by, signal), next_cursor: null }), [tenantId(), by]);
 	useEvery(RELOAD_MS, parts.reload);
 	return (
 		<Card title="This month, divided">
 			<p class="faint">Messages trail by up to 10 minutes.</p>
 			<Select label="Divided" value={by} options={PARTS} onChange={(chosen) => setQuery({ by: chosen })} />
-			<Problem error={parts.error} onRetry={parts.reload} />
-			{parts.value?.length === 0 && <Empty title="Nothing was counted yet" />}
-			{parts.value !== null && parts.value.length > 0 && <Table label="Usage of this month, divided" columns={columnsOf(by)} rows={parts.value} rowKey={(each) => each.id} />}
+			<List label="Usage of this month, divided" pages={parts} columns={columnsOf(by)} rowKey={(each) => each.id} empty="Nothing was counted yet" />
 		</Card>
 	);
 }

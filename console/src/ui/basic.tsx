@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 type Tone = "plain" | "good" | "warn" | "bad" | "accent";
 
@@ -12,14 +12,14 @@ interface ButtonProps {
 	kind?: "primary" | "plain" | "danger" | "quiet";
 	type?: "button" | "submit";
 	disabled?: boolean;
-	/** Whether an action is under way: the button shows it and takes no click. */
+	/** Whether an action is under way, which ignores clicks. The button is not disabled, since it would lose the focus. */
 	busy?: boolean;
 	label?: string;
 }
 
 export function Button({ children, onClick, kind = "plain", type = "button", disabled = false, busy = false, label }: ButtonProps) {
 	return (
-		<button type={type} class={`button ${kind}`} onClick={onClick} disabled={disabled || busy} aria-busy={busy} aria-label={label}>
+		<button type={type} class={`button ${kind}`} onClick={onClick} disabled={disabled} aria-disabled={busy} aria-busy={busy} aria-label={label}>
 			{children}
 		</button>
 	);
@@ -152,12 +152,16 @@ interface HeadProps {
 	children?: ComponentChildren;
 }
 
-/** The head of a screen. */
+/** The head of a screen. It takes the focus that waits for it in the content. */
 export function PageHead({ title, note, children }: HeadProps) {
+	const head = useRef<HTMLHeadingElement>(null);
+	useEffect(() => {
+		if (document.activeElement?.id === "main") head.current?.focus({ preventScroll: true });
+	}, []);
 	return (
 		<header class="page-head">
 			<div>
-				<h1 tabIndex={-1}>{title}</h1>
+				<h1 ref={head} tabIndex={-1}>{title}</h1>
 				{note !== undefined && <p class="note">{note}</p>}
 			</div>
 			<div class="actions">{children}</div>

@@ -1,11 +1,9 @@
-/** A dialog above the page, and the question before something that cannot be undone. */
+/** A dialog above the page. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 
 import { Button } from "./basic.js";
-import { useAction } from "./load.js";
-import { Problem } from "./problem.js";
 
 interface DialogProps {
 	title: string;
@@ -14,20 +12,19 @@ interface DialogProps {
 	onClose?: () => void;
 }
 
-/** The browser's own modal dialog: it keeps the focus inside, and gives it back. */
+/** The browser's own modal dialog: it keeps the focus inside, begins in its first field, and gives the focus back. */
 export function Dialog({ title, children, onClose }: DialogProps) {
 	const element = useRef<HTMLDialogElement>(null);
 	useEffect(() => {
-		const dialog = element.current;
-		dialog?.showModal();
-		return () => dialog?.close();
+		const opener = document.activeElement as HTMLElement | null;
+		element.current?.showModal();
+		element.current?.querySelector<HTMLElement>("input, textarea")?.focus();
+		return () => opener?.focus();
 	}, []);
-	const onCancel = (event: Event) => {
-		event.preventDefault();
-		onClose?.();
-	};
+	// A handler of `cancel` cannot keep a dialog open: Chromium asks it once, and one Escape can close the dialog below too.
+	const stay = (event: KeyboardEvent) => onClose === undefined && event.key === "Escape" && event.preventDefault();
 	return (
-		<dialog ref={element} onCancel={onCancel} aria-label={title}>
+		<dialog ref={element} onClose={onClose} onKeyDown={stay} tabIndex={-1} aria-label={title}>
 			<header>
 				<h2>{title}</h2>
 				{onClose !== undefined && (
@@ -38,37 +35,5 @@ export function Dialog({ title, children, onClose }: DialogProps) {
 			</header>
 			{children}
 		</dialog>
-	);
-}
-
-interface ConfirmProps {
-	title: string;
-	/** What happens, in a sentence. */
-	children: ComponentChildren;
-	/** The word on the button, such as "Delete". */
-	action: string;
-	act: () => Promise<void>;
-	onClose: () => void;
-	/** The word on the button that changes nothing. */
-	keep?: string;
-}
-
-/** Ask before an action. The dialog closes after it has succeeded. */
-export function Confirm({ title, children, action, act, onClose, keep = "Cancel" }: ConfirmProps) {
-	const { error, isBusy, run } = useAction();
-	const confirm = async () => {
-		if (await run(act)) onClose();
-	};
-	return (
-		<Dialog title={title} onClose={onClose}>
-			{children}
-			<Problem error={error} />
-			<div class="buttons">
-				<Button kind="danger" busy={isBusy} onClick={confirm}>
-					{action}
-				</Button>
-				<Button onClick={onClose}>{keep}</Button>
-			</div>
-		</Dialog>
 	);
 }

@@ -16,7 +16,6 @@ interface FieldProps {
 	type?: "text" | "email" | "number" | "datetime-local" | "search";
 	placeholder?: string;
 	required?: boolean;
-	autoFocus?: boolean;
 	maxLength?: number;
 	/** Whether the text is code: a fixed-width font, no correction. */
 	code?: boolean;

@@ -2,6 +2,8 @@
 
 import { useState } from "preact/hooks";
 
+import { jsonOf } from "../json.js";
+
 /** Children that are shown at once; the rest on demand. */
 const CHUNK = 100;
 const LONG_TEXT = 400;
@@ -33,7 +35,7 @@ function Node({ value, name, open }: NodeProps) {
 
 function Leaf({ value, name }: { value: unknown; name: string | null }) {
 	const [isWhole, setWhole] = useState(false);
-	const text = JSON.stringify(value) ?? String(value);
+	const text = jsonOf(value);
 	const isCut = text.length > LONG_TEXT && !isWhole;
 	return (
 		<div class="leaf">

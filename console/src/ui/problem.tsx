@@ -10,11 +10,10 @@ const REMEDIES: Readonly<Record<string, string>> = {
 	credentials_expired: "Sign in again.",
 	membership_ended: "You were removed from this organisation.",
 	tenant_not_found: "It was deleted, or you do not belong to it.",
-	agent_not_found: "It was deleted, perhaps by somebody else a moment ago.",
-	channel_not_found: "It was deleted, perhaps by somebody else a moment ago.",
+	agent_not_found: "Check its handle. Somebody may have deleted it a moment ago.",
+	channel_not_found: "Somebody may have deleted it a moment ago.",
 	limit_reached: "Remove something that is not needed, or choose a larger plan.",
 	outcome_unknown: "Look whether it was done, and repeat it if not.",
-	unavailable: "Try again in a moment.",
 };
 
 /** Return an error to show for anything that was thrown. */
