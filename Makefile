@@ -31,7 +31,7 @@ help:
 	@echo "make matrix  run the quick tests with each Python of 3.11 to 3.14 that is here (PYTHONS='python3.13 …' names others)"
 	@echo "make check   run only lint and type checks"
 	@echo "make docs    regenerate docs/errors.md, frames.md, metrics.md, promises.md, roles.md, settings.md and the TypeScript types"
-	@echo "make site    build the manual into site/, with links checked; open site/index.html"
+	@echo "make site    build the manual into site/, with links checked, and say how to read and search it"
 	@echo "make faults  run the tests that kill processes and cut the power"
 	@echo "make bench   run the benchmarks"
 	@echo "make lock    regenerate the lock files of the tests, image, kit, manual and recipes (LOCK=--upgrade takes the newest versions)"
@@ -110,6 +110,8 @@ SITE := .venv-site
 site: $(SITE)/installed
 	@$(PYTHON) docs/site.py build/site-source
 	@$(SITE)/bin/zensical build --strict --clean
+	@echo "Read it:    site/index.html, where browsers do not allow the search"
+	@echo "Search it:  $(PYTHON) -m http.server --bind 127.0.0.1 --directory site 8000, at http://127.0.0.1:8000"
 
 $(SITE)/installed: docs/requirements.lock Makefile
 	@$(PYTHON) -m venv --clear $(SITE)
