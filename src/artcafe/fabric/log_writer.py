@@ -57,9 +57,9 @@ PER_TURN: Final = 16
 """How many messages of one sender go into a group before the next sender's turn."""
 PUBLISH_TIMEOUT_S: Final = 10.0
 """How long a publish is retried before it fails; less than the SDK's timeout of 30 s."""
-CREATION_S: Final = 18.0
+CREATION_S: Final = 15.0
 """How much longer while the log is being created: a cluster with a node down may first elect a leader for JetStream and one for
-the log. Each takes 4 to 9 s, and as long again if both nodes ask for votes at once (Raft's split vote)."""
+the log, each of which takes up to 9 s."""
 ANSWER_TIMEOUT_S: Final = 4.0
 RETRY_S: Final = 0.05
 

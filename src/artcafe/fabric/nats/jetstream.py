@@ -17,6 +17,7 @@ from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder, QuotaFul
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, NatsConnection, unreachable
 from artcafe.model import Seq
+from artcafe.observe.logs import ThrottledEvent
 from artcafe.rules.subjects import Subject
 
 STREAM_NOT_FOUND: Final = 10059
@@ -64,6 +65,7 @@ class JetStream:
 
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
+        self._not_ready = ThrottledEvent("jetstream.not_ready")
 
     async def request(self, verb: str, body: dict[str, Any], *, timeout_s: float = REPLY_TIMEOUT_S) -> dict[str, Any]:
         """Send a request to `$JS.API.{verb}` and return its answer. Retry while a cluster is not ready."""
@@ -80,6 +82,7 @@ class JetStream:
         self, verb: str, body: dict[str, Any], timeout_s: float, is_valid: IsValid = lambda _: True, *, may_repeat: bool = False
     ) -> dict[str, Any]:
         request = Subject(f"$JS.API.{verb}"), msgspec.json.encode(body)
+        reason: str | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -92,8 +95,11 @@ class JetStream:
                     answer: dict[str, Any] = msgspec.json.decode(got.data)
                     if is_settled(answer) and is_valid(answer):
                         return answer
+                    reason = answer.get("error", {}).get("description")
                     await asyncio.sleep(LAG_PAUSE_S)
         except (TimeoutError, NoResponder, NatsConnectionLost) as exc:
+            if reason is not None:
+                self._not_ready.warn(connection=self._connection.name, request=verb, reason=reason)
             raise unreachable() from exc
 
     async def info(self, stream: str) -> dict[str, Any] | None:
