@@ -36,6 +36,12 @@ def make_key(path: Path, kind: str = "ed25519", passphrase: str = "", form: str 
     return path
 
 
+def made_key(folder: Path, kind: str) -> Path:
+    """Return a key pair of this kind in `folder`, created the first time: a parametrized fixture may return to a kind."""
+    path = folder / kind
+    return path if path.exists() else make_key(path, kind)
+
+
 def public_line(path: Path) -> str:
     """Return the contents of the `.pub` file next to a private key."""
     return path.with_name(path.name + ".pub").read_text()

@@ -259,8 +259,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, boo
 
 @pytest.fixture(scope="module", params=ssh_keygen.KINDS)
 def key_file(request: pytest.FixtureRequest, folder: Path) -> Path:
-    kind: str = request.param
-    return folder / kind if (folder / kind).exists() else ssh_keygen.make_key(folder / kind, kind)
+    return ssh_keygen.made_key(folder, request.param)
 
 
 # --- ssh-keygen's signatures -----------------------------------------------------------------------------------------
