@@ -32,7 +32,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def refused(tmp_path: Path, *flags: str) -> str:
     """Return the output of an `artcafe up` that refuses to start."""
-    done = run_artcafe("up", "--data-dir", tmp_path / "data", *flags)
+    free = ["--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"]
+    done = run_artcafe("up", "--data-dir", tmp_path / "data", *free, *flags)
     assert done.returncode in (3, 4), done.stderr  # Refused, or something it needs is away.
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -72,7 +73,7 @@ def test_plain_listener_beyond_loopback_is_refused(tmp_path: Path, flag: str) ->
 
 @pytest.mark.parametrize("fault", ["no key", "no certificate", "missing", "readable", "another's", "no PEM", "expired"])
 def test_unusable_certificate_stops_the_start_with_an_explanation(tmp_path: Path, authority: Authority, fault: str) -> None:
-    made = authority.sign("fault", datetime.now(UTC) - timedelta(minutes=1) if fault == "expired" else None)
+    made = authority.sign(fault, datetime.now(UTC) - timedelta(minutes=1) if fault == "expired" else None)
     flags = ["--tls-cert", str(made.cert), "--tls-key", str(made.key)]
     said = {
         "no key": "TLS_CERT is set, but TLS_KEY is not",

@@ -114,9 +114,8 @@ async def test_data_of_a_request_has_the_limit_of_a_message(tmp_path: Path) -> N
         assert (await asker.next())["request"]["data"] == "done"
 
 
-async def test_flood_of_subscribe_commands_makes_one_subscription_and_leaves_the_socket_working(server: GatewayApp) -> None:
-    it = server
-    async with it.connected() as raw:
+async def test_flood_of_subscribe_commands_makes_one_subscription_and_leaves_the_socket_working(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         for number in range(1000):
             await raw.send(id=100 + number, subscribe={"channel": it.channel.id})
         answers = [await raw.next() for _ in range(1000)]
@@ -124,7 +123,7 @@ async def test_flood_of_subscribe_commands_makes_one_subscription_and_leaves_the
         seq = (await raw.ask("publish", channel=it.channel.id, data="after it"))["seq"]
         assert (await raw.message())["seq"] == seq
         assert await raw.is_quiet()
-    rows = await it.services.subscriptions.list_of_agent(it.owner, it.agent.id)
+        rows = await it.services.subscriptions.list_of_agent(it.owner, it.agent.id)
     assert [row.channel_id for row in rows.items] == [it.channel.id]
 
 

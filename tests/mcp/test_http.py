@@ -39,7 +39,7 @@ async def token_of(cast: Cast, number: int) -> str:
         return (await rest.login(cast.tenant, cast.agents[number], load_signer(cast.keys[number]))).access_token
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cast(platform: Platform) -> Cast:
     """Two agents, a channel for both, and a queue."""
 

@@ -97,6 +97,7 @@ async def publish(agent: Agent, channel: str, count: int) -> None:
 
 
 async def test_publishes_of_all_processes_are_added_up_and_survive_their_kill(platform: Platform) -> None:
+    wait_until_all_serve(platform)
     cast = await platform.tenant_with(agents=4, channels=1)
     before = value(scrape(platform.metrics_url), "artcafe_publishes_total", outcome="stored")
     async with asyncio.TaskGroup() as group:  # four sockets on two processes
@@ -114,8 +115,10 @@ async def test_publishes_of_all_processes_are_added_up_and_survive_their_kill(pl
     assert value(scrape(platform.metrics_url), "artcafe_publishes_total", outcome="stored") == before + 23
 
 
-def test_rolling_restart_keeps_the_counters(platform: Platform) -> None:
+async def test_rolling_restart_keeps_the_counters(platform: Platform) -> None:
     wait_until_all_serve(platform)
+    cast = await platform.tenant_with(agents=1, channels=1)
+    await publish(cast.agent(0), cast.channels[0], 1)
     before = scrape(platform.metrics_url)
     old = set(worker_pids(platform).values())
     assert platform.process is not None

@@ -34,7 +34,7 @@ ODD = [
 """Every printable ASCII character except letters and digits, alone and within an id, and text that clients or proxies rewrite."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def older(rest_app: RestApp) -> Tenant:
     """Create a tenant of an older system, with an agent, a channel and a member for each unusual id."""
     tenant = rest_app.tenant()

@@ -194,12 +194,11 @@ def test_copy_never_overwrites_messages_of_another_log(home: StoppedFolder, tmp_
 
 
 def test_copy_to_the_same_tables_is_refused(home: StoppedFolder, tmp_path: Path) -> None:
-    settings = tmp_path / "dev.toml"
-    settings.write_text(
-        f'environment = "dev"\ndata_dir = "{tmp_path / "dev"}"\ntables = "sqlite:{home.data / "tables.sqlite"}"\n'
-    )
-    for target, reason in ((home.data, "the same tables"), (settings, "shared by both environments")):
-        done = run("copy", "--from", home.data, "--to", target)
+    data, settings = tmp_path / "prod", tmp_path / "dev.toml"
+    shutil.copytree(home.data, data)
+    settings.write_text(f'environment = "dev"\ndata_dir = "{tmp_path / "dev"}"\ntables = "sqlite:{data / "tables.sqlite"}"\n')
+    for target, reason in ((data, "the same tables"), (settings, "shared by both environments")):
+        done = run("copy", "--from", data, "--to", target)
         assert (done.code, reason in done.err) == (REFUSED, True), done.err
 
 
@@ -230,7 +229,8 @@ def test_copy_with_new_ids_coexists_with_the_original(home: StoppedFolder, tmp_p
     assert (other["state"], other["copy_id"] != tenant["copy_id"]) == ("copied", True)
     after = rows(data)
     assert all(set(before[name]) <= set(after[name]) for name in before)
-    usage = [json.loads(item) for *_, item in set(after["artcafe-usage-metrics-dev"]) - set(before["artcafe-usage-metrics-dev"])]
+    metered = set(after["artcafe-usage-metrics-dev"]) - set(before.get("artcafe-usage-metrics-dev", ()))
+    usage = [json.loads(item) for *_, item in metered]
     assert [(row["metric_id"], row["begun"], row["seq"]) for row in usage] == [("meter", 11, 11)] * 2, "counted in the original"
     assert run("check", "--rows", "--tables", f"sqlite:{data / 'tables.sqlite'}", "--environment", "dev").code == 0
 
