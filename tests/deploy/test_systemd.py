@@ -27,6 +27,13 @@ def test_systemd_accepts_the_unit_and_its_sandbox(unit: Path, tmp_path: Path, re
     assert "OK" in told.splitlines()[-1]
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_unit_is_started_again_however_often_it_ends(unit: Path) -> None:
+    section, _, service = unit.read_text().partition("[Service]")
+    assert "\nStartLimitIntervalSec=0\n" in section
+    assert "\nRestart=always\n" in service
+
+
 def test_every_unit_has_the_same_sandbox_but_for_what_it_needs() -> None:
     sandboxes = [dict(re.findall(r"^(\w+)=(.*)$", unit.read_text().partition("# Files:")[2], re.MULTILINE)) for unit in UNITS]
     differing = {name for one in sandboxes for name in one if len({each.get(name) for each in sandboxes}) > 1}
