@@ -237,6 +237,20 @@ async def test_a_holder_that_leaves_gives_its_messages_to_another_server_though_
         assert {each.seq: each.deliveries for each in idle.got} == {2: 2, 3: 1}
 
 
+async def test_a_holder_with_a_smaller_window_leaves_messages_to_another_server(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.connection(tenant) as here, nats.connection(tenant) as there, serving(here) as feed, serving(there) as rest:
+        narrowed = joined(feed, "agt_a", 8)
+        await until(lambda: feed.queue.has_asked)
+        narrowed.max_unacked = 1
+        feed.update(narrowed)
+        await feed.queue.flushed()
+        idle = joined(rest, "agt_b", 8)
+        await put(here, 6)
+        await until(lambda: len(narrowed.got) + len(idle.got) == 6)
+        assert len(narrowed.got) <= 1
+
+
 async def test_server_without_holders_keeps_no_message(nats: Nats) -> None:
     """A pull keeps the feed, and takes no message in turn."""
     tenant = a_tenant()

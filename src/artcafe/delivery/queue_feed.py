@@ -130,6 +130,8 @@ class QueueFeed:
     def update(self, holder: Holder) -> None:
         """Note a change of a holder's room: another `max_unacked`, or `is_open`."""
         if holder in self._members:
+            if holder.room < holder.counted_room:
+                self.queue.shrink()
             self._count_room(holder, holder.room)
             self._give_waiting()
             self.queue.wake()
