@@ -128,6 +128,16 @@ async def test_delivered_ends_with_the_first_holder_and_stored_is_one_push(tmp_p
             await next_of(one, env.queue)
 
 
+@pytest.mark.promise("c8")
+async def test_receipt_ends_when_the_queue_is_deleted(tmp_path: Path) -> None:
+    async with queue_env(tmp_path) as env:
+        await env.publish()
+        assert await env.next_state() == (None, "pending", None, None)
+        await env.it.services.channels.delete(env.it.owner, env.queue.id)
+        push = await env.env.receipt()
+        assert (push["recipients"], push["final"], push["reason"]) == ([], True, "unavailable")
+
+
 @pytest.mark.promise("c8", "c9", "c15")
 async def test_final_push_of_a_message_that_is_held_claims_no_ack(tmp_path: Path) -> None:
     async with queue_env(tmp_path) as env, worker(env.it, env.queue) as one:

@@ -247,7 +247,8 @@ class Receipts:
         """Look up the messages of queues, and push changes; at the deadline, also open ones."""
         wanted: defaultdict[ChannelId, dict[Seq, datetime | None]] = defaultdict(dict)
         for receipt in waiting:
-            if receipt.epoch not in (None, lineage.epoch):
+            is_deleted = await self._record_cache.find_channel(tenant.tenant_id, receipt.channel_id) is None
+            if is_deleted or receipt.epoch not in (None, lineage.epoch):
                 tenant.waiting.pop(receipt, None)
                 receipt.end("unavailable")
                 continue
