@@ -139,13 +139,13 @@ def _is_connected(view: View | None, wanted: bool | None) -> Callable[[model.Age
 
 
 async def find(
-    services: Services, principal: model.Principal, request: PageRequest, filters: AgentFilters
+    services: Services, principal: model.Principal, page_request: PageRequest, filters: AgentFilters
 ) -> tuple[Page[model.Agent], View | None]:
     """Return a page of the tenant's agents, and their presence. Raises as `Agents.list` does, and Unavailable."""
     status, capability, connected = filters
     view = None if connected is None else await services.presence.view(principal.tenant_id)
     only = _is_connected(view, connected)
-    page = await services.agents.list(principal, request, status=status, capability=capability, only=only)
+    page = await services.agents.list(principal, page_request, status=status, capability=capability, only=only)
     if view is None and page.items:  # Without agents, presence is not read: that would open a connection to NATS.
         view = await services.presence.view(principal.tenant_id)
     return page, view

@@ -114,9 +114,9 @@ async def read_me(services: ServicesDep, who: AnyCaller) -> MeResponse | MyAgent
 
 async def _tenants_of(tenants: Tenants, user: UserId) -> list[MyTenant]:
     found: list[MyTenant] = []
-    request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
-    while request is not None:
-        page = await tenants.list(user, request)
+    page_request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
+    while page_request is not None:
+        page = await tenants.list(user, page_request)
         found += [MyTenant(tenant_id=each.tenant.id, name=each.tenant.name, role=each.role) for each in page.items]
-        request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
+        page_request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
     return found

@@ -81,11 +81,11 @@ class AgentOffer(PrincipalOffer):
             return None
         services, agent = self._tools.services, self._agent
         found = [await services.subscriptions.get(agent, inboxes.inbox_of(agent.agent_id), agent.agent_id)]
-        ask: PageRequest | None = PageRequest(MAX_LIMIT)
-        while ask is not None:
-            page = await services.subscriptions.list_of_agent(agent, agent.agent_id, ask)
+        page_request: PageRequest | None = PageRequest(MAX_LIMIT)
+        while page_request is not None:
+            page = await services.subscriptions.list_of_agent(agent, agent.agent_id, page_request)
             found[-1:-1] = page.items  # The inbox stays the last one.
-            ask = None if page.next is None else PageRequest(MAX_LIMIT, after=page.next)
+            page_request = None if page.next is None else PageRequest(MAX_LIMIT, after=page.next)
         lags = await services.figures.lags(agent.tenant_id, found)
         waiting = (WaitingIn(each.channel_id, each.status, lag) for each, lag in zip(found, lags, strict=True))
         return {"mimeType": inbox.MIME_TYPE, "text": inbox.text_of(waiting)}

@@ -90,7 +90,7 @@ class Agents:
     async def list(
         self,
         principal: Principal,
-        page: PageRequest = FIRST,
+        page_request: PageRequest = FIRST,
         *,
         status: AgentStatus | None = None,
         capability: str | None = None,
@@ -105,7 +105,7 @@ class Agents:
         def matches(agent: Agent) -> bool:
             return status in (None, agent.status) and (capability is None or capability in agent.capabilities) and only(agent)
 
-        return await self._store.tenant(principal.tenant_id).agents(page, matches)
+        return await self._store.tenant(principal.tenant_id).agents(page_request, matches)
 
     async def get(self, principal: Principal, agent_id: str) -> Agent:
         """Return an agent. Raises Forbidden and AgentNotFound."""

@@ -249,12 +249,12 @@ class Audiences:
             counted.is_read = True
             return
         subscriptions = self._store.tenant(counted.tenant_id).subscriptions
-        ask: PageRequest | None = PageRequest(limit=MAX_LIMIT)
-        while ask is not None:
-            page = await subscriptions.of_channel(counted.channel_id, ask)
+        page_request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
+        while page_request is not None:
+            page = await subscriptions.of_channel(counted.channel_id, page_request)
             for row in page.items:
                 counted.set_member(row.agent_id, receives=row.allows(Permission.RECEIVE))
-            ask = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
+            page_request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
             if self._members() > MAX_MEMBERS:
                 counted.needed = max(1, len(counted.members))
                 counted.members, counted.connected = set(), set()

@@ -176,16 +176,21 @@ class Audit:
     # --- reading ---
 
     async def list(
-        self, principal: Principal, ask: PageRequest = FIRST, wanted: AuditFilter = EVERYTHING, *, oldest_first: bool = False
+        self,
+        principal: Principal,
+        page_request: PageRequest = FIRST,
+        wanted: AuditFilter = EVERYTHING,
+        *,
+        oldest_first: bool = False,
     ) -> Page[ChainedEntry]:
         """Return a page of the audit of the principal's tenant, newest first by default. Raises Forbidden and Unavailable."""
         access.check(principal, Action.READ_AUDIT)
-        return await self.list_any(principal.tenant_id, ask, wanted, oldest_first=oldest_first)
+        return await self.list_any(principal.tenant_id, page_request, wanted, oldest_first=oldest_first)
 
     async def list_any(
         self,
         tenant_id: TenantId | None,
-        ask: PageRequest = FIRST,
+        page_request: PageRequest = FIRST,
         wanted: AuditFilter = EVERYTHING,
         *,
         oldest_first: bool = False,
@@ -196,8 +201,12 @@ class Audit:
         page can have fewer than `limit` entries, or none, and still have a next page.
         """
         where = _chain_of(tenant_id)
-        at = int(ask.after) if ask.after is not None else await self._start(where, wanted, oldest_first=oldest_first)
-        portion = ask.limit if wanted == EVERYTHING else PORTION
+        at = (
+            int(page_request.after)
+            if page_request.after is not None
+            else await self._start(where, wanted, oldest_first=oldest_first)
+        )
+        portion = page_request.limit if wanted == EVERYTHING else PORTION
         lines: list[ChainedEntry] = []
         for _ in range(MOST_PORTIONS):
             read = self._chains.after(where, at or 0, portion) if oldest_first else self._chains.before(where, at, portion)
@@ -208,7 +217,7 @@ class Audit:
                 at = line.seq
                 if wanted.matches(line.entry):
                     lines.append(line)
-                if len(lines) == ask.limit:
+                if len(lines) == page_request.limit:
                     return Page(tuple(lines), str(at))
             if len(kept) < portion:
                 return Page(tuple(lines), None)

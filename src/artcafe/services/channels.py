@@ -106,15 +106,15 @@ class Channels:
         async with self._audit.action(principal, "channel.create", channel.id, name=name, access=access.value):
             return await self._insert(self._store.tenant(principal.tenant_id), channel, dead_letter)
 
-    async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
+    async def list(self, principal: Principal, page_request: PageRequest = FIRST) -> Page[Channel]:
         """Return a page of the tenant's channels in id order; for an agent, of the visible ones. Raises Forbidden."""
         rules.check(principal, Action.READ_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
         if not isinstance(principal, AgentPrincipal):
-            return await tenant.channels(page)
+            return await tenant.channels(page_request)
         agent = await tenant.agent(principal.agent_id)
         subscribed = frozenset() if agent is None else frozenset(agent.channels)
-        return await tenant.channels(page, lambda channel: channel.access is Access.OPEN or channel.id in subscribed)
+        return await tenant.channels(page_request, lambda channel: channel.access is Access.OPEN or channel.id in subscribed)
 
     async def get(self, principal: Principal, channel_id: str) -> Channel:
         """Return a channel. Raises Forbidden, and ChannelNotFound also for a managed channel without a subscription of the agent
@@ -327,9 +327,9 @@ async def _require_channel(tenant: TenantStore, channel_id: str) -> Channel:
 
 async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> None:
     """Delete the subscriptions to a channel marked as deleting. It takes no new ones."""
-    ask: PageRequest | None = FIRST
-    while ask is not None:
-        page = await tenant.subscriptions.of_channel(channel_id, ask)
+    page_request: PageRequest | None = FIRST
+    while page_request is not None:
+        page = await tenant.subscriptions.of_channel(channel_id, page_request)
         for subscription in page.items:
             await end(tenant, subscription, tenant.transact)
-        ask = None if page.next is None else PageRequest(after=page.next)
+        page_request = None if page.next is None else PageRequest(after=page.next)

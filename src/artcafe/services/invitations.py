@@ -67,11 +67,11 @@ class Invitations:
             stored = await self._insert(invitation, now)
         return stored, rules.token(self._key, stored.tenant_id, stored.id)
 
-    async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Invitation]:
+    async def list(self, principal: Principal, page_request: PageRequest = FIRST) -> Page[Invitation]:
         """Return a page of the tenant's open invitations in order of creation. Raises Forbidden."""
         access.check(principal, Action.READ_MEMBERS)
         now = self._clock()
-        return await self._store.people(principal.tenant_id).invitations(page, lambda each: each.expires_at > now)
+        return await self._store.people(principal.tenant_id).invitations(page_request, lambda each: each.expires_at > now)
 
     async def revoke(self, principal: Principal, invitation_id: str) -> None:
         """Revoke an invitation. Raises Forbidden, and InvitationNotFound for an unknown or used one."""

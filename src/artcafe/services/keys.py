@@ -41,14 +41,14 @@ class AgentKeys:
     def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock) -> None:
         self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
 
-    async def list(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[tuple[Agent, AgentKey]]:
+    async def list(self, principal: Principal, agent_id: str, page_request: PageRequest = FIRST) -> Page[tuple[Agent, AgentKey]]:
         """Return a page of the agent's keys in id order, each with the agent. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_KEYS)
         agent = await require_agent(self._store.tenant(principal.tenant_id), agent_id)
         found = sorted((keys.key_id(key.line), key) for key in keys.all_of(agent))
-        rest = [(id, key) for id, key in found if page.after is None or id > page.after]
-        shown = rest[: page.limit]
-        return Page(tuple((agent, key) for _, key in shown), shown[-1][0] if len(rest) > page.limit else None)
+        rest = [(id, key) for id, key in found if page_request.after is None or id > page_request.after]
+        shown = rest[: page_request.limit]
+        return Page(tuple((agent, key) for _, key in shown), shown[-1][0] if len(rest) > page_request.limit else None)
 
     async def get(self, principal: Principal, agent_id: str, key_id: str) -> tuple[Agent, AgentKey]:
         """Return an agent and one of its keys. Raises Forbidden, AgentNotFound and KeyNotFound."""

@@ -31,10 +31,10 @@ class Members:
     def __init__(self, store: Store, changes: Changes, audit: Audit) -> None:
         self._store, self._changes, self._audit = store, changes, audit
 
-    async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Member]:
+    async def list(self, principal: Principal, page_request: PageRequest = FIRST) -> Page[Member]:
         """Return a page of the tenant's members in id order. Raises Forbidden."""
         access.check(principal, Action.READ_MEMBERS)
-        return await self._store.people(principal.tenant_id).members(page)
+        return await self._store.people(principal.tenant_id).members(page_request)
 
     async def set_role(self, principal: Principal, user_id: str, role: Role) -> Member:
         """Set a member's role. May be repeated.

@@ -50,7 +50,9 @@ class MessageReceipts:
         self._record_cache, self._fabric = record_cache, fabric
         self._recipients, self._queue_outcomes, self._clock = recipients, queue_outcomes, clock
 
-    async def list(self, principal: Principal, channel_id: str, seq: Seq, page: PageRequest = FIRST) -> Page[MessageReceipt]:
+    async def list(
+        self, principal: Principal, channel_id: str, seq: Seq, page_request: PageRequest = FIRST
+    ) -> Page[MessageReceipt]:
         """Return a page of a message's recipients, ordered by agent id: the active subscriptions that it was stored for. In a
         queue, return the one state of the message.
 
@@ -65,7 +67,7 @@ class MessageReceipts:
             raise MessageNotFound(str(seq))
         if KINDS[channel.type].is_shared:
             return await self._of_queue(channel, seq, state.epoch, expires_at)
-        found = await self._recipients.list(channel.tenant_id, channel.id, page)
+        found = await self._recipients.list(channel.tenant_id, channel.id, page_request)
         rows = [row for row in found.items if row.allows(Permission.RECEIVE) and is_recipient(row, seq, state.lineage)]
         look = await self._recipients.look(channel.tenant_id, {channel.id: [row.agent_id for row in rows]})
         return Page(tuple(self._receipt(row, seq, look, state.lineage, expires_at) for row in rows), found.next)

@@ -97,12 +97,12 @@ class PlatformState:
             readiness=readiness.result(),
         )
 
-    async def suspended_tenants(self, ask: PageRequest) -> Page[SuspendedTenant]:
+    async def suspended_tenants(self, page_request: PageRequest) -> Page[SuspendedTenant]:
         """Return a page of the suspended tenants. It reads rows of all tenants, at most 1,000, and may be empty with a next one.
 
         Raises `Unavailable`.
         """
-        return await self._store.suspended_tenants(ask)
+        return await self._store.suspended_tenants(page_request)
 
     def _report(self) -> ServerReport:
         this = self._this

@@ -97,20 +97,20 @@ class Recipients:
         """Return the subscriptions of a channel that may receive it, paused ones too, or None if there are more than
         `MAX_RECIPIENTS`. Raises `Unavailable`."""
         found: dict[AgentId, Subscription] = {}
-        ask: PageRequest | None = PageRequest(limit=MAX_LIMIT)
-        while ask is not None:
-            page = await self.list(tenant_id, channel_id, ask)
+        page_request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
+        while page_request is not None:
+            page = await self.list(tenant_id, channel_id, page_request)
             found |= {row.agent_id: row for row in page.items if Permission.RECEIVE in row.permissions}
             if len(found) > MAX_RECIPIENTS:
                 return None
-            ask = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
+            page_request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
         return found
 
-    async def list(self, tenant_id: TenantId, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
+    async def list(self, tenant_id: TenantId, channel_id: ChannelId, page_request: PageRequest) -> Page[Subscription]:
         """Return a page of a channel's subscriptions; of an inbox, the one of its agent. Raises `Unavailable`."""
         tenant, owner = self._store.tenant(tenant_id), inboxes.owner_of(channel_id)
         if owner is None:
-            return await tenant.subscriptions.of_channel(channel_id, ask)
+            return await tenant.subscriptions.of_channel(channel_id, page_request)
         agent = await tenant.agent(owner)
         return Page(() if agent is None else (inboxes.subscription_of(agent),), None)
 

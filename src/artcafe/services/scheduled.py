@@ -31,18 +31,20 @@ class ChannelSchedules:
     def __init__(self, record_cache: RecordCache, fabric: Fabric, audit: Audit) -> None:
         self._record_cache, self._fabric, self._audit = record_cache, fabric, audit
 
-    async def list(self, principal: Principal, channel_id: str, request: PageRequest) -> tuple[Channel, Page[ScheduledEnvelope]]:
+    async def list(
+        self, principal: Principal, channel_id: str, page_request: PageRequest
+    ) -> tuple[Channel, Page[ScheduledEnvelope]]:
         """Return a channel, and its scheduled messages in the order of their delivery. Raises `ChannelNotFound`, `Forbidden` and
         `Unavailable`."""
         access.check(principal, Action.READ_SCHEDULED)
         channel, scheduled = await self._open(principal, channel_id)
         found: list[ScheduledEnvelope] = []
         for each in scheduled.of_channel(channel.id):
-            if request.after is not None and each.message_id <= request.after:
+            if page_request.after is not None and each.message_id <= page_request.after:
                 continue
             envelope = await self._visible(principal, channel, scheduled, each)
             if envelope is not None:
-                if len(found) == request.limit:
+                if len(found) == page_request.limit:
                     return channel, Page(tuple(found), found[-1].message_id)
                 found.append(ScheduledEnvelope(each.message_id, envelope))
         return channel, Page(tuple(found), None)

@@ -130,22 +130,26 @@ class Subscriptions:
         if not await end(tenant, subscription, commit):
             raise SubscriptionNotFound(agent_id)
 
-    async def list_of_channel(self, principal: Principal, channel_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
+    async def list_of_channel(
+        self, principal: Principal, channel_id: str, page_request: PageRequest = FIRST
+    ) -> Page[Subscription]:
         """Return a page of the channel's subscriptions, ordered by agent id. Raises Forbidden and ChannelNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTIONS)
         tenant = self._store.tenant(principal.tenant_id)
         channel = await tenant.channel(channel_id)
         if channel is None:
             raise ChannelNotFound(channel_id)
-        return await tenant.subscriptions.of_channel(channel.id, page)
+        return await tenant.subscriptions.of_channel(channel.id, page_request)
 
-    async def list_of_agent(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
+    async def list_of_agent(self, principal: Principal, agent_id: str, page_request: PageRequest = FIRST) -> Page[Subscription]:
         """Return a page of the agent's subscriptions, ordered by channel id. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTION, AgentId(agent_id))
         tenant = self._store.tenant(principal.tenant_id)
         agent = await _agent(tenant, agent_id)
-        left = sorted(channel_id for channel_id in agent.channels if page.after is None or channel_id > page.after)
-        here = left[: page.limit]
+        left = sorted(
+            channel_id for channel_id in agent.channels if page_request.after is None or channel_id > page_request.after
+        )
+        here = left[: page_request.limit]
         found = await tenant.subscriptions.get_many([(channel_id, agent.id) for channel_id in here])
         return Page(tuple(each for each in found if each is not None), here[-1] if len(left) > len(here) else None)
 

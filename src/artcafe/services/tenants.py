@@ -122,9 +122,9 @@ class Tenants:
     def _day_is_full(self) -> TenantLimit:
         return TenantLimit(self._per_person.made_a_day, "made by one person in a day (UTC)")
 
-    async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Membership]:
+    async def list(self, user_id: UserId, page_request: PageRequest = FIRST) -> Page[Membership]:
         """Return a page of the user's tenants in id order."""
-        found = await self._store.memberships(user_id, page)
+        found = await self._store.memberships(user_id, page_request)
         items = (Membership(tenant=tenant, role=member.role, joined_at=member.joined_at) for tenant, member in found.items)
         return Page(tuple(items), found.next)
 

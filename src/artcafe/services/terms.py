@@ -47,9 +47,9 @@ class Terms:
         current = self.current
         return None if current is None or await self._has_accepted(user_id, current) else current
 
-    async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Acceptance]:
+    async def list(self, user_id: UserId, page_request: PageRequest = FIRST) -> Page[Acceptance]:
         """Return a page of the person's acceptances."""
-        return await self._store.acceptances(user_id).list(page)
+        return await self._store.acceptances(user_id).list(page_request)
 
     async def accept(self, user_id: UserId, version: str | None = None) -> Acceptance:
         """Record an acceptance of the current terms, with the time and the observed address. May be repeated: the first

@@ -182,7 +182,7 @@ class UsageReader:
         """Parse a request; the current month by default. Raises Invalid."""
         return UsageQuery.parse(period, metric, by, every, self._clock())
 
-    async def list(self, principal: Principal, query: UsageQuery, ask: PageRequest) -> UsagePage:
+    async def list(self, principal: Principal, query: UsageQuery, page_request: PageRequest) -> UsagePage:
         """Return a page of usage: by period and metric, or with `by` by metric and id. Raises Forbidden."""
         access.check(principal, access.Action.READ_USAGE)
         now, tenant_id = self._clock(), principal.tenant_id
@@ -194,7 +194,9 @@ class UsageReader:
         while True:
             extended = [row.extended_to(until.get(row.run)) for row in counted]
             reading = _Reading(self._store, tenant_id, now, servers, extended)
-            page = await (reading.wholes(query, ask) if query.by is None else reading.parts(query, query.by, ask))
+            page = await (
+                reading.wholes(query, page_request) if query.by is None else reading.parts(query, query.by, page_request)
+            )
             before, counted = counted, await runs.in_period(query.period) if counted else []
             if {row.metric_id for row in before} <= {row.metric_id for row in counted}:
                 return UsagePage(*page, as_of)
@@ -230,29 +232,35 @@ class _Reading:
         self._rows = store.usage(tenant_id)
         self._now, self._servers, self._counted = now, servers, counted
 
-    async def wholes(self, query: UsageQuery, ask: PageRequest) -> tuple[tuple[UsageItem, ...], str | None]:
+    async def wholes(self, query: UsageQuery, page_request: PageRequest) -> tuple[tuple[UsageItem, ...], str | None]:
         """Return a page of whole metrics, and the start of the next page."""
         keys = [UsageKey(period, metric) for period in query.periods(self._now) for metric in query.metrics]
-        start = 0 if ask.after is None else 1 + next((at for at, key in enumerate(keys) if key.metric_id == ask.after), len(keys))
-        page = keys[start : start + ask.limit]
+        start = (
+            0
+            if page_request.after is None
+            else 1 + next((at for at, key in enumerate(keys) if key.metric_id == page_request.after), len(keys))
+        )
+        page = keys[start : start + page_request.limit]
         found = await self._rows.get(page, self._now)
         items = tuple(self._item(key, row) for key, row in zip(page, found, strict=True))
         return items, page[-1].metric_id if start + len(page) < len(keys) else None
 
-    async def parts(self, query: UsageQuery, by: Attribution, ask: PageRequest) -> tuple[tuple[UsageItem, ...], str | None]:
+    async def parts(
+        self, query: UsageQuery, by: Attribution, page_request: PageRequest
+    ) -> tuple[tuple[UsageItem, ...], str | None]:
         """Return a page of parts, by metric and then by id, and the start of the next page."""
-        last_metric, _, last_id = (ask.after or "").partition("#")
+        last_metric, _, last_id = (page_request.after or "").partition("#")
         metrics = query.metrics
         if last_metric:
             metrics = metrics[[metric.value for metric in metrics].index(last_metric) :]
         items: list[UsageItem] = []
         for metric in metrics:
             after = last_id if metric.value == last_metric else ""
-            items += await self._parts_of(query.period, metric, by, after, ask.limit + 1 - len(items))
-            if len(items) > ask.limit:
-                last = items[ask.limit - 1].key
+            items += await self._parts_of(query.period, metric, by, after, page_request.limit + 1 - len(items))
+            if len(items) > page_request.limit:
+                last = items[page_request.limit - 1].key
                 assert last.part is not None
-                return tuple(items[: ask.limit]), f"{last.metric}#{last.part.id}"
+                return tuple(items[: page_request.limit]), f"{last.metric}#{last.part.id}"
         return tuple(items), None
 
     async def _parts_of(self, period: Period, metric: Metric, by: Attribution, after: str, most: int) -> list[UsageItem]:

@@ -39,9 +39,9 @@ class AcceptanceStore:
         page = await self._all.page(PageRequest(limit=1), _acceptance_of)
         return bool(page.items)
 
-    async def list(self, ask: PageRequest) -> Page[Acceptance]:
+    async def list(self, page_request: PageRequest) -> Page[Acceptance]:
         """Return a page of acceptances, ordered by the text of their versions."""
-        return await self._all.page(ask, _acceptance_of)
+        return await self._all.page(page_request, _acceptance_of)
 
     async def insert(self, acceptance: Acceptance) -> bool:
         """Store an acceptance. Return False, and keep the existing one, if this version was accepted before."""

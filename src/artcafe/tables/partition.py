@@ -51,7 +51,7 @@ class Partition:
 
     async def page(
         self,
-        ask: PageRequest,
+        page_request: PageRequest,
         read: Callable[[Item], RecordT | None],
         keep: Callable[[RecordT], bool] = lambda _: True,
         prefix: str = "",
@@ -62,14 +62,14 @@ class Partition:
         queries may be followed by an empty one.
         """
         found: list[tuple[str, RecordT]] = []
-        after = ask.after
+        after = page_request.after
         for _ in range(MAX_READS):
             page = await self._tables.query(
-                self._table, self._key, prefix=prefix, after=after, limit=ask.limit + 1, consistent=True
+                self._table, self._key, prefix=prefix, after=after, limit=page_request.limit + 1, consistent=True
             )
             found += self._accepted(page.items, read, keep)
-            if len(found) > ask.limit:
-                return Page(tuple(record for _, record in found[: ask.limit]), found[ask.limit - 1][0])
+            if len(found) > page_request.limit:
+                return Page(tuple(record for _, record in found[: page_request.limit]), found[page_request.limit - 1][0])
             after = page.next
             if after is not None and self._apart is not None and not prefix and after.startswith(self._apart):
                 after = self._apart + _LAST

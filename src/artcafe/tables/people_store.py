@@ -47,9 +47,9 @@ class PeopleStore:
         (item,) = await self._tables.get(USER_TENANTS, [ItemKey(user_id, self.tenant_id)], consistent=True)
         return None if item is None else people_rows.member_of(item)
 
-    async def members(self, ask: PageRequest) -> Page[Member]:
+    async def members(self, page_request: PageRequest) -> Page[Member]:
         """Return a page of members, ordered by id."""
-        return await self._index.page(ask, people_rows.member_of)
+        return await self._index.page(page_request, people_rows.member_of)
 
     async def all_members(self) -> list[Member]:
         """Return every member."""
@@ -115,11 +115,11 @@ class PeopleStore:
         (item,) = await self._tables.get(USER_TENANT_INDEX, [self._key(invitation_id)], consistent=True)
         return None if item is None else people_rows.invitation_of(item)
 
-    async def invitations(self, ask: PageRequest, keep: Callable[[Invitation], bool]) -> Page[Invitation]:
+    async def invitations(self, page_request: PageRequest, keep: Callable[[Invitation], bool]) -> Page[Invitation]:
         """Return a page of invitations, ordered by id. Raises BadCursor for the sort key of another list."""
-        if ask.after is not None and not ask.after.startswith(people_rows.INVITATION_PREFIX):
+        if page_request.after is not None and not page_request.after.startswith(people_rows.INVITATION_PREFIX):
             raise BadCursor
-        return await self._index.page(ask, people_rows.invitation_of, keep, people_rows.INVITATION_PREFIX)
+        return await self._index.page(page_request, people_rows.invitation_of, keep, people_rows.INVITATION_PREFIX)
 
     async def all_invitations(self) -> list[Invitation]:
         """Return every invitation, expired or not, in the order of creation."""

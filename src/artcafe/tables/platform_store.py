@@ -36,10 +36,10 @@ class PlatformStore:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def suspended_tenants(self, ask: PageRequest) -> Page[SuspendedTenant]:
+    async def suspended_tenants(self, page_request: PageRequest) -> Page[SuspendedTenant]:
         """Return a page of the suspended tenants, in the engine's order. It may be empty and have a `next`."""
-        found = await self._tables.scan_page(TENANTS, after=ask.after, limit=SCANNED_ROWS, where=_IS_SUSPENDED)
-        items = found.items[: ask.limit]
+        found = await self._tables.scan_page(TENANTS, after=page_request.after, limit=SCANNED_ROWS, where=_IS_SUSPENDED)
+        items = found.items[: page_request.limit]
         # Any key continues a scan, also one whose row is gone.
         end = found.next if len(items) == len(found.items) else text(items[-1], "id")
         tenants = (

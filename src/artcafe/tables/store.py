@@ -103,12 +103,14 @@ class Store:
         """Return the write of a new tenant; fails if its id is taken."""
         return Put(TENANTS, rows.tenant_item(tenant), Absent("id"))
 
-    async def memberships(self, user_id: UserId, ask: PageRequest) -> Page[tuple[Tenant, Member]]:
+    async def memberships(self, user_id: UserId, page_request: PageRequest) -> Page[tuple[Tenant, Member]]:
         """Return a page of the user's tenants, ordered by id.
 
         Omits withdrawn memberships, and those in missing or deleted tenants.
         """
-        page = await self._tables.query(USER_TENANTS, user_id, after=ask.after, limit=ask.limit, consistent=True)
+        page = await self._tables.query(
+            USER_TENANTS, user_id, after=page_request.after, limit=page_request.limit, consistent=True
+        )
         members = [member for item in page.items if (member := people_rows.member_of(item)) is not None]
         tenants = await self.tenants([member.tenant_id for member in members]) if members else {}
         both = [(tenants[member.tenant_id], member) for member in members]

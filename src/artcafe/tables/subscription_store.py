@@ -80,15 +80,17 @@ class SubscriptionStore:
         rows_of = (inboxes.subscription_of(agent) for agent in there if agent is not None)
         return {(row.channel_id, row.agent_id): row for row in rows_of}
 
-    async def of_channel(self, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
+    async def of_channel(self, channel_id: ChannelId, page_request: PageRequest) -> Page[Subscription]:
         """Return a page of the channel's subscriptions, ordered by agent id.
 
         Raises BadCursor for the sort key of another list.
         """
         prefix = subscription_id(channel_id, AgentId(""))
-        if ask.after is not None and not ask.after.startswith(prefix):
+        if page_request.after is not None and not page_request.after.startswith(prefix):
             raise BadCursor
-        return await self.partition.page(ask, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix)
+        return await self.partition.page(
+            page_request, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix
+        )
 
     def insert(self, subscription: Subscription) -> Put:
         """Return the write of a new subscription; fails if it exists."""

@@ -194,9 +194,9 @@ class TenantStore:
         agent = None if owner is None else await self.agent(owner, also_deleting=True)
         return agent.id if agent is not None and agent.handle == text else text
 
-    async def agents(self, ask: PageRequest, keep: Callable[[Agent], bool] = lambda _: True) -> Page[Agent]:
+    async def agents(self, page_request: PageRequest, keep: Callable[[Agent], bool] = lambda _: True) -> Page[Agent]:
         """Return a page of agents, ordered by id."""
-        return await self._agents.page(ask, agent_rows.agent_of, keep)
+        return await self._agents.page(page_request, agent_rows.agent_of, keep)
 
     async def all_agents(self) -> list[Agent]:
         """Return every agent, including those being deleted."""
@@ -267,9 +267,9 @@ class TenantStore:
         channel = None if owner is None else await self.channel(owner, also_deleting=True)
         return channel.id if channel is not None and channel.handle == text else text
 
-    async def channels(self, ask: PageRequest, keep: Callable[[Channel], bool] = lambda _: True) -> Page[Channel]:
+    async def channels(self, page_request: PageRequest, keep: Callable[[Channel], bool] = lambda _: True) -> Page[Channel]:
         """Return a page of the channels accepted by `keep`, ordered by id."""
-        return await self._channels.page(ask, rows.known_channel_of, keep)
+        return await self._channels.page(page_request, rows.known_channel_of, keep)
 
     async def all_channels(self) -> list[Channel]:
         """Return every channel of a known type, including those being deleted."""

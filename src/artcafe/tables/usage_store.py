@@ -85,10 +85,12 @@ class UsageStore:
         items = await self._tables.get(USAGE_METRICS, [self._key(key.metric_id) for key in keys], consistent=True)
         return [None if item is None else usage_row_of(item, now) for item in items]
 
-    async def parts(self, period: Period, metric: Metric, by: Attribution, ask: PageRequest, now: datetime) -> Page[UsageRow]:
+    async def parts(
+        self, period: Period, metric: Metric, by: Attribution, page_request: PageRequest, now: datetime
+    ) -> Page[UsageRow]:
         """Return a page of a metric's parts in a period, ordered by the id of the agent or channel."""
         prefix = parts_prefix(period, metric, by)
-        return await self._partition.page(ask, lambda item: usage_row_of(item, now), prefix=prefix)
+        return await self._partition.page(page_request, lambda item: usage_row_of(item, now), prefix=prefix)
 
     async def all_rows(self, period: Period, now: datetime) -> AsyncIterator[UsageRow]:
         """Yield every row of the period and of the days and hours in it, parts included, ordered by `metric_id`."""

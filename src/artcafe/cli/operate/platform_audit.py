@@ -99,8 +99,8 @@ async def _entries(
     """Yield the entries of an audit: at most `most`, or all for None."""
     after: str | None = None
     while most is None or most > 0:
-        ask = PageRequest(MAX_LIMIT if most is None else min(most, MAX_LIMIT), after)
-        page = await context.audit.list_any(TenantId(tenant) if tenant else None, ask, oldest_first=oldest_first)
+        page_request = PageRequest(MAX_LIMIT if most is None else min(most, MAX_LIMIT), after)
+        page = await context.audit.list_any(TenantId(tenant) if tenant else None, page_request, oldest_first=oldest_first)
         for line in page.items:
             yield _shown(line)
         if page.next is None:
