@@ -221,7 +221,7 @@ class Settings(BaseModel):
     the listener."""
 
     public_url: Annotated[str | None, AfterValidator(_url)] = Field(default=None, pattern=r"^https?://[^/?#\s]+$")
-    """The REST listener's URL for clients, such as `https://api.example.com`, which MCP clients are told; needed for their OAuth
+    """The REST listener's URL for clients, such as `https://api.example.com`, which MCP clients get; needed for their OAuth
     login behind a proxy. Default: the address of the listener."""
 
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()

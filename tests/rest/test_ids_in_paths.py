@@ -11,7 +11,7 @@ import pytest
 from artcafe.model import Agent, AgentId, Channel, ChannelId, Member, Role, TenantId, UserId
 from artcafe.observe.clock import now
 from artcafe.sdk.client import Client
-from artcafe.tables.tenant_store import Count
+from artcafe.tables.tenant_store import RecordCount
 from artcafe.wire.segments import segment_of
 from tests.rest.rest_app import Caller, RestApp, Tenant
 from tests.services.service_env import new_key
@@ -47,7 +47,7 @@ def older(rest_app: RestApp) -> Tenant:
             channel = Channel(tenant_id=tenant_id, id=ChannelId(id), name=id, created_at=at, updated_at=at)
             member = Member(user_id=UserId(id), tenant_id=tenant_id, role=Role.MEMBER, joined_at=at)
             await rows.transact([rows.insert_agent(agent), rows.insert_channel(channel), *people.insert_member(member)])
-        for count in Count:
+        for count in RecordCount:
             await rows.transact([rows.count(count, len(ODD))])
 
     rest_app.run(fill())
@@ -90,7 +90,7 @@ def test_cursor_is_valid_for_both_forms_of_a_channels_path(older: Tenant) -> Non
 def test_member_of_an_older_system_with_an_invalid_id_can_be_removed(rest_app: RestApp, tenant: Tenant, id: str) -> None:
     member = Member(user_id=UserId(id), tenant_id=TenantId(tenant.id), role=Role.ADMIN, joined_at=now())
     rows, people = rest_app.store.tenant(member.tenant_id), rest_app.store.people(member.tenant_id)
-    rest_app.run(rows.transact([rows.count(Count.MEMBERS, 1), *people.insert_member(member)]))
+    rest_app.run(rows.transact([rows.count(RecordCount.MEMBERS, 1), *people.insert_member(member)]))
     assert id in everybody(tenant)
     assert tenant.owner.delete(f"{tenant.path}/members/{segment_of(id)}").status_code == 204
     assert id not in everybody(tenant)

@@ -11,7 +11,7 @@ from artcafe.model import AgentId, ChannelId, Role, SubscriptionStatus, TenantCh
 from artcafe.services.changes import Changes, change_of
 from artcafe.services.invalidation import Invalidation
 from artcafe.tables.engine.port import ConditionFailed
-from artcafe.tables.tenant_store import Count
+from artcafe.tables.tenant_store import RecordCount
 from tests.services.service_env import Server
 
 
@@ -102,7 +102,7 @@ async def test_commit_with_a_failed_condition_changes_nothing_and_names_the_writ
         await server.changes.commit(tenant, tenant.touch(), tenant.delete_agent(AgentId("agt_none")))
     assert set(raised.value.failed) == {1}
     with pytest.raises(ConditionFailed) as raised:
-        await server.changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit=0))
+        await server.changes.commit(tenant, tenant.count(RecordCount.AGENTS, 1, limit=0))
     assert set(raised.value.failed) == {0}
     assert await server.store.versions([tenant.id]) == before
 

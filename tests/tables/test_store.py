@@ -38,7 +38,7 @@ from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, Value, normal_item
 from artcafe.tables.engine.writes import Add, Assign, ItemKey, Put
 from artcafe.tables.store import Store
-from artcafe.tables.tenant_store import Count, TenantStore
+from artcafe.tables.tenant_store import RecordCount, TenantStore
 
 NOW = datetime(2026, 11, 22, 16, 50, 57, 123_000, tzinfo=UTC)
 ACME, OTHER = TenantId("ten_a"), TenantId("ten_b")
@@ -248,12 +248,12 @@ async def test_touch_increments_the_version_and_keeps_the_rest(acme: TenantStore
 
 async def test_count_changes_with_the_version_up_to_its_limit(acme: TenantStore) -> None:
     for _ in range(2):
-        await acme.transact([acme.count(Count.AGENTS, 1, limit=2)])
+        await acme.transact([acme.count(RecordCount.AGENTS, 1, limit=2)])
     with pytest.raises(ConditionFailed):
-        await acme.transact([acme.count(Count.AGENTS, 1, limit=2)])
-    await acme.transact([acme.count(Count.CHANNELS, 1)])
+        await acme.transact([acme.count(RecordCount.AGENTS, 1, limit=2)])
+    await acme.transact([acme.count(RecordCount.CHANNELS, 1)])
     assert await acme.tenant() == tenant(ACME, version=3, agent_count=2, channel_count=1)
-    await acme.transact([acme.count(Count.AGENTS, -1)])
+    await acme.transact([acme.count(RecordCount.AGENTS, -1)])
     assert await acme.tenant() == tenant(ACME, version=4, agent_count=1, channel_count=1)
 
 
@@ -265,8 +265,8 @@ async def test_touch_fails_for_a_tenant_without_counts_or_being_deleted(store: S
         with pytest.raises(ConditionFailed) as raised:
             await view.transact([view.touch()])
         assert view.is_gone(raised.value.item) is (view is not older)
-    await older.set_counts({Count.AGENTS: 2, Count.CHANNELS: 1, Count.MEMBERS: 3})
-    await older.set_counts(dict.fromkeys(Count, 7))
+    await older.set_counts({RecordCount.AGENTS: 2, RecordCount.CHANNELS: 1, RecordCount.MEMBERS: 3})
+    await older.set_counts(dict.fromkeys(RecordCount, 7))
     await older.transact([older.touch()])
     found = await older.tenant()
     assert found is not None

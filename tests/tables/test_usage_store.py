@@ -16,7 +16,7 @@ from artcafe.tables.engine.port import Tables
 from artcafe.tables.engine.writes import Put
 from artcafe.tables.store import Store
 from artcafe.tables.usage_rows import Lease, MeterState, UsageKey, usage_key_of
-from artcafe.tables.usage_store import Gauge, Inexact, StoredCount, UsageStore
+from artcafe.tables.usage_store import GaugeValue, Inexact, StoredCount, UsageStore
 
 NOW = datetime(2026, 11, 30, 23, 59, 40, tzinfo=UTC)
 HOUR, NEXT_HOUR = Period("2026-11-30T23"), Period("2026-12-01T00")
@@ -101,7 +101,7 @@ async def test_row_says_how_many_may_be_missing(usage: UsageStore) -> None:
 async def test_gauge_has_the_last_and_the_highest_value(usage: UsageStore) -> None:
     await usage.begin_meter(at(0, 1))
     key = UsageKey(HOUR, Metric.STORAGE_BYTES)
-    await usage.commit(at(0, 1), at(0, 2), NOW, gauges={key: Gauge(50, 90)})
+    await usage.commit(at(0, 1), at(0, 2), NOW, gauges={key: GaugeValue(50, 90)})
     (row,) = await usage.get([key], NOW)
     assert row is not None
     assert (row.value, row.highest) == (50, 90)

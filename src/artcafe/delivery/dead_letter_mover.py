@@ -1,4 +1,8 @@
-"""Moves failed messages of queues to the dead-letter channels, and ends them in their queues."""
+"""Moves failed messages of queues to the dead-letter channels, and ends them in their queues.
+
+The reason is decided here for a message that gets no holder any more, and by `queue_feed` when a holder's delivery was the last
+one (`max_deliveries`) or the holder rejects the message (`rejected`).
+"""
 
 from __future__ import annotations
 

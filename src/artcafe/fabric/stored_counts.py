@@ -53,7 +53,7 @@ class Sums:
 Counts = dict[tuple[Subject, Head], Sums]
 
 
-class Origin(NamedTuple):
+class CountedOrigin(NamedTuple):
     """The sender and hour of a message."""
 
     sender: str
@@ -82,13 +82,13 @@ def _parsed_head(envelope: bytes) -> Head:
     return msgspec.json.encode(parsed.sender)[1:-1] + _TIME + (parsed.deliver_at or parsed.time)[:_HOUR].encode()
 
 
-def origin_of(head: Head) -> Origin:
+def origin_of(head: Head) -> CountedOrigin:
     """Return the sender and hour in a head."""
     sender, _, hour = head.rpartition(_TIME)
     period = known_period(hour.decode())
     if period is None or period.kind is not PeriodKind.HOUR:
         period = UNKNOWN_HOUR
-    return Origin(_text.decode(b'"%b"' % sender), period)
+    return CountedOrigin(_text.decode(b'"%b"' % sender), period)
 
 
 def count(counts: Counts, seq: Seq, subject: Subject, envelope: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from artcafe.errors import BadKey
 from artcafe.rules.keys import all_of
 from artcafe.tables.engine.port import ConditionFailed
-from artcafe.tables.tenant_store import Count, TenantStore
+from artcafe.tables.tenant_store import RecordCount, TenantStore
 from artcafe.wire.sshkeys import parse_public_key
 
 
@@ -24,4 +24,4 @@ async def adopt(tenant: TenantStore) -> None:
             except (BadKey, ConditionFailed):
                 continue
     channels, members = len(await tenant.all_channels()), await tenant.member_count()
-    await tenant.set_counts({Count.AGENTS: len(agents), Count.CHANNELS: channels, Count.MEMBERS: members})
+    await tenant.set_counts({RecordCount.AGENTS: len(agents), RecordCount.CHANNELS: channels, RecordCount.MEMBERS: members})

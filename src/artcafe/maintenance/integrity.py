@@ -20,7 +20,7 @@ from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, TENANTS
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Not, OfKind
 from artcafe.tables.engine.values import Item, Value, ValueKind
 from artcafe.tables.engine.writes import Assign, Change, Delete, ItemKey, Put, Update, Write
-from artcafe.tables.tenant_store import Count
+from artcafe.tables.tenant_store import RecordCount
 
 
 class Defect(StrEnum):
@@ -95,9 +95,9 @@ def count_defects(had: TenantRows) -> list[tuple[Finding, Change]]:
     tenant_id = str(had.tenant["id"])
     agents = sum(agent_rows.agent_of(item) is not None for item in had.agents)
     members = sum(people_rows.member_of(item) is not None for item in had.members)
-    counted = {Count.AGENTS: agents, Count.CHANNELS: len(had.channels), Count.MEMBERS: members}
+    counted = {RecordCount.AGENTS: agents, RecordCount.CHANNELS: len(had.channels), RecordCount.MEMBERS: members}
     found: list[tuple[Finding, Change]] = []
-    for name, number in ((count.value, counted[count]) for count in Count):
+    for name, number in ((count.value, counted[count]) for count in RecordCount):
         stored = had.tenant.get(name)
         if not attributes.is_number(stored) or stored != number:
             message = f"{name} is {'missing' if stored is None else repr(stored)}, but there are {number}"

@@ -71,7 +71,7 @@ class _Listen(msgspec.Struct, frozen=True):
 
 
 async def respond(body: bytes, headers: Headers, offer: Offer, server: Mapping[str, str]) -> Answer:
-    """Answer one message of a client. `server`: the name and version that it is told. Raises what `offer` raises."""
+    """Answer one message of a client. `server`: the name and version in answers. Raises what `offer` raises."""
     rpc: RpcRequest | None = None
     try:
         rpc = mcp_messages.parse(body, headers)
@@ -130,7 +130,7 @@ def _no_method(rpc: RpcRequest) -> RpcError:
 
 
 def _cached(rpc: RpcRequest, ttl_ms: int = LIST_TTL_MS) -> Mapping[str, object]:
-    """Return how long clients may keep a result, which older ones are not told."""
+    """Return how long clients may keep a result; nothing for older clients, which do not know these fields."""
     return {"ttlMs": ttl_ms, "cacheScope": "private"} if rpc.is_modern else {}
 
 

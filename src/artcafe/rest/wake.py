@@ -20,7 +20,7 @@ from artcafe.services.wake_policies import ShownPolicy
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}/wake", tags=["agents"])
 
 URL = "An https address; the host must have public addresses only, unless the operator allows others."
-INTERVAL = f"The least seconds between two webhooks, 1 to {MAX_INTERVAL_S}: what arrives meanwhile is told together."
+INTERVAL = f"The least seconds between two webhooks, 1 to {MAX_INTERVAL_S}: messages of that time are announced together."
 QUIET = "Times of UTC between which no webhook is sent, on any day; null for none."
 
 

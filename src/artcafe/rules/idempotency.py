@@ -6,7 +6,7 @@ from artcafe.errors import Conflict, IdempotencyMismatch
 from artcafe.rules import fields, ids
 
 
-class Request:
+class KeyedRequest:
     """A creating request with an optional `Idempotency-Key`. The created row is its only record."""
 
     def __init__(self, key: str | None, *made_by: str) -> None:

@@ -56,20 +56,20 @@ class WakeState(Record, frozen=True, kw_only=True):
 
     serial: int = 0
     notified: Cursor = Cursor()
-    """The place in the tenant's log up to which the agent was told of messages."""
+    """The position in the tenant's log up to which a webhook has announced messages to the agent."""
     sent_at: datetime | None = None
     """The last webhook that was answered with success."""
     webhook_id: str | None = None
     """The webhook that is under way, or waits for another attempt."""
     up_to: Seq = 0
-    """The place that it tells of, in the log of `epoch`."""
+    """The position that it announces, in the log of `epoch`."""
     epoch: Epoch = Epoch("")
     due_at: datetime | None = None
     """The time of its next attempt. During an attempt, the time at which another server may try: this one may have ended."""
     failures: int = 0
     """Failed attempts since the last success."""
     failure: str | None = None
-    """What the last of them met."""
+    """The reason of the last one."""
 
 
 def check_interval(seconds: int) -> int:

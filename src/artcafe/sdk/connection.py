@@ -249,7 +249,7 @@ class AgentConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether commands can be submitted: the loop runs, and was not told to leave."""
+        """Whether commands can be submitted: the loop runs, and is not leaving."""
         return self.loop is not None and not self._leaving.is_set()
 
     async def wait_open(self) -> None:

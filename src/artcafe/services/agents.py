@@ -10,7 +10,7 @@ from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, Curs
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, handles, inboxes, keys, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
+from artcafe.rules.idempotency import KeyedRequest, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
 from artcafe.services import handle_claims, key_claims
@@ -20,7 +20,7 @@ from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Assign, Change, Write
 from artcafe.tables.store import Store
-from artcafe.tables.tenant_store import Count, TenantStore
+from artcafe.tables.tenant_store import RecordCount, TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
 _TRIES: Final = 5
@@ -68,7 +68,7 @@ class Agents:
         name, description, named = fields.name(name), fields.description(description), fields.capabilities(capabilities)
         key = parse_public_key(public_key)
         given = None if handle is None else handles.check(handle)
-        request = Request(idempotency_key, principal.tenant_id, principal.sender, "agents")
+        request = KeyedRequest(idempotency_key, principal.tenant_id, principal.sender, "agents")
         now = self._clock()
         position = await self._logs.position(principal.tenant_id)
         agent = Agent(
@@ -182,7 +182,7 @@ class Agents:
             try:
                 named, handle_claim = await handle_claims.choose(tenant, agent, attempt)
                 writes = [tenant.insert_agent(named), *checks, claim, handle_claim]
-                await self._changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit), *writes)
+                await self._changes.commit(tenant, tenant.count(RecordCount.AGENTS, 1, limit), *writes)
             except (ConditionFailed, HandleTaken) as failed:
                 # Check for a repeat first: its first attempt may have reached the limit, and claimed the key and the handle.
                 existing = await self._existing(tenant, agent)
@@ -191,7 +191,9 @@ class Agents:
                 if isinstance(failed, HandleTaken):
                     raise
                 if 0 in failed.failed:
-                    raise LimitReached(Limit.AGENTS.value, limit, tenant.count_in(failed.failed[0], Count.AGENTS)) from failed
+                    raise LimitReached(
+                        Limit.AGENTS.value, limit, tenant.count_in(failed.failed[0], RecordCount.AGENTS)
+                    ) from failed
                 stale = await key_claims.owner_without(tenant, key)
                 claim = tenant.claim_key(key.fingerprint, agent.id, instead_of=stale)
             else:
@@ -267,7 +269,7 @@ class Agents:
         writes += await handle_claims.release(tenant, agent)
         if agent.request_hash is not None:  # Else a repeat of the request would create it again.
             writes.append(tenant.tombstones.put(agent.id, self._clock()))
-        await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *writes)
+        await self._changes.commit(tenant, tenant.count(RecordCount.AGENTS, -1), tenant.delete_agent(agent.id), *writes)
 
 
 async def require_agent(tenant: TenantStore, agent_id: str) -> Agent:

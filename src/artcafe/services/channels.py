@@ -15,7 +15,7 @@ from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
 from artcafe.rules import fields, handles, queues, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
+from artcafe.rules.idempotency import KeyedRequest, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
 from artcafe.rules.queues import QueueChange
@@ -27,7 +27,7 @@ from artcafe.tables import rows
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Assign, Change, Remove, Write
 from artcafe.tables.store import Store
-from artcafe.tables.tenant_store import Count, TenantStore
+from artcafe.tables.tenant_store import RecordCount, TenantStore
 
 _TRIES: Final = 5
 """Attempts at a change that conflicts with other changes of the channel's handle. Each failure means that another succeeded."""
@@ -83,7 +83,7 @@ class Channels:
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = fields.name(name), fields.description(description)
         given = None if handle is None else handles.check(handle)
-        request = Request(idempotency_key, principal.tenant_id, principal.sender, "channels")
+        request = KeyedRequest(idempotency_key, principal.tenant_id, principal.sender, "channels")
         settings = _queue_settings(queue, type, QueueSettings() if KINDS[type].is_shared else None)
         hashed = () if settings is None else (msgspec.json.encode(settings).decode(), *filter(None, (dead_letter,)))
         now = self._clock()
@@ -234,7 +234,7 @@ class Channels:
             writes += [tenant.delete_channel(channel.id), *await handle_claims.release(tenant, channel)]
             if channel.request_hash is not None:  # Else a repeat of the request would create it again.
                 writes.append(tenant.tombstones.put(channel.id, self._clock()))
-        await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -len(channels)), *writes)
+        await self._changes.commit(tenant, tenant.count(RecordCount.CHANNELS, -len(channels)), *writes)
 
     async def _insert(self, tenant: TenantStore, channel: Channel, dead_letter: str | None) -> Channel:
         row = await _row(tenant)
@@ -250,7 +250,7 @@ class Channels:
         for attempt in range(handle_claims.TRIES):
             try:
                 made, claims = await _with_handles(tenant, channel, attempt)
-                counted = tenant.count(Count.CHANNELS, len(made), limit - len(made) + 1)
+                counted = tenant.count(RecordCount.CHANNELS, len(made), limit - len(made) + 1)
                 await self._changes.commit(tenant, counted, *map(tenant.insert_channel, made), *checks, *claims)
             except (ConditionFailed, HandleTaken) as failed:
                 # Check for a repeat first: its first attempt may have reached the limit, and claimed the handle.
@@ -260,7 +260,9 @@ class Channels:
                 if isinstance(failed, HandleTaken):
                     raise
                 if 0 in failed.failed:
-                    raise LimitReached(Limit.CHANNELS.value, limit, tenant.count_in(failed.failed[0], Count.CHANNELS)) from failed
+                    raise LimitReached(
+                        Limit.CHANNELS.value, limit, tenant.count_in(failed.failed[0], RecordCount.CHANNELS)
+                    ) from failed
             else:
                 return made[0]
         raise Conflict("the channel or its handle is being changed by another request at the same time; try again")

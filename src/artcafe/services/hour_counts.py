@@ -108,7 +108,7 @@ class HourCounts:
         return RunRow(self.hour, run, number, self._versions[number], counts, is_new, open_now)
 
 
-class OpenConnections:
+class OpenTime:
     """The open connections of a tenant to this server, and the time they were open.
 
     The time of a principal is `connections x now - offset`, so that a principal takes one number and no object of its own. It is

@@ -23,14 +23,14 @@ from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids
 from artcafe.rules import invitations as rules
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
+from artcafe.rules.idempotency import KeyedRequest, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
-from artcafe.tables.tenant_store import Count
+from artcafe.tables.tenant_store import RecordCount
 
 
 class Invitations:
@@ -51,7 +51,7 @@ class Invitations:
         """
         _check_may_grant(principal, role)
         address = fields.address(address)
-        request = Request(idempotency_key, principal.tenant_id, principal.sender, "invitations")
+        request = KeyedRequest(idempotency_key, principal.tenant_id, principal.sender, "invitations")
         now = self._clock()
         invitation = Invitation(
             tenant_id=principal.tenant_id,
@@ -120,12 +120,12 @@ class Invitations:
         joining = UserPrincipal(user_id=user_id, tenant_id=tenant_id, role=member.role)
         try:
             async with self._audit.action(joining, "member.join", user_id, role=member.role.value, invitation=invitation_id):
-                await self._changes.commit(tenant, tenant.count(Count.MEMBERS, 1, limit), *writes)
+                await self._changes.commit(tenant, tenant.count(RecordCount.MEMBERS, 1, limit), *writes)
         except TenantNotFound as gone:
             raise InvitationRefused from gone
         except ConditionFailed as failed:
             if 0 in failed.failed:
-                raise LimitReached(Limit.MEMBERS.value, limit, tenant.count_in(failed.failed[0], Count.MEMBERS)) from failed
+                raise LimitReached(Limit.MEMBERS.value, limit, tenant.count_in(failed.failed[0], RecordCount.MEMBERS)) from failed
             return row, await self._accepted_meanwhile(user_id, member, failed)
         return row, member
 

@@ -17,7 +17,7 @@ from artcafe.model import Agent, AgentKey, KeyStatus, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, keys, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
+from artcafe.rules.idempotency import KeyedRequest, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import key_claims
 from artcafe.services.agents import require_agent
@@ -74,7 +74,7 @@ class AgentKeys:
         key, now = parse_public_key(public_key), self._clock()
         if not_after is not None and not_after <= now:
             raise Invalid("not_after", "must lie in the future")
-        request = Request(idempotency_key, principal.tenant_id, principal.sender, "keys", agent_id)
+        request = KeyedRequest(idempotency_key, principal.tenant_id, principal.sender, "keys", agent_id)
         hash = request.hash(key.line, "" if not_after is None else times.to_text(not_after))
         made = AgentKey(
             line=key.line,

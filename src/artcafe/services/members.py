@@ -19,7 +19,7 @@ from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Write
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.store import Store
-from artcafe.tables.tenant_store import Count
+from artcafe.tables.tenant_store import RecordCount
 
 _TRIES: Final = 5
 """Attempts at a change that conflicts with changes of the same members. Each failure means that another change succeeded."""
@@ -74,7 +74,9 @@ class Members:
             stays = await _one_stays(people, member) if member.role is Role.OWNER else []
             try:
                 async with self._audit.action(principal, "member.remove", user_id, role=member.role.value):
-                    await self._changes.commit(tenant, tenant.count(Count.MEMBERS, -1), *people.delete_member(member), *stays)
+                    await self._changes.commit(
+                        tenant, tenant.count(RecordCount.MEMBERS, -1), *people.delete_member(member), *stays
+                    )
             except ConditionFailed:
                 continue
             return

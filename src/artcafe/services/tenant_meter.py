@@ -27,7 +27,7 @@ from artcafe.rules.usage import Metric, Period, PeriodKind, period_of
 from artcafe.services import usage_counts
 from artcafe.tables.store import Store
 from artcafe.tables.usage_rows import Lease, MeterState, UsageKey
-from artcafe.tables.usage_store import Gauge, Inexact, StoredCount
+from artcafe.tables.usage_store import GaugeValue, Inexact, StoredCount
 
 PARTS_S: Final = 600.0
 """Seconds between two writes of the parts of agents and channels while a tenant is busy: each has a row of its own. Retention
@@ -211,7 +211,7 @@ class TenantMeter:
         self,
         after: MeterState,
         counts: Mapping[Period, StoredCount] | None = None,
-        gauges: Mapping[UsageKey, Gauge] | None = None,
+        gauges: Mapping[UsageKey, GaugeValue] | None = None,
         inexact: Mapping[UsageKey, Inexact] | None = None,
     ) -> bool:
         """Write the next state of the row with its counts. Return False if another meter wrote; the row is read again then."""
@@ -232,7 +232,7 @@ class TenantMeter:
         if self.tenant_fabric.writer.stored is not None:
             self.tenant_fabric.writer.stored.drop(counted.to_seq)
 
-    async def _gauges(self, end: LogState, now: datetime) -> dict[UsageKey, Gauge]:
+    async def _gauges(self, end: LogState, now: datetime) -> dict[UsageKey, GaugeValue]:
         """Measure the gauges when due: at first, every `GAUGES_S`, and in every new hour."""
         hour = period_of(now, PeriodKind.HOUR)
         last = self._gauges_at
@@ -250,7 +250,7 @@ class TenantMeter:
         keys = [UsageKey(period, metric) for period in hour.enclosing() for metric in values]
         rows = await self._usage.get(keys, now)
         return {
-            key: Gauge(values[key.metric], max(values[key.metric], 0 if row is None else row.highest or 0))
+            key: GaugeValue(values[key.metric], max(values[key.metric], 0 if row is None else row.highest or 0))
             for key, row in zip(keys, rows, strict=True)
         }
 

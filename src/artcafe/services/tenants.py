@@ -12,7 +12,7 @@ from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, Ten
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
+from artcafe.rules.idempotency import KeyedRequest, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit, Plans
 from artcafe.services.audit import Audit
@@ -76,7 +76,7 @@ class Tenants:
         request was deleted. Concurrent requests may exceed the limit of owned tenants by a few.
         """
         name, user_id = fields.name(name), UserId(fields.user_id(user_id))
-        request = Request(idempotency_key, f"usr:{user_id}", "tenants")
+        request = KeyedRequest(idempotency_key, f"usr:{user_id}", "tenants")
         tenant_id, now = TenantId(request.new_id("ten")), self._clock()
         hashed = request.hash(name)
         tenant = Tenant(

@@ -21,7 +21,7 @@ from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
 from artcafe.rules import ids
 from artcafe.rules.usage import Metric, PeriodKind, period_of
-from artcafe.services.hour_counts import HourCounts, OpenConnections, parts_of
+from artcafe.services.hour_counts import HourCounts, OpenTime, parts_of
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
@@ -59,7 +59,7 @@ class _TenantUsage:
         self.current = current
         self.ended: list[HourCounts] = []
         """Earlier hours that are not moved into the metrics yet."""
-        self.connections = OpenConnections()
+        self.connections = OpenTime()
         self.is_due = False
         """Whether something happened since the last write. Time that passes with the same open connections is written hourly."""
 

@@ -1,9 +1,8 @@
-"""The messages waiting for an agent: those above its cursors, in its channels and in its inbox, and the tasks
-of its idle queues.
+"""The messages waiting for an agent: those above its cursors, in its channels and in its inbox, and the tasks of its idle queues.
 
-What waits in a queue is in its consumer: the messages that were never delivered, and those that were given back. NATS does not
-tell the latter from messages that are held, so they count once nothing was delivered for the queue's `ack_wait_s`: then each of
-them was given back or extended.
+A queue's consumer has what waits in it: the messages that were never delivered, and those that were given back. NATS does not
+distinguish the latter from messages that are held, so they count once nothing was delivered for the queue's `ack_wait_s`: then
+each of them was given back or extended.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class WakePolicies:
     ) -> ShownPolicy:
         """Set an agent's policy. Returns a secret if it had none, or with `new_secret`: it is not shown again.
 
-        The policy forgets its failures; messages that it has told of stay told. May be repeated, but for `new_secret`. Raises
-        Forbidden, AgentNotFound, Invalid, and Conflict after `_TRIES` conflicts.
+        The policy forgets its failures; messages that it has announced are not announced again. May be repeated, but for
+        `new_secret`. Raises Forbidden, AgentNotFound, Invalid, and Conflict after `_TRIES` conflicts.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         target = webhook_targets.parse(url, self._networks)

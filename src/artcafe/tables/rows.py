@@ -99,7 +99,7 @@ def known_channel_of(item: Item) -> Channel | None:
     """Return the channel in an item, or None for a type of a newer version of ArtCafe.
 
     Delivering it as another type would be wrong, for example a task to every subscriber, so it is treated as missing. Rows of an
-    older system may have any type, and are told apart by the lack of `access`.
+    older system may have any type, and are recognised by the lack of `access`.
     """
     kind = text(item, "type")
     is_newer = bool(kind) and kind not in ChannelType._value2member_map_ and "access" in item

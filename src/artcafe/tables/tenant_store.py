@@ -49,7 +49,7 @@ _IS_ACTIVE: Final = NotEquals("status", TenantStatus.SUSPENDED.value)
 """Matches the active tenants of `rows.tenant_of`."""
 
 
-class Count(StrEnum):
+class RecordCount(StrEnum):
     """A limited count, by its attribute in the tenant's row."""
 
     AGENTS = "agent_count"
@@ -100,7 +100,7 @@ class TenantStore:
         """
         return self._touched(changes, [])
 
-    def count(self, count: Count, by: int, limit: int | None = None) -> Update:
+    def count(self, count: RecordCount, by: int, limit: int | None = None) -> Update:
         """Return `touch` with a count changed by `by`; also fails if the count has reached `limit`.
 
         Safe to retry only in a transaction with a write made impossible by the first attempt.
@@ -139,7 +139,7 @@ class TenantStore:
         return Put(TENANTS, rows.tombstone_item(row, by, now), Exists("id"))
 
     def _touched(self, changes: Sequence[Change], more: Sequence[Condition]) -> Update:
-        counted = (OfKind(count.value, ValueKind.NUMBER) for count in Count)
+        counted = (OfKind(count.value, ValueKind.NUMBER) for count in RecordCount)
         there = And(rows.IS_PRESENT, _IS_ACTIVE, *counted, *more)
         return Update(TENANTS, ItemKey(self.id), [*changes, Add("version", 1)], there)
 
@@ -156,21 +156,21 @@ class TenantStore:
     @staticmethod
     def is_counted(row: Item) -> bool:
         """Return whether a tenant's row has numeric counts and version; a row of an older system may have other values."""
-        return all(attributes.is_number(row.get(name)) for name in Count) and attributes.is_number(row.get("version", 0))
+        return all(attributes.is_number(row.get(name)) for name in RecordCount) and attributes.is_number(row.get("version", 0))
 
     @staticmethod
-    def count_in(row: Item | None, count: Count) -> int | None:
+    def count_in(row: Item | None, count: RecordCount) -> int | None:
         """Return a count in a tenant's row, or None if the row has none."""
         number = None if row is None else row.get(count.value)
         return int(number) if isinstance(number, int | Decimal) and attributes.is_number(number) else None
 
-    async def set_counts(self, counted: Mapping[Count, int]) -> None:
+    async def set_counts(self, counted: Mapping[RecordCount, int]) -> None:
         """Set all counts in a row lacking one, and a version if it has none; existing values are kept.
 
         ArtCafe counts nothing before all counts exist (`touch`), so a row with only some of them got those from elsewhere.
         """
-        numbers = [Not(OfKind(count.value, ValueKind.NUMBER)) for count in Count]
-        counts = [Assign(count.value, counted[count]) for count in Count]
+        numbers = [Not(OfKind(count.value, ValueKind.NUMBER)) for count in RecordCount]
+        counts = [Assign(count.value, counted[count]) for count in RecordCount]
         for changes, missing in ((counts, Or(*numbers)), ([Assign("version", 0)], Not(OfKind("version", ValueKind.NUMBER)))):
             with suppress(ConditionFailed), full_rows.reported():
                 await self._tables.update(Update(TENANTS, ItemKey(self.id), changes, And(Exists("id"), missing)))

@@ -54,7 +54,7 @@ class StoredCount(NamedTuple):
     last_seq: Seq
 
 
-class Gauge(NamedTuple):
+class GaugeValue(NamedTuple):
     """A measured value, and the highest one of its period so far."""
 
     value: int
@@ -126,7 +126,7 @@ class UsageStore:
         after: MeterState,
         now: datetime,
         counts: Mapping[Period, StoredCount] | None = None,
-        gauges: Mapping[UsageKey, Gauge] | None = None,
+        gauges: Mapping[UsageKey, GaugeValue] | None = None,
         inexact: Mapping[UsageKey, Inexact] | None = None,
     ) -> bool:
         """Move the meter from one state to the next and write what it counted in between, in one transaction.
@@ -183,7 +183,7 @@ class UsageStore:
             for key, total in totals.items()
         ]
 
-    def _measured(self, key: UsageKey, gauge: Gauge, now: datetime) -> Update:
+    def _measured(self, key: UsageKey, gauge: GaugeValue, now: datetime) -> Update:
         changes: list[Change] = [Assign("value", gauge.value), Assign("highest", gauge.highest), *descriptions(key, now)]
         return Update(USAGE_METRICS, self._key(key.metric_id), changes)
 

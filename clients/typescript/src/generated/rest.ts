@@ -799,7 +799,7 @@ export interface WakePolicy {
 	agent_id: string;
 	/** An https address; the host must have public addresses only, unless the operator allows others. */
 	url: string | null;
-	/** The least seconds between two webhooks, 1 to 86400: what arrives meanwhile is told together. */
+	/** The least seconds between two webhooks, 1 to 86400: messages of that time are announced together. */
 	interval_s: number | null;
 	/** Times of UTC between which no webhook is sent, on any day; null for none. */
 	quiet_hours: string | null;
@@ -957,7 +957,7 @@ export interface KeyChange {
 export interface NewWakePolicy {
 	/** An https address; the host must have public addresses only, unless the operator allows others. */
 	url: string;
-	/** The least seconds between two webhooks, 1 to 86400: what arrives meanwhile is told together. */
+	/** The least seconds between two webhooks, 1 to 86400: messages of that time are announced together. */
 	interval_s?: number;
 	/** Times of UTC between which no webhook is sent, on any day; null for none. */
 	quiet_hours?: string | null;

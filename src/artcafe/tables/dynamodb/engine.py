@@ -17,7 +17,7 @@ from artcafe.tables.catalog import TABLES, Environment, Table
 from artcafe.tables.dynamodb import permissions
 from artcafe.tables.dynamodb.client import CallRefused, Consumed, DynamoDbClient, Endpoint, backoff_delays, reasons_of
 from artcafe.tables.dynamodb.expressions import Expressions
-from artcafe.tables.dynamodb.permissions import NO_ROW, Permission
+from artcafe.tables.dynamodb.permissions import NO_ROW, TablePermission
 from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
 from artcafe.tables.engine.conditions import Condition
 from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query, ScanPage
@@ -143,14 +143,14 @@ class DynamoDb:
         """Try the permissions as `Engine.try_permissions` does."""
         wanted = [(action, table) for table in TABLES for action in permissions.SERVER_ACTIONS]
         wanted += [("Scan", table) for table in scanned]
-        named = [Permission(action, self._name(table)) for action, table in wanted]
+        named = [TablePermission(action, self._name(table)) for action, table in wanted]
         await self._try([each for each in named if only is None or str(each) in only])
 
     async def retry_denied(self) -> None:
         """Try the denied permissions again, as `Engine.retry_denied` does."""
         await self._try(list(self._client.denials))
 
-    async def _try(self, wanted: Sequence[Permission]) -> None:
+    async def _try(self, wanted: Sequence[TablePermission]) -> None:
         """Make a call for each permission: those of a table one after the other, so that few connections are opened."""
 
         async def attempt(table: Table) -> None:

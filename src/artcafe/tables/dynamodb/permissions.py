@@ -39,7 +39,7 @@ _NAMED: Final = re.compile(r"not authorized to perform: dynamodb:(\w+) on resour
 """How DynamoDB's message names the permission: of several, the first that it misses."""
 
 
-class Permission(NamedTuple):
+class TablePermission(NamedTuple):
     """The permission for an action on a table."""
 
     action: str
@@ -49,18 +49,18 @@ class Permission(NamedTuple):
         return f"dynamodb:{self.action} on {self.table}"
 
 
-def needed(operation: str, request: Mapping[str, Any]) -> Iterator[Permission]:
+def needed(operation: str, request: Mapping[str, Any]) -> Iterator[TablePermission]:
     """Yield the permissions that a call of an operation on items needs."""
     for write in request.get("TransactItems", ()):
         for kind, each in write.items():
-            yield Permission(WRITE_ACTIONS[kind], each["TableName"])
+            yield TablePermission(WRITE_ACTIONS[kind], each["TableName"])
     for table in request.get("RequestItems", ()):
-        yield Permission(ACTIONS[operation], table)
+        yield TablePermission(ACTIONS[operation], table)
     if "TableName" in request:
-        yield Permission(ACTIONS[operation], request["TableName"])
+        yield TablePermission(ACTIONS[operation], request["TableName"])
 
 
-def trial(permission: Permission, key: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def trial(permission: TablePermission, key: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the operation and the request of a call that needs a permission, and changes nothing.
 
     `key` has the attributes of `NO_ROW`, the partition key first. A write has a false condition: that the row exists.
@@ -94,15 +94,15 @@ class Denials:
     def __init__(self, where: str) -> None:
         """`where` is the endpoint, for the log."""
         self._where = where
-        self._denied: dict[Permission, None] = {}
+        self._denied: dict[TablePermission, None] = {}
 
-    def __iter__(self) -> Iterator[Permission]:
+    def __iter__(self) -> Iterator[TablePermission]:
         return iter(tuple(self._denied))
 
     def note(self, operation: str, request: Mapping[str, Any], message: str) -> None:
         """Record and log what a denied call misses. A message of another service than AWS may not name it."""
         named = _NAMED.search(message)
-        missing = [Permission(*named.groups())] if named else list(dict.fromkeys(needed(operation, request)))
+        missing = [TablePermission(*named.groups())] if named else list(dict.fromkeys(needed(operation, request)))
         for permission in missing:
             if permission not in self._denied:
                 self._denied[permission] = None
@@ -116,6 +116,6 @@ class Denials:
             log.info("tables.allowed", where=self._where, action=f"dynamodb:{permission.action}", table=permission.table)
 
 
-def texts_of(denied: Iterable[Permission]) -> list[str]:
+def texts_of(denied: Iterable[TablePermission]) -> list[str]:
     """Return permissions as text, in the order of their tables."""
     return [str(each) for each in sorted(denied, key=lambda each: (each.table, each.action))]
