@@ -1,5 +1,5 @@
 """Take queue messages from agents that may not hold them any more: the subscription was paused or deleted, the agent disabled or
-deleted, the tenant suspended, or the channel deleted.
+deleted, or the channel or tenant deleted. A suspended tenant's agents hold theirs until the deadline: nobody else may have them.
 
 A socket gives its messages back when it ends, or when its delivery does. A pull has ended long before its messages, so the rows
 are read after each change that names them.
@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from artcafe.delivery.pull_holds import HolderKey, PullHolds
 from artcafe.errors import ChannelNotFound, OurFault, TenantNotFound
-from artcafe.model import AgentId, AgentStatus, ChannelId, Permission, TenantChange, TenantId, TenantStatus
+from artcafe.model import AgentId, AgentStatus, ChannelId, Permission, TenantChange, TenantId
 from artcafe.observe.logs import log
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.subscriptions import Subscriptions
@@ -84,7 +84,7 @@ class PullRevocation:
 
     async def _without_access(self, tenant_id: TenantId, keys: Sequence[HolderKey]) -> list[HolderKey]:
         """Return the holders whose agents may not receive their queues now. Raises `Unavailable`."""
-        if not await self._is_served(tenant_id):
+        if not await self._has_tenant(tenant_id):
             return list(keys)
         rows = await self._services.subscriptions.now(tenant_id, [(channel_id, agent_id) for _, agent_id, channel_id in keys])
         return [
@@ -96,12 +96,11 @@ class PullRevocation:
             or not await self._has_channel(tenant_id, key[2])
         ]
 
-    async def _is_served(self, tenant_id: TenantId) -> bool:
+    async def _has_tenant(self, tenant_id: TenantId) -> bool:
         try:
-            tenant = await self._services.record_cache.tenant(tenant_id)
+            return not (await self._services.record_cache.tenant(tenant_id)).is_deleting
         except TenantNotFound:
             return False
-        return tenant.status is not TenantStatus.SUSPENDED and not tenant.is_deleting
 
     async def _is_active(self, tenant_id: TenantId, agent_id: AgentId) -> bool:
         agent = await self._services.record_cache.find_agent(tenant_id, agent_id)
