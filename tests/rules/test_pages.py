@@ -75,3 +75,17 @@ def test_page_has_1_to_200_items_and_50_by_default() -> None:
     for limit in (0, -1, 201):
         with pytest.raises(Invalid, match="limit"):
             pages.PageRequest.checked(limit)
+
+
+@given(st.integers(0, 12), st.integers(1, 5))
+async def test_each_page_is_read_once_and_the_last_one_ends_the_list(items: int, limit: int) -> None:
+    asked: list[pages.PageRequest] = []
+
+    async def read(page_request: pages.PageRequest) -> pages.Page[int]:
+        asked.append(page_request)
+        start = int(page_request.after or 0)
+        end = min(start + page_request.limit, items)
+        return pages.Page(tuple(range(start, end)), str(end) if end < items else None)
+
+    assert [item async for page in pages.each_page(read, limit) for item in page.items] == list(range(items))
+    assert len(asked) == max(1, -(-items // limit))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from pydantic import Field
 
@@ -11,7 +13,7 @@ from artcafe.rest.dependencies import ServicesDep, settings_of
 from artcafe.rest.paging import Time
 from artcafe.rest.principal import AnyCaller
 from artcafe.rest.schemas import ResponseModel
-from artcafe.rules.pages import MAX_LIMIT, PageRequest
+from artcafe.rules.pages import each_page
 from artcafe.services.tenants import Tenants
 from artcafe.wire.frames import SUBPROTOCOL
 
@@ -113,10 +115,5 @@ async def read_me(services: ServicesDep, who: AnyCaller) -> MeResponse | MyAgent
 
 
 async def _tenants_of(tenants: Tenants, user: UserId) -> list[MyTenant]:
-    found: list[MyTenant] = []
-    page_request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
-    while page_request is not None:
-        page = await tenants.list(user, page_request)
-        found += [MyTenant(tenant_id=each.tenant.id, name=each.tenant.name, role=each.role) for each in page.items]
-        page_request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
-    return found
+    found = [each async for page in each_page(partial(tenants.list, user)) for each in page.items]
+    return [MyTenant(tenant_id=each.tenant.id, name=each.tenant.name, role=each.role) for each in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from artcafe.rest.mcp_messages import RpcError
 from artcafe.rest.mcp_protocol import Changes, Offer
 from artcafe.rest.mcp_tools import PersonTools, PrincipalTools, StatelessAgentTools
 from artcafe.rules import inboxes
-from artcafe.rules.pages import MAX_LIMIT, PageRequest
+from artcafe.rules.pages import each_page
 from artcafe.toolset import inbox
 from artcafe.toolset.descriptions import escaped, json_text
 from artcafe.toolset.inbox import WaitingIn
@@ -81,11 +82,8 @@ class AgentOffer(PrincipalOffer):
             return None
         services, agent = self._tools.services, self._agent
         found = [await services.subscriptions.get(agent, inboxes.inbox_of(agent.agent_id), agent.agent_id)]
-        page_request: PageRequest | None = PageRequest(MAX_LIMIT)
-        while page_request is not None:
-            page = await services.subscriptions.list_of_agent(agent, agent.agent_id, page_request)
+        async for page in each_page(partial(services.subscriptions.list_of_agent, agent, agent.agent_id)):
             found[-1:-1] = page.items  # The inbox stays the last one.
-            page_request = None if page.next is None else PageRequest(MAX_LIMIT, after=page.next)
         lags = await services.figures.lags(agent.tenant_id, found)
         waiting = (WaitingIn(each.channel_id, each.status, lag) for each, lag in zip(found, lags, strict=True))
         return {"mimeType": inbox.MIME_TYPE, "text": inbox.text_of(waiting)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Generic, Self, TypeVar
 
 import msgspec
@@ -46,6 +47,15 @@ class PageRequest(msgspec.Struct, frozen=True):
 
 FIRST: Final = PageRequest()
 """The first page, with the default limit."""
+
+
+async def each_page(read: Callable[[PageRequest], Awaitable[Page[T]]], limit: int = MAX_LIMIT) -> AsyncIterator[Page[T]]:
+    """Yield every page of a list. Each is read after the one before was used."""
+    page = await read(PageRequest(limit))
+    yield page
+    while page.next is not None:
+        page = await read(PageRequest(limit, page.next))
+        yield page
 
 
 def seal(key: bytes, tenant: str, query: str, sort_key: str) -> str:

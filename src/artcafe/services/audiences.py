@@ -19,7 +19,7 @@ from artcafe.fabric.presence_registry import PresenceRegistry
 from artcafe.model import AgentId, ChannelId, Permission, TenantChange, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules import inboxes
-from artcafe.rules.pages import MAX_LIMIT, PageRequest
+from artcafe.rules.pages import MAX_LIMIT, each_page
 from artcafe.services.record_cache import RecordCache
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
@@ -249,12 +249,9 @@ class Audiences:
             counted.is_read = True
             return
         subscriptions = self._store.tenant(counted.tenant_id).subscriptions
-        page_request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
-        while page_request is not None:
-            page = await subscriptions.of_channel(counted.channel_id, page_request)
+        async for page in each_page(partial(subscriptions.of_channel, counted.channel_id)):
             for row in page.items:
                 counted.set_member(row.agent_id, receives=row.allows(Permission.RECEIVE))
-            page_request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
             if self._members() > MAX_MEMBERS:
                 counted.needed = max(1, len(counted.members))
                 counted.members, counted.connected = set(), set()

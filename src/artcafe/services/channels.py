@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ from artcafe.rules import access as rules
 from artcafe.rules import fields, handles, queues, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import KeyedRequest, check_repeat, repeat_of_deleted
-from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.rules.pages import DEFAULT_LIMIT, FIRST, Page, PageRequest, each_page
 from artcafe.rules.plans import Limit, Plans
 from artcafe.rules.queues import QueueChange
 from artcafe.services import dead_letter_channels, handle_claims
@@ -329,9 +330,6 @@ async def _require_channel(tenant: TenantStore, channel_id: str) -> Channel:
 
 async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> None:
     """Delete the subscriptions to a channel marked as deleting. It takes no new ones."""
-    page_request: PageRequest | None = FIRST
-    while page_request is not None:
-        page = await tenant.subscriptions.of_channel(channel_id, page_request)
+    async for page in each_page(partial(tenant.subscriptions.of_channel, channel_id), DEFAULT_LIMIT):
         for subscription in page.items:
             await end(tenant, subscription, tenant.transact)
-        page_request = None if page.next is None else PageRequest(after=page.next)

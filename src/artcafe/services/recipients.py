@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from artcafe.fabric.fabric import Fabric
@@ -14,7 +15,7 @@ from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import AgentId, ChannelId, Permission, Seq, Subscription, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import inboxes
-from artcafe.rules.pages import MAX_LIMIT, Page, PageRequest
+from artcafe.rules.pages import Page, PageRequest, each_page
 from artcafe.rules.start_position import LogLineage
 from artcafe.services.cursors import Cursors
 from artcafe.services.delivery_states import DeliveryState, state_of_positions, state_of_row
@@ -97,13 +98,10 @@ class Recipients:
         """Return the subscriptions of a channel that may receive it, paused ones too, or None if there are more than
         `MAX_RECIPIENTS`. Raises `Unavailable`."""
         found: dict[AgentId, Subscription] = {}
-        page_request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
-        while page_request is not None:
-            page = await self.list(tenant_id, channel_id, page_request)
+        async for page in each_page(partial(self.list, tenant_id, channel_id)):
             found |= {row.agent_id: row for row in page.items if Permission.RECEIVE in row.permissions}
             if len(found) > MAX_RECIPIENTS:
                 return None
-            page_request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
         return found
 
     async def list(self, tenant_id: TenantId, channel_id: ChannelId, page_request: PageRequest) -> Page[Subscription]:
