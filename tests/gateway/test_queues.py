@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,35 @@ from typing import Any
 import msgspec
 import pytest
 
+from artcafe.delivery import queue_hub
+from artcafe.errors import Unavailable
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.fabric.work_queue import QueuedMessage, WorkQueue
-from artcafe.model import AgentPrincipal, Channel, ChannelType, QueueSettings, SubscriptionStatus
+from artcafe.model import AgentPrincipal, Channel, ChannelType, QueueSettings, SubscriptionStatus, TenantChange
 from artcafe.rules.queues import QueueChange
 from artcafe.rules.subjects import Subject, queue_consumer
+from artcafe.tables.catalog import CHANNELS, Table
+from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Assign, ItemKey
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import BOUND_S, RawClient, open_client
 from tests.services.service_env import new_key
 
 numbers = itertools.count()
+
+
+class FailingReads(Sqlite):
+    """Tables whose next reads of channels fail."""
+
+    fails = 0
+
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
+        if table is CHANNELS and self.fails:
+            self.fails -= 1
+            raise Unavailable("the tables")
+        return await super().get(table, keys, consistent=consistent)
 
 
 async def make_queue(it: GatewayApp, **settings: Any) -> Channel:
@@ -248,3 +266,21 @@ async def test_a_deleted_queue_takes_its_consumer_with_it(tmp_path: Path) -> Non
             async with asyncio.timeout(BOUND_S):
                 while "error" not in await consumer(connection, queue):  # noqa: ASYNC110 (NATS is asked)
                     await asyncio.sleep(0.01)
+
+
+async def test_changed_settings_that_cannot_be_read_at_once_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_hub, "REREAD_S", 0.05)
+    async with gateway_app(tmp_path, engine=FailingReads) as it:
+        queue = await make_queue(it, ack_wait_s=3600)
+        await it.publish(b"1", queue)
+        async with worker(it, queue) as raw:
+            assert (await next_of(raw, queue))["deliveries"] == 1
+            tenant, tables = it.services.store.tenant(it.owner.tenant_id), it.tables
+            assert isinstance(tables, FailingReads)
+            await tenant.transact([tenant.change_channel(queue, [Assign("ack_wait_s", 1)])])
+            tables.fails = 2
+            it.services.invalidation.publish(TenantChange(tenant_id=tenant.id, channels=(queue.id,)))
+            assert (await next_of(raw, queue))["deliveries"] == 2
+            assert tables.fails == 0

@@ -25,6 +25,8 @@ from artcafe.supervision import Supervisor
 
 CLOSE_S: Final = 5.0
 """How long a shutdown waits until every held message is given back."""
+REREAD_S: Final = 1.0
+"""Pause before changed settings are read again after a failure."""
 MOST_LEFT: Final = 256
 """Queues without holders, and with remembered acks."""
 
@@ -49,6 +51,9 @@ class QueueHub:
         self._left_acks: OrderedDict[tuple[TenantId, ChannelId], RecentAcks] = OrderedDict()
         """The last acks of queues without holders, the newest at the end."""
         self._running: set[asyncio.Task[None]] = set()
+        self._unread: set[QueueFeed] = set()
+        """Feeds whose channels are read again in `REREAD_S`."""
+        self._is_closed = False
         self._closed_counts: list[SentCount] = []
         self.supervisor = Supervisor("queue_hub")
 
@@ -134,10 +139,19 @@ class QueueHub:
             return
         except OurFault as exc:
             log.warning("queue_hub.settings_unread", tenant=feed.tenant_id, channel=feed.channel, error=str(exc))
+            if feed not in self._unread:
+                self._unread.add(feed)
+                asyncio.get_running_loop().call_later(REREAD_S, self._read_again, feed)
             return
         feed.handle = channel.handle
         if channel.queue is not None:
             feed.change(channel.queue)
+
+    def _read_again(self, feed: QueueFeed) -> None:
+        """Read an open feed's channel again after a failure."""
+        self._unread.discard(feed)
+        if not self._is_closed and self._feeds.get((feed.tenant_id, feed.channel)) is feed:
+            self._group.create_task(self.supervisor.keep(partial(self._refresh, feed)))
 
     # --- receipts ----------------------------------------------------------------------------------------------------
 
@@ -181,6 +195,7 @@ class QueueHub:
 
     async def close(self) -> None:
         """Give back every held message, within `CLOSE_S`. May be repeated."""
+        self._is_closed = True
         for feed in self._feeds.values():
             feed.close()
         if self._running:
