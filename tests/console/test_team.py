@@ -195,7 +195,9 @@ def send_letters_back(alice: Visitor, tutorial: Tutorial, failing: str, succeedi
 @pytest.mark.timeout(240)
 def test_tutorial_of_a_team_is_played_as_its_page_says(visitor: Visitor, new_visitor: NewVisitor, tutorial: Tutorial) -> None:
     alice_signs_in, bob_signs_in, keygen, scout, failing, succeeding = COMMANDS
+    visitor.tenant(ALICE, "Demo")  # As `make run` does.
     sign_in(visitor, tutorial, alice_signs_in)
+    tutorial.press(visitor.page, "link", "ArtCafe")
     tutorial.see(visitor.page, "New organisation")
     visitor.page.get_by_label("Name").fill("Acme")
     tutorial.press(visitor.page, "button", "Create")
