@@ -89,3 +89,16 @@ def test_expired_page_stays_open_at_escape_and_a_pasted_address_keeps_what_was_t
     expect(page.get_by_label("Name", exact=True)).to_have_value("half typed")
     expect(page.get_by_label("Name", exact=True)).to_be_focused()
     assert page.url == place
+
+
+def test_page_that_could_not_be_read_is_read_again_by_itself(visitor: Visitor) -> None:
+    page = visitor.page
+    tenant = visitor.tenant(OWNER)
+    visitor.sign_in(OWNER, f"/t/{tenant}/channels")
+    page.route("**/agents?*", lambda route: route.abort())
+    visitor.expect_error("ERR_FAILED")
+    visitor.open(f"/t/{tenant}/agents")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    page.unroute("**/agents?*")
+    expect(page.get_by_text("No agent yet")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)

@@ -5,6 +5,9 @@ import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import type { ArtcafeError } from "../../../clients/typescript/src/errors.js";
 import { problemOf } from "./problem.js";
 
+/** After a failure that may pass, such as a server that is restarted. */
+const RETRY_MS = 5_000;
+
 export interface Loaded<T> {
 	/** The last value that was read; null before the first. */
 	value: T | null;
@@ -16,7 +19,7 @@ export interface Loaded<T> {
 	set: (value: T) => void;
 }
 
-/** Read a value with the first rendering and after each change of `inputs`. */
+/** Read a value with the first rendering, after each change of `inputs`, and again after a failure that may pass. */
 export function useLoad<T>(read: (signal: AbortSignal) => Promise<T>, inputs: readonly unknown[]): Loaded<T> {
 	const [value, setValue] = useState<T | null>(null);
 	const [error, setError] = useState<ArtcafeError | null>(null);
@@ -34,8 +37,10 @@ export function useLoad<T>(read: (signal: AbortSignal) => Promise<T>, inputs: re
 			},
 			(problem: unknown) => {
 				if (abort.signal.aborted) return;
-				setError(problemOf(problem));
+				const error = problemOf(problem);
+				setError(error);
 				setLoading(false);
+				if (error.isTemporary) setTimeout(reload, RETRY_MS);
 			},
 		);
 		return () => abort.abort();

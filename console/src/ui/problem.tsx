@@ -3,6 +3,8 @@
 import { ArtcafeError } from "../../../clients/typescript/src/errors.js";
 import { Button } from "./basic.js";
 
+const GONE = "Check its handle. Somebody may have deleted it a moment ago.";
+
 /** What a person of the console can do about an error, beyond what its own text says. */
 const REMEDIES: Readonly<Record<string, string>> = {
 	forbidden: "Ask an owner or admin of this organisation for another role.",
@@ -10,8 +12,8 @@ const REMEDIES: Readonly<Record<string, string>> = {
 	credentials_expired: "Sign in again.",
 	membership_ended: "You were removed from this organisation.",
 	tenant_not_found: "It was deleted, or you do not belong to it.",
-	agent_not_found: "Check its handle. Somebody may have deleted it a moment ago.",
-	channel_not_found: "Somebody may have deleted it a moment ago.",
+	agent_not_found: GONE,
+	channel_not_found: GONE,
 	limit_reached: "Remove something that is not needed, or choose a larger plan.",
 	outcome_unknown: "Look whether it was done, and repeat it if not.",
 };
