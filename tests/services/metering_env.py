@@ -28,7 +28,7 @@ from artcafe.tables.engine.values import Item
 from artcafe.tables.engine.writes import Update, Write
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
-from artcafe.tables.usage_rows import UsageKey
+from artcafe.tables.usage_rows import UsageKey, UsageRow, usage_row_of
 from artcafe.wire.envelopes import envelope
 from artcafe.wire.frames import Publish
 
@@ -161,6 +161,12 @@ class Metering:
     async def values(self) -> dict[str, object]:
         """Return the value of every row of the tenant, by its key."""
         return {str(row["metric_id"]): row.get("value") for row in await self.usage_rows()}
+
+    async def stored_rows(self) -> list[UsageRow]:
+        """Return every row of the tenant's stored messages, by its key."""
+        page = await self.tables.query(USAGE_METRICS, self.owner.tenant_id, limit=1000, consistent=True)
+        rows = [usage_row_of(item, self.clock()) for item in page.items]
+        return [row for row in rows if row is not None and row.key.metric is Metric.MESSAGES_STORED]
 
     async def usage_rows(self) -> list[dict[str, object]]:
         """Return every usage row of the tenant."""

@@ -16,7 +16,7 @@ from artcafe.fabric.stream_copy import copy_stream
 from artcafe.fabric.tenant_log import STREAM
 from artcafe.model import TenantStatus
 from artcafe.observe.clock import now
-from artcafe.rules.usage import Metric, Period
+from artcafe.rules.usage import Metric
 from artcafe.services.recount import Verdict
 from artcafe.tables.catalog import USAGE_METRICS, Environment
 from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint
@@ -313,9 +313,7 @@ async def test_messages_removed_before_they_were_counted_make_the_row_inexact_by
         await server.services.fabric.purge(it.owner.tenant_id, it.channels[0].id)
         (server := await it.restart(server)).services.fabric.tenant(it.owner.tenant_id)
         await server.meter.look()
-        store = server.services.store.usage(it.owner.tenant_id)
-        found = [row async for row in store.all_rows(Period("2026-11"), it.clock()) if row.key.metric is Metric.MESSAGES_STORED]
-        assert [(row.value, row.is_exact, row.uncounted) for row in found] == [(3, False, 5)] * 3
+        assert [(row.value, row.is_exact, row.uncounted) for row in await it.stored_rows()] == [(3, False, 5)] * 3
 
 
 async def test_suspended_tenants_messages_are_counted(tmp_path: Path) -> None:
@@ -353,9 +351,7 @@ async def test_log_that_began_again_is_counted_from_its_beginning_and_its_hour_i
         await until_counted(it, server)
         month = it.clock().strftime("%Y-%m")
         assert await it.counted(month) == [8]
-        store = server.services.store.usage(it.owner.tenant_id)
-        rows = [row async for row in store.all_rows(Period(month), it.clock()) if row.key.metric is Metric.MESSAGES_STORED]
-        assert {(row.is_exact, row.uncounted) for row in rows if row.key.part is None} == {(False, None)}
+        assert {(row.is_exact, row.uncounted) for row in await it.stored_rows() if row.key.part is None} == {(False, None)}
 
 
 async def copied(it: Metering, folder: Path) -> EmbeddedNats:

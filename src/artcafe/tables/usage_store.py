@@ -6,7 +6,7 @@ write finds the position moved, and adds nothing. What servers count in memory i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -91,13 +91,6 @@ class UsageStore:
         """Return a page of a metric's parts in a period, ordered by the id of the agent or channel."""
         prefix = parts_prefix(period, metric, by)
         return await self._partition.page(page_request, lambda item: usage_row_of(item, now), prefix=prefix)
-
-    async def all_rows(self, period: Period, now: datetime) -> AsyncIterator[UsageRow]:
-        """Yield every row of the period and of the days and hours in it, parts included, ordered by `metric_id`."""
-        async for item in self._partition.items(period.text):
-            row = usage_row_of(item, now)
-            if row is not None and period.contains(row.key.period):
-                yield row
 
     # --- the meter's row ---
 
