@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from artcafe.observe.clock import now
-from artcafe.rules import wake
+from artcafe.rules import webhook_signatures
 from tests import node
 from tests.children import plain_environ
 from tests.conftest import Require
@@ -41,12 +41,12 @@ def test_typescript_client_passes_its_tests(platform_on_a_file: Platform, requir
 def test_webhook_is_verified_by_the_npm_library_of_standard_webhooks(require: Require) -> None:
     require(node.NAME, node.is_there())
     node.install(CLIENT, plain_environ())
-    secrets = [wake.secret_of(b"k" * 32, salt) for salt in ("new", "old")]
+    secrets = [webhook_signatures.secret_of(b"k" * 32, salt) for salt in ("new", "old")]
     body = json.dumps({"type": "agent.messages_waiting"})
-    headers = wake.signed_headers(secrets, "whk_1", now(), body.encode())
+    headers = webhook_signatures.signed_headers(secrets, "whk_1", now(), body.encode())
 
     def verified(*keys: bytes) -> Sequence[str]:
-        given = (json.dumps(each) for each in (body, headers, [wake.secret_text(key) for key in keys]))
+        given = (json.dumps(each) for each in (body, headers, [webhook_signatures.secret_text(key) for key in keys]))
         return "node", "--input-type=module", "--eval", VERIFY, *given
 
     assert node.run(CLIENT, verified(*secrets), 60, plain_environ()) == f"{body}\n".replace(" ", "") * 2

@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 
 from artcafe.errors import Invalid
 from artcafe.observe.clock import now
-from artcafe.rules import wake
+from artcafe.rules import wake, webhook_signatures
 from artcafe.rules.wake import WakePolicy
 
 MINUTES = st.integers(0, 24 * 60 - 1)
@@ -71,13 +71,13 @@ def test_retries_back_off_to_an_hour() -> None:
 
 def test_signatures_are_verified_by_the_library_with_either_secret_and_no_other() -> None:
     body, key = b'{"type":"agent.messages_waiting"}', b"k" * 32
-    secrets = [wake.secret_of(key, salt) for salt in ("new", "old")]
-    headers = wake.signed_headers(secrets, "whk_1", now(), body)
+    secrets = [webhook_signatures.secret_of(key, salt) for salt in ("new", "old")]
+    headers = webhook_signatures.signed_headers(secrets, "whk_1", now(), body)
     for secret in secrets:
-        assert Webhook(wake.secret_text(secret)).verify(body, headers) == {"type": "agent.messages_waiting"}
-    for other, said in ((wake.secret_of(key, "other"), body), (secrets[0], b"{}")):
+        assert Webhook(webhook_signatures.secret_text(secret)).verify(body, headers) == {"type": "agent.messages_waiting"}
+    for other, said in ((webhook_signatures.secret_of(key, "other"), body), (secrets[0], b"{}")):
         with pytest.raises(Exception, match="No matching signature"):
-            Webhook(wake.secret_text(other)).verify(said, headers)
+            Webhook(webhook_signatures.secret_text(other)).verify(said, headers)
 
 
 def test_previous_secret_signs_for_a_day() -> None:

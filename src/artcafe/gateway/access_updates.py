@@ -219,7 +219,7 @@ class AccessUpdates:
     async def _check_agent(self, _: TenantSessions, __: AgentId, sessions: list[AgentSession]) -> None:
         """Close sessions without a valid authentication. The first one reads the agent's row; the others find it in memory."""
         for session in sessions:
-            await session.is_current()
+            await session.check_login()
 
     async def _check_user(self, _: TenantSessions, __: UserId, sessions: list[UserSession]) -> None:
         """Close a person's sessions after the end of the membership or a change of its role."""

@@ -156,8 +156,8 @@ class AgentSession:
         """Write the agent's acknowledged positions to the tables."""
         await self._services.cursors.write_agent(self.principal.tenant_id, self.principal.agent_id)
 
-    async def is_current(self) -> bool:
-        """Return whether the agent is still authenticated, and close the connection if not. Raises `Unavailable`."""
+    async def check_login(self) -> bool:
+        """Close the connection unless the agent is still authenticated. Return whether it is. Raises `Unavailable`."""
         try:
             is_current = await self._services.login.is_current(self.principal)
         except TenantSuspended as exc:
@@ -371,7 +371,7 @@ class AgentSession:
         try:
             if not is_reading:
                 await self.subscriber.begin_next()
-            elif await self.is_current():
+            elif await self.check_login():
                 await self.subscriber.read_subscriptions()
         except OurFault as exc:
             log.debug("session.subscriptions_wait", error=str(exc))

@@ -1,22 +1,15 @@
-"""The wake policy of an agent: when a webhook is due, how it is signed, and when it is tried again (decision record 60).
-
-The signature is that of Standard Webhooks (https://www.standardwebhooks.com): HMAC-SHA256 over id, time and body.
-"""
+"""The wake policy of an agent: when a webhook is due, by which secrets it is signed, and when it is tried again (decision
+record 60)."""
 
 from __future__ import annotations
 
-import base64
-import hmac
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from hashlib import sha256
 from typing import Final
 
 from artcafe.errors import Invalid
 from artcafe.model import Cursor, Epoch, Record, Seq
-from artcafe.rules.secrets import derive
 
 DEFAULT_INTERVAL_S: Final = 60
 MAX_INTERVAL_S: Final = 86_400
@@ -28,7 +21,6 @@ MAX_RETRY_AFTER_S: Final = 86_400.0
 """Longest wait for an attempt that a receiver may ask for."""
 OVERLAP: Final = timedelta(hours=24)
 """How long the previous secret signs, too, after another one was made."""
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - it begins every secret
 
 _QUIET = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _DAY_MIN: Final = 24 * 60
@@ -119,29 +111,7 @@ def retry_after_s(text: str, now: datetime) -> float:
     return min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
 
 
-def secret_of(key: bytes, salt: str) -> bytes:
-    """Return the secret of a salt. `key` belongs to the installation."""
-    return derive(key, f"webhook-secret/{salt}", 32)
-
-
-def secret_text(secret: bytes) -> str:
-    """Return a secret in the form that libraries of Standard Webhooks take."""
-    return SECRET_PREFIX + base64.b64encode(secret).decode()
-
-
 def salts_at(policy: WakePolicy, now: datetime) -> tuple[str, ...]:
     """Return the salts of the secrets that sign now."""
     is_overlapping = policy.rotated_at is not None and now < policy.rotated_at + OVERLAP
     return policy.salts if is_overlapping else policy.salts[:1]
-
-
-def signed_headers(secrets: Sequence[bytes], webhook_id: str, now: datetime, body: bytes) -> dict[str, str]:
-    """Return the headers of a webhook, with one signature for each secret."""
-    timestamp = str(int(now.timestamp()))
-    signed = f"{webhook_id}.{timestamp}.".encode() + body
-    signatures = (base64.b64encode(hmac.digest(secret, signed, sha256)).decode() for secret in secrets)
-    return {
-        "webhook-id": webhook_id,
-        "webhook-timestamp": timestamp,
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
-    }

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from artcafe.errors import AgentNotFound, Conflict
 from artcafe.model import AgentId, Principal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, wake, webhook_targets
+from artcafe.rules import access, wake, webhook_signatures, webhook_targets
 from artcafe.rules.access import Action
 from artcafe.rules.wake import WakePolicy, WakeState
 from artcafe.rules.webhook_targets import Network
@@ -86,7 +86,11 @@ class WakePolicies:
                 )
                 if await self._changed(principal, row, policy):
                     is_made = row.policy is None or row.policy.salts != policy.salts
-                    secret = wake.secret_text(wake.secret_of(self._key, policy.salts[0])) if is_made else None
+                    secret = (
+                        webhook_signatures.secret_text(webhook_signatures.secret_of(self._key, policy.salts[0]))
+                        if is_made
+                        else None
+                    )
                     return ShownPolicy(row.agent.id, policy, _renewed(row.state), secret)
             raise _busy(agent_id)
 

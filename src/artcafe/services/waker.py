@@ -23,7 +23,7 @@ from artcafe.model import Agent, AgentId, AgentStatus, Cursor, Seq, TenantChange
 from artcafe.observe import metrics
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
-from artcafe.rules import ids, subjects, wake
+from artcafe.rules import ids, subjects, wake, webhook_signatures
 from artcafe.rules.subjects import Subject
 from artcafe.rules.wake import MAX_FAILURES, WakePolicy, WakeState
 from artcafe.services.audit import Audit
@@ -80,7 +80,7 @@ class Waker:
         key: bytes,
         sender: WebhookSender,
     ) -> None:
-        """`key` derives the secrets (`rules.wake.secret_of`)."""
+        """`key` derives the secrets (`rules.webhook_signatures.secret_of`)."""
         self._store, self._fabric, self._waiting = store, fabric, waiting
         self._changes, self._audit, self._clock, self._key, self._sender = changes, audit, clock, key, sender
         self._tenants: dict[TenantId, WatchedTenant] = {}
@@ -326,8 +326,8 @@ class Waker:
         try:
             with self.supervisor.contain(tenant=watched.id, agent=agent_id):
                 now = self._clock()
-                secrets = [wake.secret_of(self._key, salt) for salt in wake.salts_at(policy, now)]
-                headers = wake.signed_headers(secrets, webhook.id, now, webhook.body)
+                secrets = [webhook_signatures.secret_of(self._key, salt) for salt in wake.salts_at(policy, now)]
+                headers = webhook_signatures.signed_headers(secrets, webhook.id, now, webhook.body)
                 started = time.perf_counter()
                 answer = await self._sender.send(policy.url, headers, webhook.body)
                 metrics.WEBHOOK_SECONDS.of().observe(time.perf_counter() - started)
