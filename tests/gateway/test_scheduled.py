@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from msgspec import Raw as Json
 
-from artcafe.errors import AlreadyDelivered, Invalid, KeyReused, QuotaFull, ScheduledLimit, ScheduledNotFound
+from artcafe.errors import AlreadyDelivered, ChannelNotFound, Invalid, KeyReused, QuotaFull, ScheduledLimit, ScheduledNotFound
 from artcafe.fabric.fabric import Fabric
-from artcafe.model import AgentPrincipal, ChannelType, Principal
+from artcafe.model import AgentPrincipal, Channel, ChannelType, Principal
 from artcafe.rules import times
 from artcafe.rules.pages import PageRequest
 from artcafe.services import scheduler
@@ -214,6 +214,44 @@ async def test_deleted_channel_delivers_nothing_more(tmp_path: Path) -> None:
         state = await log.state()
         assert state is not None
         assert state.messages == 0
+
+
+@pytest.mark.promise("s11")
+@pytest.mark.parametrize("is_scheduled", [False, True])
+async def test_publishes_during_the_deletion_of_their_channel_leave_nothing(tmp_path: Path, is_scheduled: bool) -> None:
+    async with gateway_app(tmp_path) as it:
+        log = await it.services.fabric.tenant(it.owner.tenant_id).connected_log()
+
+        async def keep_publishing(channel: Channel) -> None:
+            at = times.to_text(it.clock() + MINUTE) if is_scheduled else None
+            with suppress(ChannelNotFound):
+                while True:
+                    await publish(it, Publish(channel.id, Json(b"1"), deliver_at=at))
+
+        for number in range(5):
+            channel = await it.services.channels.create(it.owner, name=f"deleted {number}")
+            async with asyncio.TaskGroup() as group:
+                for _ in range(20):
+                    group.create_task(keep_publishing(channel))
+                await asyncio.sleep(0.1)
+                await it.services.channels.delete(it.owner, channel.id)
+        state = await log.state()
+        assert state is not None
+        assert state.messages == 0
+
+
+async def test_scheduled_messages_of_a_deleted_channel_do_not_count_in_the_limit(tmp_path: Path) -> None:
+    async with gateway_app(tmp_path) as it:
+        gone = await it.services.channels.create(it.owner, name="gone")
+        await publish(it, Publish(gone.id, Json(b"1"), deliver_at=times.to_text(it.clock() + MINUTE)))
+        assert len((await it.services.scheduled.list(it.owner, gone.id, PageRequest(50)))[1].items) == 1
+        small = Scheduler(it.services.record_cache, it.services.fabric, None, it.clock, most=1)
+        await it.services.channels.delete(it.owner, gone.id)
+        await small.prepare(it.owner.tenant_id, it.clock() + MINUTE)
+        await publish(it, due(it, b"2"))
+        assert len(await listed(it)) == 1
+        with pytest.raises(ScheduledLimit):
+            await small.prepare(it.owner.tenant_id, it.clock() + MINUTE)
 
 
 @pytest.mark.promise("s4")

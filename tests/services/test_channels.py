@@ -160,7 +160,7 @@ async def test_deleted_channel_leaves_no_subscription_map_entry_or_message(serve
     assert [item["channel_id"] for item in await server.items(CHANNEL_SUBSCRIPTIONS, owner.tenant_id)] == [stays.id]
     assert (await server.agents.get(owner, agents[0].id)).channels == {stays.id}
     assert (await server.agents.get(owner, agents[1].id)).channels == frozenset()
-    assert server.logs.purged == [channel.id]
+    assert server.logs.purged == [channel.id] * 2, "again after its rows: some messages were on their way"
     assert await count(server, owner) == 1
     with pytest.raises(ChannelNotFound):
         await server.channels.delete(owner, channel.id)

@@ -42,6 +42,8 @@ CANCEL_TRIES: Final = 3
 KEEP_S: Final = DEDUPE_WINDOW_S + 300.0
 """How long an ended message stays in the log: its key may be repeated, also when NATS has restarted (contract, sentence 3)."""
 SWEPT_AT_ONCE: Final = 200
+READ_AGAIN_S: Final = 10.0
+"""Least time between two reads of everything: 10,000 messages take some megabytes."""
 
 _answer = msgspec.json.Decoder(dict[str, object])
 
@@ -82,6 +84,7 @@ class ScheduledMessages:
         self._epoch: Epoch | None = None
         self._read_to: Seq = 0
         self._reading = asyncio.Lock()
+        self._read_again_at = float("-inf")
         self._called = self._answered = 0
         """The number of calls of `refresh`, and up to which of them the log was read after the call."""
 
@@ -107,6 +110,16 @@ class ScheduledMessages:
                 self._read_to = found[-1].seq
                 await asyncio.sleep(0)
             self._answered = answers
+
+    async def read_again(self) -> None:
+        """Read everything again, at most every `READ_AGAIN_S`: what was removed with its channel is not scheduled any more. Raise
+        `Unavailable`."""
+        if self._monotonic() < self._read_again_at:
+            return
+        async with self._reading:
+            self._read_again_at = self._monotonic() + READ_AGAIN_S
+            self._waiting, self._read_to = {}, 0
+        await self.refresh()
 
     def _note(self, message: StreamMessage) -> None:
         if message.data in (DELIVERED, CANCELLED):

@@ -16,6 +16,7 @@ from artcafe.rules.plans import Limit, Plans
 from artcafe.services import handle_claims, key_claims
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
+from artcafe.services.late_messages import purge_late
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Assign, Change, Write
@@ -270,6 +271,7 @@ class Agents:
         if agent.request_hash is not None:  # Else a repeat of the request would create it again.
             writes.append(tenant.tombstones.put(agent.id, self._clock()))
         await self._changes.commit(tenant, tenant.count(RecordCount.AGENTS, -1), tenant.delete_agent(agent.id), *writes)
+        await purge_late(self._logs, tenant.id, [inboxes.inbox_of(agent.id)])
 
 
 async def require_agent(tenant: TenantStore, agent_id: str) -> Agent:

@@ -23,6 +23,7 @@ from artcafe.rules.queues import QueueChange
 from artcafe.services import dead_letter_channels, handle_claims
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
+from artcafe.services.late_messages import purge_late
 from artcafe.services.subscriptions import end
 from artcafe.tables import rows
 from artcafe.tables.engine.port import ConditionFailed
@@ -236,6 +237,7 @@ class Channels:
             if channel.request_hash is not None:  # Else a repeat of the request would create it again.
                 writes.append(tenant.tombstones.put(channel.id, self._clock()))
         await self._changes.commit(tenant, tenant.count(RecordCount.CHANNELS, -len(channels)), *writes)
+        await purge_late(self._fabric, tenant.id, [channel.id for channel in channels])
 
     async def _insert(self, tenant: TenantStore, channel: Channel, dead_letter: str | None) -> Channel:
         row = await _row(tenant)

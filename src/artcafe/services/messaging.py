@@ -133,6 +133,8 @@ class Messaging:
                 problem = await self._problem_with_times(attempt)
                 if problem is not None:
                     return await self._refuse_times(attempt, problem)
+                if attempt.publish.deliver_at is not None:  # the channel may have been deleted during the wait
+                    await self._record_cache.destination(principal, channel.id)
         except ArtcafeError:
             self.refund(principal, admission)
             raise

@@ -69,6 +69,8 @@ class Scheduler:
         if not tenant_log.has_scheduled:
             await tenant_log.accept_scheduled()
         if len(tenant_fabric.scheduled) >= self._most:
+            await tenant_fabric.scheduled.read_again()
+        if len(tenant_fabric.scheduled) >= self._most:
             raise ScheduledLimit(self._most)
         await self._minutes.put(tenant_id, minute_of(due))
         self._is_due.set()
