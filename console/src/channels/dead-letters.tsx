@@ -8,7 +8,7 @@ import { type ChannelMessage, messagesOf } from "../messages/message.js";
 import { MessageTable } from "../messages/message-table.js";
 import { entryOf } from "../messages/timeline.js";
 import { canWrite, client, tenantId } from "../session.js";
-import { Badge, Button, type Column, Count, Empty, Loading, Problem, Time, useAction, usePages } from "../ui/index.js";
+import { Badge, Button, type Column, Count, Listed, Problem, Time, useAction, usePages } from "../ui/index.js";
 import { redriveAll, summaryOf, wordOf } from "./redrive.js";
 
 const RELOAD_MS = 5_000;
@@ -46,10 +46,10 @@ export function DeadLetters({ letters, queue }: DeadLettersProps) {
 	return (
 		<>
 			{canWrite.value && list.items.length > 0 && <RedriveAll letters={letters} queue={queue} onLetters={(found) => setSentBack(new Map([...sentBack, ...found]))} />}
-			<Problem error={error ?? list.error} />
-			{list.isLoading && list.items.length === 0 && <Loading />}
-			{list.value?.length === 0 && <Empty title="No dead letter">Messages come here after their last delivery, a rejection, or their expiry.</Empty>}
-			{list.items.length > 0 && <MessageTable label="Dead letters, newest first" entries={list.items} onEnd={list.loadMore} more={more} />}
+			<Problem error={error} />
+			<Listed pages={list} empty="No dead letter" note="Messages come here after their last delivery, a rejection, or their expiry.">
+				<MessageTable label="Dead letters, newest first" entries={list.items} onEnd={list.loadMore} more={more} />
+			</Listed>
 		</>
 	);
 }

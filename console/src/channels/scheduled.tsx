@@ -7,7 +7,7 @@ import { type ChannelMessage, messagesOf } from "../messages/message.js";
 import { MessageTable } from "../messages/message-table.js";
 import { entryOf } from "../messages/timeline.js";
 import { canWrite, client, tenantId } from "../session.js";
-import { Button, type Column, Confirm, Empty, Loading, Name, Problem, Time, usePages } from "../ui/index.js";
+import { Button, type Column, Confirm, Listed, Name, Time, usePages } from "../ui/index.js";
 
 const RELOAD_MS = 5_000;
 const PAGE = 200;
@@ -27,10 +27,9 @@ export function Scheduled({ channel }: { channel: string }) {
 	const more: Column<ChannelMessage>[] = canWrite.value ? [{ title: "", align: "end", cell: (each) => <Cancel message={each} onAsk={() => setAsked(each)} /> }] : [];
 	return (
 		<>
-			<Problem error={list.error} />
-			{list.isLoading && list.items.length === 0 && <Loading />}
-			{list.value?.length === 0 && <Empty title="No scheduled message">Messages that are published with a time of delivery wait here until then.</Empty>}
-			{list.items.length > 0 && <MessageTable label="Scheduled messages, next first" entries={list.items} onEnd={list.loadMore} lead={DUE} more={more} />}
+			<Listed pages={list} empty="No scheduled message" note="Messages that are published with a time of delivery wait here until then.">
+				<MessageTable label="Scheduled messages, next first" entries={list.items} onEnd={list.loadMore} lead={DUE} more={more} />
+			</Listed>
 			{asked !== null && <CancelQuestion channel={channel} message={asked} onDone={list.reload} onClose={() => setAsked(null)} />}
 		</>
 	);

@@ -5,7 +5,7 @@ import { useEffect, useReducer, useRef, useState } from "preact/hooks";
 import type { Channel } from "../../../clients/typescript/src/generated/rest.js";
 import { location, setQuery } from "../router.js";
 import { client, tenantId } from "../session.js";
-import { Button, Empty, Field, Form, Loading, Problem, usePages } from "../ui/index.js";
+import { Button, Empty, Field, Form, Listed, Loading, Problem, usePages } from "../ui/index.js";
 import { ChannelFeed } from "./channel-feed.js";
 import { messagesOf } from "./message.js";
 import { MessageTable } from "./message-table.js";
@@ -62,12 +62,9 @@ function PastMessages({ channel, place }: { channel: Channel; place: Place }) {
 		[channel.id],
 	);
 	return (
-		<>
-			<Problem error={pages.error} onRetry={pages.reload} />
-			{pages.isLoading && <Loading />}
-			{pages.value?.length === 0 && <Empty title="No message from there on" />}
-			{pages.items.length > 0 && <MessageTable label="Messages, oldest first" entries={pages.items} onEnd={pages.loadMore} />}
-		</>
+		<Listed pages={pages} empty="No message from there on">
+			<MessageTable label="Messages, oldest first" entries={pages.items} onEnd={pages.loadMore} />
+		</Listed>
 	);
 }
 
