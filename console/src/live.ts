@@ -49,6 +49,12 @@ export function connectTo(tenant: string | null): void {
 	current = tenant === null ? null : new Live(tenant);
 }
 
+/** Connect again after a failure, such as the suspension of the tenant. Watches go on. */
+export function reconnect(): void {
+	failure.value = null;
+	void current?.run();
+}
+
 /**
  * Watch a channel from its last stored message on, or above `after`. Returns a function that ends the watch. The handlers get
  * each stored message once and in order, also after a lost connection.
@@ -141,7 +147,7 @@ class Live {
 	#lastError: ArtcafeError | undefined;
 
 	constructor(readonly tenant: string) {
-		void this.#run();
+		void this.run();
 	}
 
 	end(): void {
@@ -166,7 +172,8 @@ class Live {
 		if (this.#session.state === "connected") this.#send("unwatch", { channel: watch.channel });
 	}
 
-	async #run(): Promise<void> {
+	/** Connect, and reconnect until the end or a failure that another connection would repeat. */
+	async run(): Promise<void> {
 		while (!this.#isOver) {
 			connection.value = this.#failures === 0 ? "connecting" : "lost";
 			const lost = await this.#connectOnce();

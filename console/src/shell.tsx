@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 
-import { connection, failure } from "./live.js";
+import { connection, failure, reconnect } from "./live.js";
 import { go, link, location, match, tenantInAddress, type Params } from "./router.js";
 import { OperatorScreen } from "./screens/operator.js";
 import { FIRST, type Screen, SCREENS } from "./screens.js";
@@ -105,6 +105,9 @@ function Failure() {
 		<div class="problem" role="alert">
 			<p>
 				<strong>This page no longer updates: {failure.value.message}</strong>
+			</p>
+			<p>
+				<Button onClick={reconnect}>Try again</Button>
 			</p>
 		</div>
 	);

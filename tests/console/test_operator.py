@@ -53,6 +53,23 @@ def test_operator_sees_the_platform_and_reads_the_suspended_tenants_again(visito
     suspend(visitor, "resume", tenant)
 
 
+def test_page_of_a_suspended_tenant_connects_again_after_it_was_resumed(visitor: Visitor) -> None:
+    page, tenant = visitor.page, visitor.tenant(OWNER, "Suspended for a while")
+    visitor.rest(OWNER, "POST", f"/v1/tenants/{tenant}/channels", {"name": "news"})
+    visitor.sign_in(OWNER, f"/t/{tenant}/channels/news")
+    visitor.expect_error("status of 403")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    suspend(visitor, "suspend", tenant)
+    expect(page.get_by_role("alert")).to_contain_text("This page no longer updates: this tenant is suspended")
+    visitor.check_accessibility()
+    suspend(visitor, "resume", tenant)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    visitor.rest(OWNER, "POST", f"/v1/tenants/{tenant}/channels/news/messages", {"data": "after the resumption"})
+    expect(page.get_by_role("button", name="after the resumption")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_page_follows_the_connections_by_itself(visitor: Visitor) -> None:
     visitor.page.clock.install()
     visitor.sign_in(OPERATOR, "/operator")
