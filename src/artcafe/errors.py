@@ -258,7 +258,7 @@ class ScheduledNotFound(NotFound):
 
 class MessageNotFound(NotFound):
     code = "message_not_found"
-    text = "no message {id!r} is stored in this channel; name it by its sequence, and retention may have removed it"
+    text = "no message {id!r} is stored in this channel: messages are named by their sequence, and retention may have removed it"
 
 
 class ChainNotFound(NotFound):
