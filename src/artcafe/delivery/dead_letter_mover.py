@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from artcafe.delivery.queue_feed import QueueFeed
 from artcafe.errors import ChannelNotFound, OurFault
@@ -26,6 +25,11 @@ RETRY_S: Final = 20.0
 """Pause before the next attempt to move a message."""
 MOST_WAITING: Final = 1000
 """Messages of one queue waiting to be moved on this server. Further ones are given back, and come again after `RETRY_S`."""
+MOST_REJECTED: Final = 10_000
+"""Rejected messages that this server remembers until they come again. The oldest beyond these go to a subscriber again."""
+
+_Key = tuple[TenantId, ChannelId, Epoch | None, Seq]
+"""Identifies a message."""
 
 
 class DeadLetterMover:
@@ -38,8 +42,8 @@ class DeadLetterMover:
         self._dead_letters, self._find, self._group, self._clock = dead_letters, find, group, dead_letters.clock
         self._waiting: dict[QueueFeed, list[tuple[QueuedMessage, FailedMessage]]] = {}
         """The messages to move, for each feed whose task runs."""
-        self._rejected: WeakKeyDictionary[QueueFeed, dict[tuple[Epoch | None, Seq], int]] = WeakKeyDictionary()
-        """Rejected messages that could not be moved, by the log and their sequence, and how often subscribers got them."""
+        self._rejected: dict[_Key, int] = {}
+        """Rejected messages that could not be moved, and how often subscribers got them."""
         self.supervisor = Supervisor("dead_letters")
 
     def move_undeliverable(self, feed: QueueFeed, message: QueuedMessage) -> bool:
@@ -48,7 +52,7 @@ class DeadLetterMover:
         # NATS counts the attempts to move it too.
         before = min(message.deliveries - 1, feed.settings.max_deliveries)
         expires_at = envelopes.expires_at(message.envelope)
-        rejected_after = self._rejected.get(feed, {}).pop((feed.queue.epoch, message.seq), None)
+        rejected_after = self._rejected.pop(_key(feed, message), None) if self._rejected else None
         if rejected_after is not None:
             self.move(feed, message, DeadLetterReason.REJECTED, rejected_after)
         elif expires_at is not None and expires_at <= self._clock():
@@ -77,7 +81,9 @@ class DeadLetterMover:
     def _put_off(self, feed: QueueFeed, message: QueuedMessage, failed: FailedMessage) -> None:
         """Give a message back, to be moved when it comes again."""
         if failed.reason is DeadLetterReason.REJECTED:  # the others are recognised by themselves
-            self._rejected.setdefault(feed, {})[feed.queue.epoch, message.seq] = failed.deliveries
+            while len(self._rejected) >= MOST_REJECTED:
+                del self._rejected[next(iter(self._rejected))]
+            self._rejected[_key(feed, message)] = failed.deliveries
         feed.queue.nak(message, RETRY_S)
 
     async def _run(self, feed: QueueFeed) -> None:
@@ -103,3 +109,7 @@ class DeadLetterMover:
         except (ChannelNotFound, OurFault):
             return False
         return await self._dead_letters.store(queue, failed)
+
+
+def _key(feed: QueueFeed, message: QueuedMessage) -> _Key:
+    return feed.tenant_id, feed.channel, feed.queue.epoch, message.seq
