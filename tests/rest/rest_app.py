@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-import sys
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,6 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Role, TenantId, TenantStatus, UserId
 from artcafe.observe.clock import now
-from artcafe.observe.logs import configure
 from artcafe.rest.app import RestSettings, build
 from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.services.readiness import Checks, Readiness
@@ -64,9 +62,6 @@ class RestApp:
         self.url: str
 
     def __enter__(self) -> RestApp:
-        configure(
-            "debug", stream=sys.stdout
-        )  # structlog's default prints all local variables, including tokens, and takes seconds.
         self._thread.start()
         assert self._ready.wait(BOUND_S * 2), "the server did not start"
         return self

@@ -66,6 +66,7 @@ LOOPS: Final = (
     "presence",
     "presence_registry",
     "process_gauges",
+    "pull_revocation",
     "pulls",
     "queue_deadlines",
     "queue_feed",
