@@ -103,7 +103,9 @@ class LogWriter:
         """One queue for each sender, in the order of their turns."""
         self._queued = self._queued_bytes = 0
         self._wake = asyncio.Event()
-        self._is_over = self._is_committing = False
+        self._is_over = False
+        self._committing: list[PendingPublish] = []
+        """The group that is being stored, or the rest of it."""
         self._start_store = start_store
         self._commit_group = self._commit if start_store is None else self._commit_traced
         self.supervisor = Supervisor("writer")
@@ -147,7 +149,13 @@ class LogWriter:
     @property
     def is_idle(self) -> bool:
         """Whether every accepted publish has its outcome."""
-        return self._queued == 0 and not self._is_committing
+        return self._queued == 0 and not self._committing
+
+    async def settle(self) -> None:
+        """Wait until every publish that was accepted before this call has its outcome."""
+        waiting = [each.done for some in (*self._queues.values(), self._committing) for each in some]
+        if waiting:
+            await asyncio.wait(waiting)
 
     async def find_repeat(
         self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str, *, has_seq: bool = True
@@ -187,13 +195,13 @@ class LogWriter:
                 await self._wake.wait()
                 self._wake.clear()
                 while group := self._next_group():
-                    self._is_committing = True
+                    self._committing = group
                     with self.supervisor.contain(messages=len(group)):
                         await self._commit_group(group)
                         continue
                     for waiting in group:
                         self._fail(waiting, OutcomeUnknown())
-                self._is_committing = False
+                self._committing = []
         finally:
             for waiting in group:
                 self._fail(waiting, OutcomeUnknown())

@@ -13,6 +13,7 @@ from artcafe.errors import (
     ArtcafeError,
     Invalid,
     LoopStopped,
+    NotFound,
     ScheduledLimit,
     Unavailable,
 )
@@ -133,8 +134,6 @@ class Messaging:
                 problem = await self._problem_with_times(attempt)
                 if problem is not None:
                     return await self._refuse_times(attempt, problem)
-                if attempt.publish.deliver_at is not None:  # the channel may have been deleted during the wait
-                    await self._record_cache.destination(principal, channel.id)
         except ArtcafeError:
             self.refund(principal, admission)
             raise
@@ -205,7 +204,7 @@ class Messaging:
         """Queue an admitted answer to a message."""
         try:
             outcome = await self._send(attempt, link)
-        except Unavailable:  # nothing was sent
+        except (NotFound, Unavailable):  # nothing was sent
             self.refund(attempt.principal, link)
             raise
         self._loop_guard.watch(attempt.principal.tenant_id, link, outcome)
@@ -243,9 +242,11 @@ class Messaging:
         raise refusal
 
     async def _send(self, attempt: PublishAttempt, link: ChainLink | None = None) -> asyncio.Future[replies.PublishReply]:
-        """Queue a message's envelope, or send it if the channel has no log."""
+        """Queue a message's envelope, or send it if the channel has no log. Raises `ChannelNotFound` or `AgentNotFound` if the
+        destination was deleted while the message waited for something."""
         principal, channel, publish, _ = attempt
         message_id, envelope, dedupe_id = self._prepare(principal, await self._handle_of(principal), channel, publish, link)
+        await self._record_cache.destination(principal, channel.id)
         kind, tenant_fabric = KINDS[channel.type], self._fabric.tenant(principal.tenant_id)
         if publish.deliver_at is None:
             outcome = await kind.submit(tenant_fabric, channel.id, envelope, message_id, dedupe_id, principal.sender)

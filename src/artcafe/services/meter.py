@@ -190,7 +190,9 @@ class Meter:
         return None if state is None else state.as_of
 
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
-        """Count a channel's messages, and then remove them. May be repeated. Raise `Unavailable`."""
+        """Count a channel's messages, and then remove them, with those accepted here before. May be repeated. Raise
+        `Unavailable`."""
+        await self._fabric.tenant(tenant_id).writer.settle()
         counted = await self.catch_up(tenant_id)
         if await self._fabric.purge_scheduled(tenant_id, channel_id, up_to=None if counted is None else counted.cursor.seq):
             counted = await self.catch_up(tenant_id)  # some may have been delivered meanwhile; no more are
