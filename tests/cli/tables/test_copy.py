@@ -148,10 +148,14 @@ def test_killed_copy_continues_when_repeated(home: StoppedFolder, tmp_path: Path
         " json_object('tenant_id', partition, 'id', 'agt_' || value) FROM \"artcafe-tenants\", n",
     )
     command = [sys.executable, "-m", "artcafe", "tables", "copy", "--from", str(data), "--to", str(there), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+    output = tmp_path / "output"
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True) as process,
+    ):
         until = time.monotonic() + 30
         while _agents(there) < 200:
-            assert process.poll() is None, "the copy finished before it could be killed"
+            assert process.poll() is None, f"the copy ended before it could be killed: {output.read_text()}"
             assert time.monotonic() < until
             threading.Event().wait(0.005)
         process.kill()
