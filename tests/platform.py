@@ -157,7 +157,8 @@ class Platform:
         folder.mkdir()
         cast = Cast("", [], [], [], self.agents_url, token)
         async with Client(self.url, token) as rest:
-            cast.tenant = (await rest.create_tenant(f"Tenant {self._casts}")).id
+            # With a key it is repeated while a new cluster elects the leader of its audit.
+            cast.tenant = (await rest.create_tenant(f"Tenant {self._casts}", key=f"tenant-{self._casts}")).id
             for number in range(agents):
                 key = ssh_keygen.make_key(folder / f"agent-{number}", kind)
                 public = key.with_suffix(".pub").read_text()
