@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -158,7 +159,7 @@ class Platform:
         cast = Cast("", [], [], [], self.agents_url, token)
         async with Client(self.url, token) as rest:
             # With a key it is repeated while a new cluster elects the leader of its audit.
-            cast.tenant = (await rest.create_tenant(f"Tenant {self._casts}", key=f"tenant-{self._casts}")).id
+            cast.tenant = (await rest.create_tenant(f"Tenant {self._casts}", key=secrets.token_hex(8))).id
             for number in range(agents):
                 key = ssh_keygen.make_key(folder / f"agent-{number}", kind)
                 public = key.with_suffix(".pub").read_text()
