@@ -38,10 +38,13 @@ def flags(aws: Aws, proxy: FaultyAws) -> list[str]:
     return aws.tables_flags(proxy.url)
 
 
-@pytest.fixture(scope="module")
-def platform(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Return one `artcafe up` whose tables are behind the proxy."""
-    with running(tmp_path_factory.mktemp("faulty"), flags) as platform:
+@pytest.fixture
+def platform(flags: list[str], tmp_path: Path) -> Iterator[Platform]:
+    """Yield an `artcafe up` whose tables are behind the proxy.
+
+    One for each test: a fault leaves AWS's client little of its budget of retries, and the next test's calls would fail at once.
+    """
+    with running(tmp_path, flags) as platform:
         yield platform
 
 
@@ -144,11 +147,12 @@ async def test_fifty_creations_at_once_with_conflicts_and_lost_answers_create_ex
         ExpressionAttributeValues={":limits": {"M": {"agents": {"N": "10"}}}},
     )
     rules = [proxy.strike(fault, "TransactWriteItems", every=every) for fault, every in ((Fault.LOST, 4), (Fault.CONFLICT, 3))]
-    async with cast.rest() as rest:
+    # With a key each, since AWS's client gives an answer up whenever its budget of retries is used up.
+    async with Client(cast.url, cast.token, max_retry_s=60) as rest:
 
         async def create(number: int) -> bool:
             try:
-                await rest.tenant(cast.tenant).agents.create(f"agent {number}", new_key())
+                await rest.tenant(cast.tenant).agents.create(f"agent {number}", new_key(), key=f"create {number}")
             except LimitReached:
                 return False
             return True
@@ -220,7 +224,7 @@ async def test_documented_policy_is_enough_for_a_server(proxy: FaultyAws, flags:
     """The tables exist. What a server does to rows is in `tests/tables`; here it does some of everything."""
     proxy.refused.clear()
     proxy.allowed = frozenset.union(*map(frozenset, policy()))
-    with running(tmp_path, flags) as own:
+    with running(tmp_path / "own", flags) as own:
         cast = await own.tenant_with(agents=2)
         async with cast.agent(0) as sender, cast.agent(1) as receiver:
             await sender.publish(cast.channels[0], "hello")
@@ -250,7 +254,7 @@ def lines_of(platform: Platform, event: str) -> list[dict[str, str]]:
 
 
 async def test_second_signal_ends_a_server_that_drains_slowly(proxy: FaultyAws, flags: list[str], tmp_path: Path) -> None:
-    with running(tmp_path, flags) as own:
+    with running(tmp_path / "own", flags) as own:
         cast = await own.tenant_with(agents=0, channels=0)
         held = proxy.strike(Fault.HELD, *READS)
         async with cast.rest() as rest, asyncio.TaskGroup() as group:
