@@ -572,3 +572,27 @@ async def test_cancelled_start_leaves_nothing_running(folder: Path, accounts: Ac
     assert not runs(int((tmp_path / "pid").read_text()))
     async with started(EmbeddedNats(folder, accounts)) as other:
         assert runs(other.pid)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_start_cancelled_at_any_moment_has_ended_the_child_when_it_returns(
+    tmp_path: Path, accounts: Accounts, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def cancel(moment: int) -> None:
+        folder = tmp_path / str(moment)
+        nats = EmbeddedNats(folder, accounts)
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(nats.start())
+            while not (folder / "nats.err").exists():  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0)
+            await asyncio.sleep(moment / 1000)
+            starting.cancel()
+        assert starting.cancelled(), "it would have been ready later"
+        listed = subprocess.run(["ps", "-ww", "-eo", "ppid=,stat=,command="], capture_output=True, text=True, check=True)
+        lines = [line for line in listed.stdout.splitlines() if "nats-server" in line]
+        assert not [line for line in lines if str(folder) in line]
+        assert not [line for line in lines if line.split()[:2] in ([str(os.getpid()), "Z"], [str(os.getpid()), "Zs"])]
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        for moment in range(12):
+            runner.run(cancel(moment))

@@ -207,6 +207,7 @@ class EmbeddedNats:
                 try:
                     with start_refusals(self._folder):
                         self._process = await self._spawner.start(self._binary, "-c", self._conf)
+                        await self._spawner.start_guard(self._process)
                     await self._until_ready(self._process)
                 except BaseException:
                     await self._stop_child()

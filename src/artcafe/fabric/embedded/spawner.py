@@ -60,27 +60,13 @@ class Spawner:
         os.lseek(self._errors, 0, os.SEEK_SET)
         before = os.umask(0o077)  # This process's umask, since a child's own could only be set between fork and exec.
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *command, stdin=DEVNULL, stdout=self._errors, stderr=self._errors, env=environment(), start_new_session=True
             )
         finally:
             os.umask(before)
-        try:
-            await self._start_guard(process)
-        except BaseException:
-            process.kill()
-            raise
-        return process
 
-    async def stop_guard(self) -> None:
-        """Stop the guard after the end of its child. May be repeated."""
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            with contextlib.suppress(ProcessLookupError):
-                guard.kill()
-            await guard.wait()
-
-    async def _start_guard(self, process: Process) -> None:
+    async def start_guard(self, process: Process) -> None:
         """Start a guard that stops the child when this process is killed.
 
         The guard is a shell, which every POSIX system has: PR_SET_PDEATHSIG exists on Linux only, and follows the *thread* that
@@ -93,6 +79,14 @@ class Spawner:
             )  # fmt: skip
         except OSError as exc:
             log.warning("nats.not_guarded", error=str(exc), effect="if this process is killed, its nats-server keeps running")
+
+    async def stop_guard(self) -> None:
+        """Stop the guard after the end of its child. May be repeated."""
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            with contextlib.suppress(ProcessLookupError):
+                guard.kill()
+            await guard.wait()
 
     def _reserve(self) -> None:
         with contextlib.suppress(OSError):  # Others have taken descriptors: keep those reserved so far, and try again next time.
