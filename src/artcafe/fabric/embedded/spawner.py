@@ -55,14 +55,34 @@ class Spawner:
             self._reserve()
 
     async def start(self, *command: str | Path) -> Process:
-        """Start the command in a session of its own: Ctrl-C in the terminal must reach this process only. Raise OSError."""
+        """Start the command in a session of its own: Ctrl-C in the terminal must reach this process only. Raise OSError.
+
+        A cancelled start has ended the process before it returns.
+        """
         os.ftruncate(self._errors, 0)
         os.lseek(self._errors, 0, os.SEEK_SET)
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(self._execute(*command))
+            try:
+                await asyncio.wait([starting])
+            except asyncio.CancelledError:
+                if isinstance(process := await starting, Process):
+                    process.kill()
+                    await process.wait()
+                raise
+        if isinstance(result := starting.result(), OSError):
+            raise result
+        return result
+
+    async def _execute(self, *command: str | Path) -> Process | OSError:
+        """Start the command, and return its process or the error."""
         before = os.umask(0o077)  # This process's umask, since a child's own could only be set between fork and exec.
         try:
             return await asyncio.create_subprocess_exec(
                 *command, stdin=DEVNULL, stdout=self._errors, stderr=self._errors, env=environment(), start_new_session=True
             )
+        except OSError as exc:
+            return exc
         finally:
             os.umask(before)
 
