@@ -60,8 +60,8 @@ def test_responses_match_the_document_and_are_never_internal_errors(rest_app: Re
     ids = {"tenant_id": tenant.id, "agent_id": agent.id, "channel_id": channel}
     who = {"owner": lambda: tenant.owner, "viewer": lambda: tenant.member(Role.VIEWER), "agent": agent.login}[caller]()
     there = {name: id for name, id in ids.items() if f"{{{name}}}" in operation.path}
-    cases = st.sampled_from(list(GenerationMode)).flatmap(
-        lambda mode: operation.as_strategy(mode, path_parameters=there if mode is GenerationMode.POSITIVE else None)
+    cases = st.one_of(
+        operation.as_strategy(GenerationMode.POSITIVE, path_parameters=there), operation.as_strategy(GenerationMode.NEGATIVE)
     )
 
     @quietly
