@@ -254,7 +254,7 @@ def lines_of(platform: Platform, event: str) -> list[dict[str, str]]:
 
 
 async def test_second_signal_ends_a_server_that_drains_slowly(proxy: FaultyAws, flags: list[str], tmp_path: Path) -> None:
-    with running(tmp_path / "own", flags) as own:
+    with running(tmp_path, flags) as own:
         cast = await own.tenant_with(agents=0, channels=0)
         held = proxy.strike(Fault.HELD, *READS)
         async with cast.rest() as rest, asyncio.TaskGroup() as group:

@@ -67,7 +67,8 @@ class Spawner:
                 await asyncio.wait([starting])
             except asyncio.CancelledError:
                 if isinstance(process := await starting, Process):
-                    process.kill()
+                    with contextlib.suppress(ProcessLookupError):  # It has ended by itself.
+                        process.kill()
                     await process.wait()
                 raise
         if isinstance(result := starting.result(), OSError):
