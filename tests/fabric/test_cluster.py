@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from msgspec import Raw
 from nats.errors import Error as NatsError
@@ -21,7 +20,6 @@ from artcafe.errors import NotStored, OurFault, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
 from artcafe.fabric.counters import DAILY, Counters
-from artcafe.fabric.embedded.process import some_free_port
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.log_ends import read_log_ends
 from artcafe.fabric.log_state import NO_LOG
@@ -46,8 +44,6 @@ START_S = 30.0
 """Time for three servers to find each other and a leader, on a machine busy with other tests."""
 
 FAR_S = 0.1
-MESSAGE_BYTES = 100
-"""Minimum size of each message on disk."""
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +92,6 @@ async def stream(servers: NatsServers, accounts: Accounts, tenant: TenantId) -> 
                 if cluster.get("leader") and all(copy["current"] for copy in copies):
                     return told
             await asyncio.sleep(0.1)
-
-
-def bytes_of(stream: Path) -> int:
-    """Return the size of a stream on a server's disk, below its folder."""
-    return sum(block.stat().st_size for block in stream.glob("msgs/*.blk"))
 
 
 async def first_publish(fabric: Fabric, tenant: TenantId, data: bytes = b"0") -> Writer:
@@ -365,15 +356,6 @@ async def test_readers_at_every_node_receive_every_message_once_and_in_order(ser
         assert len(first) == count
 
 
-async def is_well(http: httpx2.AsyncClient, port: int) -> bool:
-    """Return whether a NATS server reports that it is in sync; False while it does not listen yet."""
-    try:
-        answer = await http.get(f"http://127.0.0.1:{port}/healthz")
-    except httpx2.TransportError:
-        return False
-    return bool(answer.json()["status"] == "ok")
-
-
 async def stored_once_led(writer: Writer) -> list[bytes] | None:
     """Return the messages of the log; None while it has no leader that could tell whether there are more."""
     try:
@@ -442,40 +424,6 @@ async def test_log_of_a_new_tenant_is_refused_while_a_node_is_unknown_to_the_oth
             async with asyncio.timeout(START_S):
                 while not await is_stored(fabric, tenant):
                     pass
-    finally:
-        servers.end()
-
-
-@pytest.mark.timeout(120)
-async def test_node_that_returns_empty_is_restored_from_the_others(tmp_path: Path) -> None:
-    servers = NatsServers(tmp_path, 3)
-    accounts = Accounts(derive(read_secret(servers.secret), "nats"), "prod")
-    servers.start()
-    try:
-        tenant, (lost, *others) = a_tenant(), servers.nodes
-        async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
-            writer = await first_publish(fabric, tenant)
-            for number in range(1, 50):
-                await writer.publish(number)
-        servers.kill(lost.name)
-        (servers.folder / lost.name).rename(servers.folder / "lost")
-        servers.start(lost, monitor=(port := some_free_port()))
-        copied = servers.folder / lost.name / "jetstream" / "jetstream" / accounts.account_key(tenant) / "streams" / STREAM
-        async with asyncio.timeout(START_S), httpx2.AsyncClient(trust_env=False) as http:
-            while not await is_well(http, port):  # noqa: ASYNC110 (another process has it soon)
-                await asyncio.sleep(0.1)
-        assert bytes_of(copied) >= 50 * MESSAGE_BYTES
-        assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
-        servers.kill(others[0].name)  # so that every majority includes the returned node
-        async with fabric_on([lost.url], accounts) as fabric:
-            tenant_fabric = fabric.tenant(tenant)
-            await tenant_fabric.connection.wait_up(START_S)
-            async with asyncio.timeout(START_S):
-                while await tenant_fabric.log.after(A, 0, most=1) == []:  # noqa: ASYNC110 (another process has it soon)
-                    await asyncio.sleep(0.1)
-                while (found := await stored_once_led(Writer(tenant_fabric.writer, tenant_fabric.log))) is None:
-                    pass
-            assert found == [str(number).encode() for number in range(50)]
     finally:
         servers.end()
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from artcafe.fabric import log_ends, log_watch
+from artcafe.fabric import log_watch
 from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.log_ends import read_log_ends
 from artcafe.fabric.log_state import NO_LOG, CheckedEnd, LogEnd
 from artcafe.fabric.log_watch import LogWatch
+from artcafe.fabric.nats import stream_reports
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import AgentId, Cursor, Epoch
@@ -170,7 +172,7 @@ async def test_every_open_tenant_is_checked_while_nats_does_not_answer(nats: Nat
 
 
 async def test_ends_of_all_logs_are_read_in_pages(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_ends, "ACCOUNTS_AT_ONCE", 2)
+    monkeypatch.setattr(stream_reports, "ACCOUNTS_AT_ONCE", 2)
     async with watched(nats) as one, watched(nats) as other:
         ends: list[LogEnd] = []
         for each, count in ((one, 1), (other, 2)):
@@ -179,7 +181,7 @@ async def test_ends_of_all_logs_are_read_in_pages(nats: Nats, monkeypatch: pytes
             state = await each.writer.log.state()
             assert state is not None
             ends.append(state.end)
-        found = await log_ends.read_log_ends(one.watch._system)
+        found = await read_log_ends(one.watch._system)
 
         assert [found.of(nats.accounts.account_key(each.tenant.tenant_id)) for each in (one, other)] == ends
         assert found.of(nats.accounts.account_key(a_tenant())) == NO_LOG

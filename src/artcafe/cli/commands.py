@@ -14,7 +14,7 @@ COMMANDS: Final = {
         "artcafe.cli.operate.serve", "demo", "Show agents at work on a running server, step by step.", extra=SERVER
     ),
     "serve": LazyCommand("artcafe.cli.operate.serve", "serve_one", "Run one server of a fleet until SIGTERM.", extra=SERVER),
-    "nats": LazyCommand("artcafe.cli.operate.nats", "nats", "Configure the NATS servers of a fleet.", extra=SERVER),
+    "nats": LazyCommand("artcafe.cli.operate.nats", "nats", "Configure and check the NATS servers of a fleet.", extra=SERVER),
     "token": LazyCommand(
         "artcafe.cli.operate.token", "token", "Print an access token for a user of the local identity.", extra=SERVER
     ),

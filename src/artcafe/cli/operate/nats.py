@@ -1,4 +1,7 @@
-"""`artcafe nats config`: print the configuration of a fleet's NATS servers, without starting or contacting any."""
+"""`artcafe nats config`: print the configuration of a fleet's NATS servers, without starting or contacting any.
+
+`cli.operate.nats_check` asks the running ones.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import click
 
 from artcafe import config
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.lazy_group import LazyCommand, LazyGroup
 from artcafe.data_dir import read_secret, write_whole
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
@@ -22,6 +26,9 @@ from artcafe.rules.secrets import derive
 DEFAULT_NODE: Final = "nats-1=127.0.0.1"
 NODE: Final = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<host>\[[^]]+\]|[^:\[\]]+)(:(?P<port>\d+))?(:(?P<route_port>\d+))?")
 SIZES: Final = (1, 3, 5)
+LAZY: Final = {
+    "check": LazyCommand("artcafe.cli.operate.nats_check", "check", "Check whether every NATS server has each stream completely.")
+}
 
 _PATH: Final = click.Path(path_type=Path)
 
@@ -42,9 +49,9 @@ class NodeType(click.ParamType[Node]):
         return Node(found["name"], found["host"].strip("[]"), **ports)
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy_commands=LAZY)
 def nats() -> None:
-    """Configure the NATS servers of a fleet."""
+    """Configure and check the NATS servers of a fleet."""
 
 
 @nats.command("config", cls=ArtcafeCommand)

@@ -11,6 +11,7 @@ from typing import Final
 from artcafe.assembly import ServiceKeys, ServiceSettings, TableServices, service_name
 from artcafe.cli.installation.data_dir_nats import connect_nats
 from artcafe.cli.installation.location import Installation
+from artcafe.config import Settings
 from artcafe.data_dir import read_secret
 from artcafe.errors import TablesRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
@@ -46,7 +47,7 @@ async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
     """
     secret, environment = read_secret(installation.settings.secret_path), installation.settings.environment
     accounts = Accounts(derive(secret, "nats"), environment)
-    async with installation.engine() as engine, _nats(installation, accounts) as nats, asyncio.TaskGroup() as group:
+    async with installation.engine() as engine, open_nats(installation.settings, accounts) as nats, asyncio.TaskGroup() as group:
         fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
         group.create_task(fabric.run())
         try:
@@ -63,15 +64,14 @@ async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
 
 
 @asynccontextmanager
-async def _nats(installation: Installation, accounts: Accounts) -> AsyncIterator[Broker]:
-    """Yield the fleet's NATS servers, or the data folder's."""
-    settings = installation.settings
+async def open_nats(settings: Settings, accounts: Accounts) -> AsyncIterator[Broker]:
+    """Yield the fleet's NATS servers, or the data folder's. Raises StartRefused or TablesRefused with a remedy."""
     if settings.nats_urls:
         yield Broker(settings.nats_urls, nats_tls(settings))
         return
     if recorded(settings.data_dir / "nats" / "nats.conf") is None:
         raise TablesRefused(
-            f"{settings.data_dir} has no NATS of 'artcafe up', so neither the servers nor the audit can be reached",
+            f"{settings.data_dir} has no NATS of 'artcafe up', so NATS cannot be reached",
             "name the data folder with --data-dir, or a fleet with ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE",
         )
     async with connect_nats(settings, accounts, _ignore_notice) as broker:
