@@ -62,9 +62,11 @@ def test_check_of_a_data_folder_asks_its_nats(platform: Platform) -> None:
 
 def test_check_says_that_no_server_answers_and_what_a_fleet_needs(servers: NatsServers, tmp_path: Path) -> None:
     options = ("nats", "check", "--secret-file", str(servers.secret))
-    dead = run_artcafe(*options, "--nats-urls", "nats://127.0.0.1:9")
+    nowhere = (*options, "--nats-urls", "nats://127.0.0.1:9")
+    dead = run_artcafe(*nowhere)
     assert (dead.returncode, dead.stdout) == (UNREACHABLE, "")
     assert "NATS at nats://127.0.0.1:9 (" in dead.stderr
+    assert json.loads(run_artcafe(*nowhere, "--json").stderr)["error"]["code"] == "unavailable"
     unnamed = run_artcafe(*options, "--data-dir", str(tmp_path / "none"))
     assert unnamed.returncode == REFUSED
     assert "ARTCAFE_NATS_URLS" in unnamed.stderr

@@ -11,7 +11,8 @@ import click
 from artcafe import config
 from artcafe.cli.operate.operator_context import UP_S, open_nats
 from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
-from artcafe.cli.terminal.output import align, as_json, as_text, counted
+from artcafe.cli.terminal.output import align, as_text, counted
+from artcafe.cli.terminal.output import as_json as to_json
 from artcafe.config import Settings
 from artcafe.data_dir import read_secret
 from artcafe.errors import OurFault, Unavailable
@@ -40,7 +41,7 @@ _PATH: Final = click.Path(path_type=Path)
     default=0.0,
     help="Repeat the check until everything is complete, for at most this time.",
 )
-@click.option("--json", "is_json", is_flag=True, help="Print a JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")
 def check(
     nats_urls: str | None,
     nats_ca: Path | None,
@@ -48,10 +49,9 @@ def check(
     environment: str | None,
     data_dir: Path | None,
     wait_s: float,
-    is_json: bool,
+    as_json: bool,
 ) -> None:
-    """Check whether every NATS server has each stream completely. Before that, stop no other one: a message could be on a single
-    disk.
+    """Check whether every NATS server has each stream completely. Until then stop none: it could have the only copy of a message.
 
     BEHIND counts the streams that are missing on a server or lack messages. Exits with 5 unless everything is complete.
 
@@ -70,7 +70,7 @@ def check(
     )
     configure("error", json=settings.log_json)  # The command itself prints its error as one sentence.
     copies = asyncio.run(_checked(settings, wait_s))
-    click.echo(as_json(copies) if is_json else _text(copies))
+    click.echo(to_json(copies) if as_json else _text(copies))
     if not copies.is_complete:
         click.get_current_context().exit(DIFFERENT)
 
