@@ -105,7 +105,7 @@ def _members(*reports: StreamReports) -> dict[StreamKey, set[str]]:
         for server, accounts in each.by_server.items():
             for account in accounts:
                 for stream in account.stream_detail:
-                    found[account.id, stream.name].update([server], (peer.name for peer in stream.cluster.replicas))
+                    found[account.id, stream.name].update([server], stream.peers())
     return found
 
 

@@ -31,19 +31,23 @@ class Peer(msgspec.Struct):
     name: str
 
 
-class StreamCluster(msgspec.Struct, frozen=True):
+class StreamCluster(msgspec.Struct):
     """`replicas`: the other servers with a copy."""
 
     replicas: list[Peer] = []
 
 
 class StreamReport(msgspec.Struct):
-    """A stream as a server has it. `cluster` is empty for a single server."""
+    """A stream as a server has it. `cluster` is a `StreamCluster`, decoded only where it is needed; empty for a single server."""
 
     name: str
     config: StreamConfig
     state: StreamState
-    cluster: StreamCluster = StreamCluster()
+    cluster: msgspec.Raw = msgspec.Raw(b"{}")
+
+    def peers(self) -> list[str]:
+        """Return the names of the other servers with a copy."""
+        return [each.name for each in _cluster.decode(self.cluster).replicas]
 
 
 class AccountReport(msgspec.Struct):
@@ -77,6 +81,7 @@ class _Answer(msgspec.Struct):
 
 
 _answer = msgspec.json.Decoder(_Answer)
+_cluster = msgspec.json.Decoder(StreamCluster)
 
 
 @dataclass(slots=True)
