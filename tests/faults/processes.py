@@ -73,11 +73,10 @@ class Frozen:
 
 def _states(pid: int) -> Iterator[str]:
     """Yield the state of each thread of a process (proc(5)): T is stopped, D waits for a disk, Z and X have ended."""
-    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
-        try:
-            yield task.read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it ended between the two reads
-            continue
+    with suppress(OSError):  # the process has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # the thread has ended since
+                yield (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextmanager

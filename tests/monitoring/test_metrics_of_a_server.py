@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -321,9 +322,10 @@ def listening_ports(pid: int) -> set[int]:
     inodes = {words[9]: int(words[1].rpartition(":")[2], 16) for words in lines if words[3] == "0A"}
     found = set()
     for each in Path(f"/proc/{pid}/fd").iterdir():
-        match = re.fullmatch(r"socket:\[(\d+)\]", str(each.readlink()))
-        if match and match[1] in inodes:
-            found.add(inodes[match[1]])
+        with contextlib.suppress(OSError):  # the descriptor has been closed since
+            match = re.fullmatch(r"socket:\[(\d+)\]", str(each.readlink()))
+            if match and match[1] in inodes:
+                found.add(inodes[match[1]])
     return found
 
 

@@ -13,6 +13,7 @@ from artcafe.errors import AgentNotFound
 from artcafe.sdk.client import Client
 from artcafe.testing import ServerFixture, eventually
 from tests.children import plain_environ
+from tests.process_group.groups import is_running
 
 PROGRAM = """
 import pathlib, sys
@@ -35,7 +36,7 @@ async def test_tenants_of_a_program_are_apart_and_its_server_ends_when_it_is_kil
             await _check_tenants(url, one, *others)
         finally:
             program.kill()
-    await eventually(lambda: not _is_running(pid))
+    await eventually(lambda: not is_running(int(pid)))
 
 
 async def _check_tenants(url: str, one: str, token: str, other: str, other_token: str, bobs_token: str) -> None:
@@ -47,13 +48,6 @@ async def _check_tenants(url: str, one: str, token: str, other: str, other_token
         invitation = await alice.tenant(one).members.invite("bob@example.com")
         assert invitation.token is not None
         assert (await bob.accept_invitation(invitation.token)).id == one
-
-
-def _is_running(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_folder_that_cannot_be_used_is_an_error_with_the_log(tmp_path: Path) -> None:

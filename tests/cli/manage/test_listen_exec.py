@@ -22,6 +22,7 @@ from artcafe.cli.manage import command_runner
 from tests.casts import recast
 from tests.cli.manage.test_agent_commands import COMMAND, environ, run
 from tests.platform import Cast, Platform
+from tests.process_group.groups import is_running
 
 ROOT = Path(__file__).parents[3]
 WAIT_S = 60.0
@@ -200,11 +201,6 @@ def test_parallel_processes_are_bounded(cast: Cast) -> None:
 # --- commands that do not end, signals --------------------------------------------------------------------------------------
 
 
-def _is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def test_command_that_never_ends_is_killed_with_its_children(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_runner, "GRACE_S", 0.2)
     publish(cast, 1)
@@ -212,7 +208,7 @@ def test_command_that_never_ends_is_killed_with_its_children(cast: Cast, monkeyp
     done = run(cast, "listen", "--exec", command, "--timeout", "0.5", "--give-up", "1", "--count", "1")
     assert done.code == 0, done.stderr
     assert "did not end within 0.5 s, and was killed" in done.stderr
-    assert [_is_alive(pid) for pid in (*lines("child"), *lines("leader"))] == [False, False]
+    assert [is_running(pid) for pid in (*lines("child"), *lines("leader"))] == [False, False]
 
 
 def test_sigterm_lets_the_running_command_finish_and_starts_no_other(cast: Cast) -> None:
@@ -239,7 +235,7 @@ def test_second_sigterm_kills_the_running_command(cast: Cast) -> None:
             assert line
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == 130
-    assert not _is_alive(lines("leader")[0])
+    assert not is_running(lines("leader")[0])
 
 
 def test_output_of_a_command_goes_to_standard_error_and_the_command_may_act_as_the_agent(
