@@ -15,6 +15,8 @@ from tests.faults.restores import Restored, RestoreEvent
 from tests.faults.verdicts import Ruling, Violation
 
 FOREVER: Final = float("inf")
+RECONNECT_S: Final = 5.0
+"""A server notices at once that its nats-server was killed, and is connected to another one within this time."""
 
 # --- what happened ---------------------------------------------------------------------------------------------------
 
@@ -110,11 +112,13 @@ RequestEvent = Asked | Opened | Closed | Handled | PartSent | Withdrawn | PartRe
 class RequestHistory:
     """A run. `slack_s`: how late an end may come, and how long servers may take to notice a socket: the longest stop of a
     process, and some seconds for a busy machine. `nats_cuts`: from when to when servers could not reach NATS; an agent on such a
-    server is away for the others until the connection is back."""
+    server is away for the others until the connection is back. `nats_kills`: when a nats-server was killed, which cuts servers
+    that were connected to it, for at most `RECONNECT_S`. All are of the monotonic clock."""
 
     events: Sequence[RequestEvent]
     slack_s: float = 5.0
     nats_cuts: Sequence[tuple[float, float]] = ()
+    nats_kills: Sequence[float] = ()
 
 
 # --- what must hold --------------------------------------------------------------------------------------------------
@@ -269,6 +273,8 @@ class _Walk:
 
     def _is_cut(self, at: float) -> bool:
         """Whether a server may have had no connection to NATS."""
+        if any(killed <= at <= killed + RECONNECT_S for killed in self._run.nats_kills):
+            return True
         return any(began <= at <= ended + self._run.slack_s for began, ended in self._run.nats_cuts)
 
     def _stayed(self, number: int) -> Iterator[str]:

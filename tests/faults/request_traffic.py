@@ -93,11 +93,11 @@ class RequestTraffic(Traffic):
         return [*(self._answer(agent) for agent in SOCKETS), *(self._ask(agent) for agent in ASKERS)]
 
     async def end(self, *, is_faulted: bool, stopped_s: float = 0.0) -> Ruling:
-        del is_faulted  # No fault excuses any of the rules.
+        del is_faulted  # Only a nats-server that servers cannot reach excuses something: an agent that is away.
         self.is_stopping = True
         await self.until(lambda: not any(asker.waiting for asker in self._askers), "end of every request")
         self.stop()
-        return judge_requests(RequestHistory(self.events, SLACK_S + stopped_s, self.nats_cuts))
+        return judge_requests(RequestHistory(self.events, SLACK_S + stopped_s, self.nats_cuts, self.nats_kills))
 
     # --- asking ---
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.faults.planting import some, with_event, with_events, without
 from tests.faults.request_checker import (
     AFTER_RESTORE,
+    RECONNECT_S,
     Asked,
     AskerLeft,
     Closed,
@@ -208,8 +209,9 @@ def test_connected_agent_may_be_away_only_while_servers_cannot_reach_nats(is_dur
     events = call_a_connected_agent_away(run.events, chance)
     (at,) = [event.at for event in events if isinstance(event, Ended) and event not in run.events]
     cut = (at - 1, at) if is_during else (at - 100, at - 99)
-    counts = judge_requests(replace(run, events=events, nats_cuts=[cut])).counts
-    assert (RequestBroken.FALSE_AWAY in counts) is not is_during
+    killed = at - 1 if is_during else at - RECONNECT_S - 1
+    for faulted in (replace(run, events=events, nats_cuts=[cut]), replace(run, events=events, nats_kills=[killed, at + 1])):
+        assert (RequestBroken.FALSE_AWAY in judge_requests(faulted).counts) is not is_during
 
 
 def test_every_violation_of_a_request_is_planted() -> None:
