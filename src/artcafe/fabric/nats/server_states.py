@@ -60,9 +60,7 @@ async def nats_state(system: NatsConnection, *, within_s: float) -> NatsState | 
     """Return the servers that answer within this time, and those that the leader knows. None without an answer."""
     async with asyncio.TaskGroup() as group:
         jetstream = group.create_task(_asked(system, _JETSTREAM, within_s, _members_of))
-        statistics = group.create_task(
-            _asked(system, _STATISTICS, within_s, lambda answer: answer["statsz"].get("active_servers"))
-        )
+        statistics = group.create_task(_asked(system, _STATISTICS, within_s, _active_servers))
     return state_of(jetstream.result(), statistics.result())
 
 

@@ -72,7 +72,7 @@ async def check_copies(system: NatsConnection) -> StreamCopies:
         for name in sorted(names)
     ]
     return StreamCopies(
-        is_complete=after.is_complete and all(each.is_complete for each in servers),
+        is_complete=before.is_complete and after.is_complete and all(each.is_complete for each in servers),
         streams=len(members),
         few_copies=sum(len(each) < min(REPLICAS, len(names)) for each in members.values()),
         servers=servers,
